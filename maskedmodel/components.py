@@ -1,0 +1,378 @@
+"""What a plugin provides: components, each built from its own Settings.
+
+A component is named by its settings class, so the two can't disagree:
+
+    class ECGSettings(Settings):
+        name: Literal["ecg"] = "ecg"
+        leads: int = Field(12, description="Number of leads.")
+
+    class ECG(GridTokenizer[ECGSettings]): ...
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Generic, Literal, NotRequired, Protocol, TypedDict, TypeVar, get_args
+
+import torch
+from einops import rearrange
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from maskedmodel.errors import PluginError, ShapeError
+from maskedmodel.noise import Noise
+from maskedmodel.tokens import Mask, Tokens
+
+Split = Literal["train", "val"]
+
+
+class Settings(BaseModel):
+    """Settings of one component: frozen, no extra keys, every field described with its unit.
+
+    A subclass adds `name: Literal["its-name"] = "its-name"`, which is how a config picks the component.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class Component(Generic[S]):
+    """Base of everything a plugin provides. `Component(settings)` or `Component(field=value, ...)`."""
+
+    settings_class: ClassVar[type[Settings]]
+    settings: S
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for base in cls.__dict__.get("__orig_bases__", ()):
+            for argument in get_args(base):
+                if isinstance(argument, type) and issubclass(argument, Settings):
+                    cls.settings_class = argument
+
+    def __init__(self, settings: S | None = None, **values: Any) -> None:
+        super().__init__()
+        self.settings = settings if settings is not None else self.settings_class(**values)  # type: ignore[assignment]
+
+    @classmethod
+    def component_name(cls) -> str:
+        """The name a config uses, from the settings class. Raises PluginError where it has none."""
+        settings = getattr(cls, "settings_class", None)
+        name = settings.model_fields["name"].default if settings is not None else None
+        if not isinstance(name, str):
+            raise PluginError(
+                f"{cls.__module__}.{cls.__qualname__} has no name.",
+                expected='a Settings class with a field like name: Literal["ecg"] = "ecg"',
+                got=settings.__qualname__ if settings is not None else "no Settings class",
+                fix=f"Write class {cls.__name__}(<kind>[{cls.__name__}Settings]).",
+            )
+        return name
+
+
+class Tokenizer(Component[S], nn.Module, ABC):
+    """Cuts a signal into tokens and puts it together again.
+
+    `signal` is a batch, first dimension B, on any device. Its further layout is the tokenizer's own.
+    """
+
+    axes: tuple[str, ...]
+    token_width: int  # P
+    channel_count: int = 0  # distinct values of Tokens.channel; 0 = tokens carry none
+
+    def __init__(self, settings: S | None = None, **values: Any) -> None:
+        nn.Module.__init__(self)
+        Component.__init__(self, settings, **values)
+
+    @abstractmethod
+    def tokenize(self, signal: Tensor) -> Tokens:
+        """Cut the batch. No value may enter two tokens. Raises ShapeError, with the numbers, on what it can't cut."""
+
+    @abstractmethod
+    def detokenize(self, values: Tensor, like: Tokens) -> Tensor:
+        """The signal whose tokens are `values` (B, L, P) laid out `like` others: the inverse of `tokenize`."""
+
+    @abstractmethod
+    def example(self, batch: int, generator: torch.Generator) -> Tensor:
+        """A batch of plausible signals, drawn from `generator` alone. Feeds the kit, previews and docs without data."""
+
+    @property
+    def extents(self) -> tuple[int, ...] | None:
+        """The usual grid extents along the axes, or None: learned position tables are built for them."""
+        return None
+
+    def prepare(self, signal: Tensor) -> Tensor:
+        """A stored batch made ready to tokenize, the same way each time: for validation, features and pictures."""
+        return signal
+
+    def augment(self, signal: Tensor, noise: Noise) -> Tensor:
+        """A stored batch made ready to tokenize in training, on the training device, random through `noise` alone."""
+        return self.prepare(signal)
+
+    def collate(self, signals: Sequence[Tensor]) -> Tensor:
+        """One batch out of samples. Raises ShapeError where they differ in shape."""
+        shapes = {tuple(signal.shape) for signal in signals}
+        if len(shapes) > 1:
+            raise ShapeError(
+                "The samples of a batch differ in shape.",
+                expected="one shape",
+                got=", ".join(map(str, sorted(shapes))),
+                fix="Let the data source resize or crop, or use a tokenizer that takes ragged batches.",
+            )
+        return torch.stack(list(signals))
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether `fit_statistics` must see data before training. Its results are buffers, stored with the run."""
+        return False
+
+    def fit_statistics(self, signals: Iterable[Tensor]) -> None:
+        """Measure what the settings leave to be measured, over prepared batches, once per run."""
+
+    def make_embed(self, dim: int) -> nn.Module:
+        """The module from raw values (..., P) to (..., D)."""
+        return nn.Linear(self.token_width, dim)
+
+    def make_head(self, dim: int, width: int) -> nn.Module:
+        """The module from decoder states (..., E) to predictions (..., Q)."""
+        return nn.Linear(dim, width)
+
+    def picture(self, signal: Tensor) -> Tensor:
+        """(B, 3, height, width) in [0, 1] for people to look at. Default: a heat map, each sample on its own scale."""
+        flat = signal.detach().float().flatten(1, -2) if signal.dim() > 3 else signal.detach().float()
+        low, high = flat.amin((1, 2), keepdim=True), flat.amax((1, 2), keepdim=True)
+        level = (flat - low) / (high - low).clamp(min=1e-12)
+        return heat(level)
+
+
+def heat(level: Tensor) -> Tensor:
+    """(B, H, W) in [0, 1] to (B, 3, H, W): a ramp from black through red and yellow to white."""
+    return torch.stack([(3 * level - shift).clamp(0, 1) for shift in range(3)], 1)
+
+
+class MaskScheduler(Component[S], nn.Module, ABC):
+    """Decides which tokens are hidden.
+
+    A pure function of `progress` (0 at the first step, 1 at the last), its own checkpointed state (parameters and
+    buffers) and the noise it is handed. It counts no calls: a counter in a data worker ramps at a speed that depends
+    on the number of workers, and is lost at a resume.
+    """
+
+    def __init__(self, settings: S | None = None, **values: Any) -> None:
+        nn.Module.__init__(self)
+        Component.__init__(self, settings, **values)
+
+    @abstractmethod
+    def ratio(self, progress: float) -> float:
+        """The share of real tokens to hide, in (0, 1)."""
+
+    def scores(self, tokens: Tokens, progress: float, noise: Noise) -> Tensor:
+        """(B, L): the tokens with the highest scores are hidden. Default: noise, so every set is as likely."""
+        return noise.uniform(tokens.length)
+
+    def counts(self, tokens: Tokens, progress: float) -> Tensor | None:
+        """(B,) int64, how many tokens each sample hides, where that differs by content. None = by `ratio` alone."""
+        return None
+
+    def sample(self, tokens: Tokens, progress: float, noise: Noise) -> Mask:
+        """The mask of a batch. Given: ranks `scores` and hides the highest. Raises PluginError on a wrong shape."""
+        ratio, scores = self.ratio(progress), self.scores(tokens, progress, noise)
+        if not 0 < ratio < 1:
+            raise PluginError(
+                f"Mask scheduler {self.component_name()!r} gave a ratio that hides all or nothing.",
+                expected="a number between 0 and 1, both excluded",
+                got=ratio,
+            )
+        if scores.shape != (tokens.batch, tokens.length):
+            raise PluginError(
+                f"Mask scheduler {self.component_name()!r} gave scores of a wrong shape.",
+                expected=f"(B, L) = {(tokens.batch, tokens.length)}",
+                got=tuple(scores.shape),
+            )
+        return Mask.from_scores(scores, ratio, tokens.valid, self.counts(tokens, progress))
+
+    def observe(self, mask: Mask, loss_per_token: Tensor, latent: Tensor) -> Tensor | None:
+        """Learn from a step. `loss_per_token` (B, M) is detached. May return a scalar loss of its own."""
+        return None
+
+
+class Objective(Component[S], ABC):
+    """What hidden tokens are compared with. It never sees a visible token: the core masks and averages."""
+
+    @abstractmethod
+    def width(self, tokenizer: Tokenizer[Any]) -> int:
+        """Q, the number of values to predict per token."""
+
+    @abstractmethod
+    def target(self, values: Tensor) -> Tensor:
+        """(B, M, P) raw float32 values of hidden tokens to (B, M, Q)."""
+
+    @abstractmethod
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """(B, M, Q) twice, in float32, to a loss per token (B, M)."""
+
+    def baseline(self, tokenizer: Tokenizer[Any]) -> float | None:
+        """The loss of always predicting zero, where it is known beforehand: what a user reads a loss against."""
+        return None
+
+    def to_values(self, prediction: Tensor, reference: Tensor) -> Tensor | None:
+        """Predictions (..., Q) as raw values (..., P), or None where the target can't be turned back.
+
+        `reference` (..., P) lends whatever the target left out, such as a patch's mean and spread. The caller decides
+        where it comes from, and labels the picture with it.
+        """
+        return None
+
+    @property
+    def borrows(self) -> bool:
+        """Whether `to_values` reads `reference`, so that a picture needs statistics the model didn't predict."""
+        return False
+
+
+class Sample(TypedDict):
+    """One item of a dataset. `id` is unique within its split and the same on every machine."""
+
+    signal: Tensor
+    id: str | int
+    label: NotRequired[int]
+
+
+class SampleDataset(Protocol):
+    """A map-style dataset: what `DataSource.open` returns and torch's DataLoader takes."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+class DataSource(Component[S], ABC):
+    """Where samples come from."""
+
+    @abstractmethod
+    def open(self, split: Split) -> SampleDataset:
+        """The samples of a split. Reading one may raise DataError, which the run's policy then treats.
+
+        Raises DataError at once, naming path and extensions, where there is nothing to read.
+        """
+
+    def class_names(self) -> list[str] | None:
+        """What the labels 0, 1, ... mean; None where samples carry no label."""
+        return None
+
+
+class GridTokenizer(Tokenizer[S]):
+    """A signal (B, channels, *size) cut into equal boxes along any number of axes.
+
+    A subclass states `axes` and three properties: `channels`, `size` and `patch`. Tokens come in raster order,
+    the last axis fastest. `size` is the usual one: any other whose extents divide by the patch is cut as well.
+
+    separate_channels  each channel gives tokens of its own, channel by channel, and `Tokens.channel` names it. A
+                       signal may then have any number of channels, unless `channel_count` bounds them.
+    channels_last      order of the values in a token: True = the channel runs fastest (MAE, VideoMAE),
+                       False = slowest. It decides which published weights fit.
+    """
+
+    separate_channels: bool = False
+    channels_last: bool = True
+
+    def __init__(self, settings: S | None = None, **values: Any) -> None:
+        super().__init__(settings, **values)
+        if not len(self.axes) == len(self.size) == len(self.patch):
+            raise ShapeError(
+                f"{type(self).__name__} needs one size and one patch extent per axis.",
+                expected=f"{len(self.axes)} each, for {self.axes}",
+                got=f"size {self.size}, patch {self.patch}",
+            )
+        self._grid(self.size)  # refuses a size that the patch doesn't divide, before anything is trained
+        self.token_width = math.prod(self.patch) * (1 if self.separate_channels else self.channels)
+        self.channel_count = self.channels if self.separate_channels else 0
+
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """Channels of a signal."""
+
+    @property
+    @abstractmethod
+    def size(self) -> tuple[int, ...]:
+        """Usual extents of a signal along the axes, in samples or pixels."""
+
+    @property
+    @abstractmethod
+    def patch(self) -> tuple[int, ...]:
+        """Extents of a token along the axes, in samples or pixels."""
+
+    @property
+    def extents(self) -> tuple[int, ...]:
+        return self._grid(self.size)
+
+    def _grid(self, size: Sequence[int]) -> tuple[int, ...]:
+        for axis, extent, patch in zip(self.axes, size, self.patch, strict=True):
+            if patch < 1 or extent < patch or extent % patch:
+                below = max(extent // max(patch, 1), 1) * patch
+                raise ShapeError(
+                    f"The {axis} doesn't divide by the patch.",
+                    expected=f"a multiple of {patch}; nearest: {below} or {below + patch}",
+                    got=extent,
+                    fix=f"Resize or pad the {axis}, or choose another patch.",
+                )
+        return tuple(extent // patch for extent, patch in zip(size, self.patch, strict=True))
+
+    def _layout(self) -> tuple[str, str]:
+        """The einops sides of signal and tokens: g0 g1 ... count cells along the axes, p0 p1 ... values inside one."""
+        cells = " ".join(f"g{axis}" for axis in range(len(self.axes)))
+        inside = cells.replace("g", "p")
+        signal = "b c " + " ".join(f"(g{axis} p{axis})" for axis in range(len(self.axes)))
+        if self.separate_channels:
+            return signal, f"b (c {cells}) ({inside})"
+        return signal, f"b ({cells}) ({inside} c)" if self.channels_last else f"b ({cells}) (c {inside})"
+
+    def tokenize(self, signal: Tensor) -> Tokens:
+        most = self.channel_count if self.separate_channels else self.channels
+        channels = signal.shape[1] if signal.dim() > 1 else 0
+        fits = 0 < channels <= (most or channels) if self.separate_channels else channels == most
+        if signal.dim() != 2 + len(self.axes) or not fits:
+            count = ("1 or more" if not most else f"1 to {most}") if self.separate_channels else most
+            raise ShapeError(
+                f"Tokenizer {self.component_name()!r} can't cut this signal.",
+                expected=f"(batch, {count} channels, {', '.join(self.axes)})",
+                got=tuple(signal.shape),
+            )
+        grid = self._grid(signal.shape[2:])
+        before, after = self._layout()
+        patch = {f"p{axis}": extent for axis, extent in enumerate(self.patch)}
+        values = rearrange(signal, f"{before} -> {after}", **patch)
+        coords = torch.cartesian_prod(*(torch.arange(n, device=signal.device) for n in grid)).reshape(-1, len(grid))
+        if not self.separate_channels:
+            return Tokens(values, coords, self.axes, grid)
+        channel = torch.arange(channels, device=signal.device).repeat_interleave(coords.shape[0])
+        return Tokens(values, coords.repeat(channels, 1), self.axes, grid, channel)
+
+    def detokenize(self, values: Tensor, like: Tokens) -> Tensor:
+        assert like.grid is not None, "a GridTokenizer's tokens fill a grid"
+        before, after = self._layout()
+        cells = {f"g{axis}": count for axis, count in enumerate(like.grid)}
+        patch = {f"p{axis}": extent for axis, extent in enumerate(self.patch)}
+        return rearrange(values, f"{after} -> {before}", **cells, **patch)
+
+    def example(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Smooth random signals: white noise at a quarter of the resolution, interpolated."""
+        coarse = [max(extent // 4, 1) for extent in self.size]
+        flat = torch.randn(batch, self.channels, math.prod(coarse), generator=generator)
+        signal = flat.reshape(batch, self.channels, *coarse)
+        for axis, extent in enumerate(self.size):
+            signal = _stretch(signal, 2 + axis, extent)
+        return signal
+
+
+def _stretch(signal: Tensor, dim: int, extent: int) -> Tensor:
+    """Linear interpolation along one dimension, ends kept."""
+    position = torch.linspace(0, signal.shape[dim] - 1, extent)
+    low = position.long().clamp(max=max(signal.shape[dim] - 2, 0))
+    high = (low + 1).clamp(max=signal.shape[dim] - 1)
+    weight = (position - low).reshape([-1 if d == dim else 1 for d in range(signal.dim())])
+    return signal.index_select(dim, low) * (1 - weight) + signal.index_select(dim, high) * weight

@@ -1,0 +1,45 @@
+"""The four hooks by which a plugin provides components.
+
+A plugin is a module named in the entry-point group `maskedmodel`, with functions of these names marked `hookimpl`:
+
+    from maskedmodel import hookimpl
+
+    @hookimpl
+    def maskedmodel_tokenizers() -> list[type]:
+        return [ECG]
+
+A hook is called once per process, when the components are first needed. Keep heavy imports out of the plugin module:
+import them when a component is built.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import pluggy
+
+from maskedmodel.components import DataSource, MaskScheduler, Objective, Tokenizer
+
+PROJECT = "maskedmodel"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Hooks(Protocol):
+    """The specifications, in a class of their own so that pluggy can check a plugin's functions against them."""
+
+    @hookspec
+    def maskedmodel_tokenizers(self) -> list[type[Tokenizer[Any]]]:
+        """Tokenizers: how a signal becomes tokens."""
+
+    @hookspec
+    def maskedmodel_mask_schedulers(self) -> list[type[MaskScheduler[Any]]]:
+        """Mask schedulers: which tokens are hidden, and how many."""
+
+    @hookspec
+    def maskedmodel_objectives(self) -> list[type[Objective[Any]]]:
+        """Objectives: what hidden tokens are compared with."""
+
+    @hookspec
+    def maskedmodel_data_sources(self) -> list[type[DataSource[Any]]]:
+        """Data sources: where samples come from."""
