@@ -1,0 +1,1 @@
+"""The asymmetric encoder-decoder and the masked loss."""

@@ -1,0 +1,84 @@
+"""Settings of the encoder and the decoder, and the published sizes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positions = Literal["sincos", "learned", "rotary"]
+
+# width, blocks, attention heads. Ti, S, B, L: Dosovitskiy et al. 2021 and Touvron et al. 2021; H as in MAE (patch 14).
+PRESETS: dict[str, tuple[int, int, int]] = {
+    "ti": (192, 12, 3),
+    "s": (384, 12, 6),
+    "b": (768, 12, 12),
+    "l": (1024, 24, 16),
+    "h": (1280, 32, 16),
+}
+
+
+class _Stack(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dim: int = Field(gt=0, description="Width of a token, in values.")
+    depth: int = Field(gt=0, description="Number of transformer blocks.")
+    heads: int = Field(gt=0, description="Number of attention heads; divides dim.")
+    mlp_ratio: float = Field(4.0, gt=0, description="Width of a block's hidden layer, as a multiple of dim.")
+    norm_eps: float = Field(1e-6, gt=0, description="Epsilon of every LayerNorm.")
+    positions: Positions = Field(
+        "sincos",
+        description="sincos: fixed, of the coordinates, equal to MAE's for two axes. learned: a table per axis, added "
+        "up. rotary: queries and keys turned by the coordinates.",
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> _Stack:
+        if self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} doesn't divide by heads {self.heads}")
+        if self.positions == "rotary" and (self.dim // self.heads) % 2:
+            raise ValueError(f"rotary positions need an even head width, got {self.dim // self.heads}")
+        return self
+
+
+class EncoderSettings(_Stack):
+    """The encoder: a pre-norm vision transformer over visible tokens only."""
+
+    preset: Literal["ti", "s", "b", "l", "h"] | None = Field(
+        None, description="A published size, which sets dim, depth and heads where they aren't given."
+    )
+    dim: int = Field(192, gt=0, description="Width of a token, in values.")
+    depth: int = Field(12, gt=0, description="Number of transformer blocks.")
+    heads: int = Field(3, gt=0, description="Number of attention heads; divides dim.")
+    class_token: bool = Field(True, description="Whether a learned class token stands before the tokens.")
+    registers: int = Field(0, ge=0, description="Number of learned register tokens (Darcet et al. 2024).")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("preset") in PRESETS:
+            dim, depth, heads = PRESETS[values["preset"]]
+            return {"dim": dim, "depth": depth, "heads": heads, **values}
+        return values
+
+
+class DecoderSettings(_Stack):
+    """The decoder: light, and thrown away after pretraining. The default is MAE's, 8 blocks of width 512."""
+
+    dim: int = Field(512, gt=0, description="Width of a token, in values.")
+    depth: int = Field(8, gt=0, description="Number of transformer blocks.")
+    heads: int = Field(16, gt=0, description="Number of attention heads; divides dim.")
+    attention: Literal["self", "cross"] = Field(
+        "self",
+        description="self: visible and mask tokens attend to each other (MAE). cross: mask tokens attend to the "
+        "encoder's output only (CrossMAE, arXiv 2401.14391).",
+    )
+
+
+class ModelSettings(BaseModel):
+    """The asymmetric encoder-decoder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encoder: EncoderSettings = Field(default_factory=EncoderSettings, description="The encoder.")
+    decoder: DecoderSettings = Field(default_factory=DecoderSettings, description="The decoder.")
