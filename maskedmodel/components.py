@@ -219,18 +219,17 @@ class Objective(Component[S], ABC):
         """The loss of always predicting zero, where it is known beforehand: what a user reads a loss against."""
         return None
 
-    def to_values(self, prediction: Tensor, reference: Tensor) -> Tensor | None:
-        """Predictions (..., Q) as raw values (..., P), or None where the target can't be turned back.
+    def statistics(self, values: Tensor) -> Tensor | None:
+        """What `target` leaves out of raw values (..., P), as (..., R): a patch's mean and spread, say.
 
-        `reference` (..., P) lends whatever the target left out, such as a patch's mean and spread. The caller decides
-        where it comes from, and labels the picture with it.
+        None where the target leaves nothing out. A picture needs these beside a prediction, and must say whose they
+        are: the hidden tokens' own (an oracle) or an estimate from visible ones.
         """
         return None
 
-    @property
-    def borrows(self) -> bool:
-        """Whether `to_values` reads `reference`, so that a picture needs statistics the model didn't predict."""
-        return False
+    def to_values(self, prediction: Tensor, statistics: Tensor | None) -> Tensor | None:
+        """Predictions (..., Q) as raw values (..., P), given `statistics` (..., R). None where there is no way back."""
+        return None
 
 
 class Sample(TypedDict):

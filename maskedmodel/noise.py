@@ -55,7 +55,9 @@ class Noise:
     keys: Tensor
 
     @classmethod
-    def of(cls, ids: Sequence[str | int], *, seed: int = 0, epoch: int = 0, device: torch.device | str = "cpu") -> Noise:
+    def of(
+        cls, ids: Sequence[str | int], *, seed: int = 0, epoch: int = 0, device: torch.device | str = "cpu"
+    ) -> Noise:
         """The noise of the samples with these ids."""
         keys = torch.tensor([sample_key(i) for i in ids], dtype=torch.int64, device=device)
         return cls(seed, torch.full_like(keys, epoch), keys)

@@ -1,1 +1,13 @@
-"""Built-in plugin."""
+"""Objectives: what hidden tokens are compared with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from maskedmodel import Objective, hookimpl
+from maskedmodel_objectives.patch import Patch
+
+
+@hookimpl
+def maskedmodel_objectives() -> list[type[Objective[Any]]]:
+    return [Patch]

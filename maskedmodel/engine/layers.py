@@ -1,0 +1,131 @@
+"""Transformer blocks, pre-norm as in the vision transformer (Dosovitskiy et al. 2021).
+
+Shapes: B batch, T tokens in the sequence, U tokens that ask (queries), H heads, d head width, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# On a CPU the plain product is faster up to about this many keys, above it the fused kernel (benchmarks/results).
+_PLAIN_KEYS = 400
+
+
+def attend(q_BHUd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, key_valid_BT: Tensor | None = None) -> Tensor:
+    """Softmax attention (B, H, U, d). Keys where `key_valid_BT` is False get a weight of exactly zero."""
+    mask = None if key_valid_BT is None else key_valid_BT[:, None, None, :]
+    if q_BHUd.is_cuda or k_BHTd.shape[2] > _PLAIN_KEYS:
+        # The CPU kernel is markedly slower on the strided views that a fused projection leaves behind.
+        q, k, v = (q_BHUd, k_BHTd, v_BHTd) if q_BHUd.is_cuda else (t.contiguous() for t in (q_BHUd, k_BHTd, v_BHTd))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    scores = (q_BHUd * q_BHUd.shape[-1] ** -0.5) @ k_BHTd.transpose(-2, -1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(-1) @ v_BHTd
+
+
+def turn(x_BHTd: Tensor, angles: Tensor) -> Tensor:
+    """Rotate the pairs (i, i + d/2) of each head by `angles` (T, d/2) or (B, T, d/2)."""
+    angles = angles if angles.dim() == 2 else angles[:, None]
+    cos, sin = angles.cos().to(x_BHTd.dtype), angles.sin().to(x_BHTd.dtype)
+    a, b = x_BHTd.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+
+def heads_first(x_BTD: Tensor, heads: int) -> Tensor:
+    """(B, T, D) to (B, H, T, d)."""
+    return x_BTD.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with the exact GELU between them."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """Self-attention and an MLP, each behind a LayerNorm and a residual."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, norm_eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        angles: Tensor | None = None,
+        key_valid_BT: Tensor | None = None,
+        qkv: Tensor | None = None,
+        ask_from: int = 0,
+    ) -> Tensor:
+        """(B, T, D) to (B, T - ask_from, D).
+
+        `qkv` (B, T, 3D) is the normed projection where the caller already has it. Only tokens from `ask_from` on ask
+        and are returned; all answer.
+        """
+        dim = x_BTD.shape[-1]
+        if qkv is not None:
+            q, k, v = qkv[:, ask_from:, :dim], qkv[..., dim : 2 * dim], qkv[..., 2 * dim :]
+        elif ask_from:
+            normed, weight, bias = self.norm1(x_BTD), self.qkv.weight, self.qkv.bias
+            q = F.linear(normed[:, ask_from:], weight[:dim], bias[:dim])
+            k, v = F.linear(normed, weight[dim:], bias[dim:]).chunk(2, -1)
+        else:
+            q, k, v = self.qkv(self.norm1(x_BTD)).chunk(3, -1)
+        q, k, v = (heads_first(t, self.heads) for t in (q, k, v))
+        if angles is not None:
+            q, k = turn(q, angles[..., ask_from:, :]), turn(k, angles)
+        mixed = attend(q, k, v, key_valid_BT).transpose(1, 2).flatten(2)
+        x_BUD = x_BTD[:, ask_from:] + self.proj(mixed)
+        return x_BUD + self.mlp(self.norm2(x_BUD))  # type: ignore[no-any-return]
+
+
+class CrossBlock(nn.Module):
+    """Tokens ask a context of another width, then pass an MLP; they don't see each other (CrossMAE)."""
+
+    def __init__(self, dim: int, context_dim: int, heads: int, mlp_ratio: float, norm_eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(context_dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(
+        self,
+        x_BUD: Tensor,
+        context_BTC: Tensor,
+        angles: tuple[Tensor, Tensor] | None = None,
+        key_valid_BT: Tensor | None = None,
+        q: Tensor | None = None,
+    ) -> Tensor:
+        """(B, U, D) to (B, U, D). `angles` are those of the asking and of the context tokens."""
+        q = self.q(self.norm1(x_BUD)) if q is None else q
+        k, v = self.kv(context_BTC).chunk(2, -1)
+        q, k, v = (heads_first(t, self.heads) for t in (q, k, v))
+        if angles is not None:
+            q, k = turn(q, angles[0]), turn(k, angles[1])
+        x_BUD = x_BUD + self.proj(attend(q, k, v, key_valid_BT).transpose(1, 2).flatten(2))
+        return x_BUD + self.mlp(self.norm2(x_BUD))  # type: ignore[no-any-return]
+
+
+def init_linear(module: nn.Module) -> None:
+    """MAE's initialisation: Xavier-uniform weights, zero biases. LayerNorm starts at one and zero already."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

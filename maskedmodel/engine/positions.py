@@ -1,0 +1,107 @@
+"""Positions as functions of coordinates: any number of axes, any extents, no interpolation in a plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from maskedmodel.errors import ShapeError
+
+
+def _frequencies(count: int, device: torch.device) -> Tensor:
+    """10000^(-k / count), k = 0..count-1, in float64 as the MAE reference computes them."""
+    return 10000.0 ** -(torch.arange(count, device=device, dtype=torch.float64) / max(count, 1))
+
+
+def sincos(coords: Tensor, dim: int) -> Tensor:
+    """Fixed sine-cosine positions, coords (..., A) to (..., dim) float32.
+
+    The width is shared out evenly over the axes, last axis first; each share is [sines | cosines]. For two axes this is
+    the table of MAE (He et al. 2021), whose first half encodes the column. Where the width doesn't divide, the
+    rest stays zero.
+    """
+    axes = coords.shape[-1]
+    count = dim // (2 * axes)
+    angles = coords.double().flip(-1)[..., None] * _frequencies(count, coords.device)
+    table = torch.cat([angles.sin(), angles.cos()], -1).flatten(-2).float()
+    return nn.functional.pad(table, (0, dim - table.shape[-1]))
+
+
+def rotary(coords: Tensor, head_dim: int) -> Tensor:
+    """Angles (..., head_dim / 2) float32 by which pairs of a query's and a key's values are turned.
+
+    Rotary positions (Su et al. 2021) along several axes: the pairs are shared out evenly, the rest isn't turned.
+    """
+    pairs = head_dim // 2
+    count = pairs // coords.shape[-1]
+    angles = (coords.double()[..., None] * _frequencies(count, coords.device)).flatten(-2).float()
+    return nn.functional.pad(angles, (0, pairs - angles.shape[-1]))
+
+
+class AxisTables(nn.Module):
+    """Learned positions: one table per axis, added up. Another grid reads the tables by linear interpolation."""
+
+    def __init__(self, dim: int, extents: Sequence[int]) -> None:
+        super().__init__()
+        self.tables = nn.ParameterList(nn.Parameter(torch.empty(extent, dim).normal_(std=0.02)) for extent in extents)
+
+    def forward(self, coords: Tensor, grid: tuple[int, ...] | None) -> Tensor:
+        """coords (..., A) to (..., D)."""
+        total: Tensor | None = None
+        for axis, table in enumerate(self.tables):
+            trained = table.shape[0]
+            extent = grid[axis] if grid is not None else trained
+            place = ((coords[..., axis].float() + 0.5) * (trained / extent) - 0.5).clamp(0, trained - 1)
+            low = place.long().clamp(max=max(trained - 2, 0))
+            weight = (place - low)[..., None]
+            rows = torch.lerp(table[low], table[(low + 1).clamp(max=trained - 1)], weight)
+            total = rows if total is None else total + rows
+        assert total is not None
+        return total
+
+
+class Places(nn.Module):
+    """What is added to a token for where it is: its position, and its channel where tokens carry one."""
+
+    def __init__(
+        self, kind: str, dim: int, heads: int, extents: Sequence[int] | None, channel_count: int, axes: int
+    ) -> None:
+        super().__init__()
+        self.kind, self.dim, self.head_dim = kind, dim, dim // heads
+        if kind == "sincos" and dim < 2 * axes:
+            raise ShapeError("The width is too small for the positions.", expected=f"at least {2 * axes}", got=dim)
+        if kind == "learned":
+            if extents is None:
+                raise ShapeError(
+                    "Learned positions need a grid, and this tokenizer has none.",
+                    fix="Use sincos or rotary positions.",
+                )
+            self.tables = AxisTables(dim, extents)
+        self.channels = nn.Embedding(channel_count, dim) if channel_count else None
+        if self.channels is not None:
+            nn.init.normal_(self.channels.weight, std=0.02)
+
+    def forward(self, coords: Tensor, grid: tuple[int, ...] | None, channel: Tensor | None) -> Tensor:
+        """(L, D), or (B, L, D) where coords or channels differ per sample."""
+        if self.kind == "sincos":
+            table = sincos(coords, self.dim)
+        elif self.kind == "learned":
+            table = self.tables(coords, grid)
+        else:
+            table = coords.new_zeros((*coords.shape[:-1], self.dim), dtype=torch.float32)
+        if self.channels is not None and channel is not None:
+            table = table + self.channels(channel)
+        return table
+
+    def angles(self, coords: Tensor) -> Tensor | None:
+        """Rotary angles (L, d/2) or (B, L, d/2), or None where positions are added instead."""
+        return rotary(coords, self.head_dim) if self.kind == "rotary" else None
+
+
+def pick(table: Tensor, ids: Tensor) -> Tensor:
+    """Rows `ids` (B, K) of a table shared by the batch (L, D) or per sample (B, L, D), as (B, K, D)."""
+    if table.dim() == 2:
+        return nn.functional.embedding(ids, table)  # its backward adds rows up in a fixed order, unlike indexing
+    return table.gather(1, ids[..., None].expand(-1, -1, table.shape[-1]))
