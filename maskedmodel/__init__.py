@@ -11,37 +11,41 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from maskedmodel.commands import embed, import_weights, pretrain, preview, probe, reconstruct
-    from maskedmodel.components import (
-        Component,
-        DataSource,
-        GridTokenizer,
-        MaskScheduler,
-        Objective,
-        Sample,
-        SampleDataset,
-        Settings,
-        Split,
-        Tokenizer,
-        heat,
-    )
-    from maskedmodel.engine.model import MaskedAutoencoder
-    from maskedmodel.errors import (
-        CheckpointError,
-        ConfigError,
-        DataError,
-        DependencyError,
-        MaskedModelError,
-        PluginError,
-        ShapeError,
-        TrainingError,
-    )
-    from maskedmodel.hookspecs import hookimpl
-    from maskedmodel.noise import Noise
-    from maskedmodel.tokens import Mask, Output, Tokens, hidden_count
-    from maskedmodel.weights.facebook import from_facebook
-    from maskedmodel.weights.huggingface import from_huggingface
-    from maskedmodel.weights.runs import load
+    from maskedmodel.commands import embed as embed
+    from maskedmodel.commands import import_weights as import_weights
+    from maskedmodel.commands import pretrain as pretrain
+    from maskedmodel.commands import preview as preview
+    from maskedmodel.commands import probe as probe
+    from maskedmodel.commands import reconstruct as reconstruct
+    from maskedmodel.components import Component as Component
+    from maskedmodel.components import DataSource as DataSource
+    from maskedmodel.components import GridTokenizer as GridTokenizer
+    from maskedmodel.components import MaskScheduler as MaskScheduler
+    from maskedmodel.components import Objective as Objective
+    from maskedmodel.components import Sample as Sample
+    from maskedmodel.components import SampleDataset as SampleDataset
+    from maskedmodel.components import Settings as Settings
+    from maskedmodel.components import Split as Split
+    from maskedmodel.components import Tokenizer as Tokenizer
+    from maskedmodel.components import heat as heat
+    from maskedmodel.engine.model import MaskedAutoencoder as MaskedAutoencoder
+    from maskedmodel.errors import CheckpointError as CheckpointError
+    from maskedmodel.errors import ConfigError as ConfigError
+    from maskedmodel.errors import DataError as DataError
+    from maskedmodel.errors import DependencyError as DependencyError
+    from maskedmodel.errors import MaskedModelError as MaskedModelError
+    from maskedmodel.errors import PluginError as PluginError
+    from maskedmodel.errors import ShapeError as ShapeError
+    from maskedmodel.errors import TrainingError as TrainingError
+    from maskedmodel.hookspecs import hookimpl as hookimpl
+    from maskedmodel.noise import Noise as Noise
+    from maskedmodel.tokens import Mask as Mask
+    from maskedmodel.tokens import Output as Output
+    from maskedmodel.tokens import Tokens as Tokens
+    from maskedmodel.tokens import hidden_count as hidden_count
+    from maskedmodel.weights.facebook import from_facebook as from_facebook
+    from maskedmodel.weights.huggingface import from_huggingface as from_huggingface
+    from maskedmodel.weights.runs import load as load
 
 _HOME = {
     "maskedmodel.commands": ["embed", "import_weights", "pretrain", "preview", "probe", "reconstruct"],
@@ -78,7 +82,7 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = ["__version__", *sorted(_MODULE_OF)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_MODULE_OF)]
 
 
 def __getattr__(name: str) -> Any:

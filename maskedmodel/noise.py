@@ -88,5 +88,5 @@ class Noise:
 def seeded(seed: int) -> Iterator[None]:
     """Inside, torch's CPU generator starts from `seed`; afterwards it is as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.manual_seed(seed)
         yield

@@ -23,7 +23,7 @@ def attend(q_BHUd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, key_valid_BT: Tensor 
     scores = (q_BHUd * q_BHUd.shape[-1] ** -0.5) @ k_BHTd.transpose(-2, -1)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    return scores.softmax(-1) @ v_BHTd
+    return torch.matmul(scores.softmax(-1), v_BHTd)
 
 
 def turn(x_BHTd: Tensor, angles: Tensor) -> Tensor:
@@ -36,7 +36,8 @@ def turn(x_BHTd: Tensor, angles: Tensor) -> Tensor:
 
 def heads_first(x_BTD: Tensor, heads: int) -> Tensor:
     """(B, T, D) to (B, H, T, d)."""
-    return x_BTD.unflatten(-1, (heads, -1)).transpose(1, 2)
+    batch, length, dim = x_BTD.shape
+    return x_BTD.view(batch, length, heads, dim // heads).transpose(1, 2)
 
 
 class Mlp(nn.Module):
