@@ -83,6 +83,7 @@ class Tokenizer(Component[S], nn.Module, ABC):
     axes: tuple[str, ...]
     token_width: int  # P
     channel_count: int = 0  # distinct values of Tokens.channel; 0 = tokens carry none
+    accepts_nan: bool = False  # whether NaN in a signal means a missing value; else such a sample is broken
 
     def __init__(self, settings: S | None = None, **values: Any) -> None:
         nn.Module.__init__(self)

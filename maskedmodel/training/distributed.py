@@ -1,0 +1,68 @@
+"""Ranks: one process alone, or several under torchrun with gloo (CPU) or nccl (CUDA)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from maskedmodel.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class World:
+    """Who this process is among those that train together."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and prints."""
+        return self.rank == 0
+
+    def total(self, *values: float) -> list[float]:
+        """Each value summed over all ranks, in float64."""
+        if self.size == 1:
+            return list(values)
+        tensor: Tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return tensor.tolist()  # type: ignore[no-any-return]
+
+    def wait(self) -> None:
+        """Until every rank is here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def pick_device(name: str, local_rank: int = 0) -> torch.device:
+    """auto, cpu or cuda as a device. Raises ConfigError where CUDA is asked for and absent."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("There is no CUDA device.", where="train.device", got=name, fix="Use auto or cpu.")
+    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
+        return torch.device("cuda", local_rank)
+    return torch.device("cpu")
+
+
+@contextmanager
+def join(device: str) -> Iterator[World]:
+    """The world as torchrun's environment describes it; without torchrun this process is alone in it."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World(0, 1, pick_device(device))
+        return
+    chosen = pick_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(minutes=10))
+    try:
+        yield World(dist.get_rank(), size, chosen)
+    finally:
+        dist.destroy_process_group()
