@@ -17,7 +17,7 @@ from maskedmodel.components import MaskScheduler, Objective, Tokenizer
 from maskedmodel.engine.layers import Block, CrossBlock, init_linear
 from maskedmodel.engine.positions import Places, pick
 from maskedmodel.engine.settings import DecoderSettings, EncoderSettings, ModelSettings
-from maskedmodel.errors import PluginError, ShapeError
+from maskedmodel.errors import CheckpointError, PluginError, ShapeError
 from maskedmodel.noise import Noise
 from maskedmodel.tokens import Mask, Output, Tokens
 
@@ -183,6 +183,8 @@ class MaskedAutoencoder(nn.Module):
     `model(signal)` gives a training Output; `encode` and `embed` give features and never mask.
     """
 
+    decoder_loaded: bool = True  # False after weights of an encoder alone: whatever needs the decoder then refuses
+
     def __init__(
         self,
         tokenizer: Tokenizer[Any],
@@ -248,6 +250,12 @@ class MaskedAutoencoder(nn.Module):
         )
 
     def _decode(self, latent: Tensor, tokens: Tokens, mask: Mask, everywhere: bool = False) -> Tensor:
+        if not self.decoder_loaded:
+            raise CheckpointError(
+                "These weights hold an encoder only: the decoder is random, so nothing can be predicted or compared.",
+                fix="Import weights that hold the decoder too, use encode or embed, or, to train a fresh decoder on "
+                "this encoder, set model.decoder_loaded = True.",
+            )
         return self.decoder(  # type: ignore[no-any-return]
             latent,
             tokens.coords,
