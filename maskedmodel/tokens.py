@@ -178,9 +178,10 @@ class Mask:
         return None if self._shape[2] else self.hidden.gather(1, self.ids_hidden)
 
     @property
-    def scored(self) -> Tensor:
-        """The number of hidden tokens in the batch, a scalar int64."""
-        return self.hidden.sum()
+    def scored(self) -> int:
+        """The number of hidden tokens in the batch. Where rows differ it is read, and a GPU waits."""
+        _, hidden, even = self._shape
+        return self.hidden.shape[0] * hidden if even else int(self.hidden.sum())
 
     @staticmethod
     def _first(chosen: Tensor, width: int) -> Tensor:

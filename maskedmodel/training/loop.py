@@ -1,0 +1,244 @@
+"""The training loop: read `train`, then `steps`, from top to bottom.
+
+Every step: a global batch in the order of (seed, epoch); augmentation and masks keyed by sample; the count of hidden
+tokens summed over micro-batches and ranks, by which each loss is weighted; one AdamW update. So gradient
+accumulation and several ranks give what one process with the same global batch gives.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from maskedmodel.components import DataSource, SampleDataset
+from maskedmodel.config import OptimSettings, RunConfig, TrainSettings
+from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.errors import TrainingError
+from maskedmodel.tokens import Mask, Tokens
+from maskedmodel.training.data import Batch, Broken, StepBatches, eval_batches, train_batches
+from maskedmodel.training.distributed import World
+from maskedmodel.training.interrupt import Interrupted, Signals
+from maskedmodel.training.state import Run
+from maskedmodel.training.tracking import Display, Records, has_bf16, peak_memory
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run amounts to."""
+
+    steps: int
+    val_loss_start: float
+    val_loss_end: float
+    seconds: float  # in this process: a resumed run counts from its resume
+    broken: list[Broken]
+
+
+def learning_rate(step: int, settings: TrainSettings, optim: OptimSettings) -> float:
+    """The rate of a step: linear warm-up, then half a cosine down to `min_lr`."""
+    warmup, peak = optim.warmup_steps(settings.steps), optim.peak_lr(settings.batch)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / max(settings.steps - warmup, 1)
+    return optim.min_lr + (peak - optim.min_lr) * (0.5 + 0.5 * math.cos(math.pi * done))
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The context for `train.precision`; auto takes bf16 where the hardware has units for it."""
+    bf16 = precision == "bf16" or (precision == "auto" and has_bf16(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+
+def validation_loss(model: MaskedAutoencoder, dataset: SampleDataset, settings: TrainSettings, world: World) -> float:
+    """Loss per hidden token under fixed masks: uniform, one ratio, keyed by seed and sample id.
+
+    The training scheduler has no part in it, so curves compare across runs, and the same weights always score the same.
+    """
+    total = scored = 0.0
+    model.eval()
+    with torch.inference_mode():
+        for batch in eval_batches(
+            dataset,
+            model.tokenizer,
+            batch=max(settings.batch // settings.accumulate, 1),
+            device=world.device,
+            limit=settings.validation_samples,
+            on_bad_sample=settings.on_bad_sample,
+        ):
+            tokens = model.tokens(batch.signal)
+            scores = batch.noise(settings.seed, epoch=-1).uniform(tokens.length, "validation")
+            mask = Mask.from_scores(scores, settings.validation_ratio, tokens.valid)
+            with autocast(settings.precision, world.device):
+                output = model(tokens, mask)
+            total += float(output.loss_per_token.sum())
+            scored += mask.scored
+    model.train()
+    return total / max(scored, 1)
+
+
+def micro_batches(
+    model: MaskedAutoencoder, batch: Batch, settings: TrainSettings, progress: float
+) -> list[tuple[Tokens, Mask]]:
+    """The tokens and masks of a step. All masks come first: the count of hidden tokens weights every loss."""
+    signal = model.tokenizer.augment(batch.signal, batch.noise(settings.seed))
+    size = math.ceil(len(batch.ids) / settings.accumulate)
+    parts = []
+    for start in range(0, len(batch.ids), size):
+        rows = slice(start, start + size)
+        tokens = model.tokens(signal[rows])
+        parts.append((tokens, model.scheduler.sample(tokens, progress, batch.noise(settings.seed).rows(rows))))
+    return parts
+
+
+def backward(
+    model: nn.Module, parts: list[tuple[Tokens, Mask]], scored: float, settings: TrainSettings, world: World
+) -> float:
+    """Gradients of the mean over all `scored` tokens of the global batch; returns this rank's share of the loss."""
+    core: MaskedAutoencoder = model.module if isinstance(model, DistributedDataParallel) else model  # type: ignore[assignment]
+    total = 0.0
+    for index, (tokens, mask) in enumerate(parts):
+        # DDP averages over ranks at the last micro-batch; times the world size makes that a sum.
+        last = index == len(parts) - 1
+        quiet = model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
+        with quiet:
+            with autocast(settings.precision, world.device):
+                output = model(tokens, mask)
+            loss = output.loss_per_token.sum() / scored
+            extra = core.scheduler.observe(mask, output.loss_per_token.detach(), output.latent)
+            (loss if extra is None else loss + extra / (len(parts) * world.size)).mul(world.size).backward()
+        total += float(loss.detach())
+    return total
+
+
+def train(
+    config: RunConfig,
+    folder: Path,
+    model: MaskedAutoencoder,
+    source: DataSource[Any],
+    world: World,
+    *,
+    quiet: bool = False,
+) -> TrainResult:
+    """Train to the end, from the newest checkpoint of `folder` if there is one.
+
+    Raises Interrupted after SIGTERM or SIGINT, the state saved; MaskedModelError for what the user can mend.
+    """
+    settings, began = config.train, time.monotonic()
+    run = Run(config, folder, model.to(world.device), source, world)
+    run.resume()
+    world.wait()
+    if settings.compile:
+        model.compile_engine()
+    wrapped: nn.Module = model
+    if world.size > 1:
+        wrapped = DistributedDataParallel(model, device_ids=[world.device] if world.device.type == "cuda" else None)
+    order = StepBatches(
+        len(run.train_data), settings.batch, settings.seed, run.step, settings.steps, world.rank, world.size
+    )
+    batches = train_batches(
+        run.train_data,
+        model.tokenizer,
+        order,
+        workers=settings.workers,
+        timeout=settings.data_timeout,
+        pin=world.device.type == "cuda",
+    )
+    display = Display("pretraining", settings.steps, run.step, quiet=quiet or not world.leads)
+    records = Records(folder, run.step if run.saved else None, settings.trackers, config, active=world.leads)
+    model.train()
+    with Signals() as signals, records, display:
+        try:
+            steps(run, wrapped, batches, records, signals, display)
+        except Interrupted:
+            run.save()
+            raise
+    losses = records.validated
+    first, last = (losses[min(losses)], losses[max(losses)]) if losses else (math.nan, math.nan)
+    return TrainResult(run.step, first, last, time.monotonic() - began, list(run.broken.values()))
+
+
+def steps(
+    run: Run, model: nn.Module, batches: Iterator[Batch], records: Records, signals: Signals, display: Display
+) -> None:
+    """From the run's step to the last."""
+    settings, world, optim = run.settings, run.world, run.config.optim
+    alone = world.size == 1  # a rank that leaves on its own would leave the others waiting
+    since, waited, seen = time.monotonic(), 0.0, 0
+    while True:
+        every = settings.validate_every
+        due = run.step in (0, settings.steps) or (every > 0 and run.step % every == 0)
+        if due and world.leads and run.step not in records.validated:
+            with signals.may_cut(alone):
+                loss = validation_loss(run.model, run.val_data, settings, world)
+            records.validation(run.step, loss)
+        if run.step >= settings.steps:
+            return
+
+        asked = time.monotonic()
+        with signals.may_cut(alone):
+            batch = next(batches).to(world.device)
+        waited, seen = waited + time.monotonic() - asked, seen + len(batch.ids) * world.size
+        run.note_broken(batch)
+
+        progress = run.step / max(settings.steps - 1, 1)
+        rate = learning_rate(run.step, settings, optim)
+        for group in run.optimizer.param_groups:
+            group["lr"] = rate
+        parts = micro_batches(run.model, batch, settings, progress)
+        scored, stop = world.total(sum(mask.scored for _, mask in parts), signals.received is not None)
+        (loss,) = world.total(backward(model, parts, max(scored, 1), settings, world))
+        gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients, foreach=True))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise not_finite(run, batch, loss, norm)
+        if optim.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(run.model.parameters(), optim.clip, torch.tensor(norm), foreach=True)
+        run.optimizer.step()
+        run.optimizer.zero_grad(set_to_none=True)
+        run.step += 1
+
+        display.update(run.step, f"loss {loss:.4f}  {seen / (time.monotonic() - since):,.0f} samples/s")
+        if run.step % settings.log_every == 0 or run.step in (1, settings.steps):
+            passed = time.monotonic() - since
+            records.step(
+                run.step,
+                epoch=(run.step * settings.batch) // len(run.train_data),
+                loss=loss,
+                lr=rate,
+                ratio=run.model.scheduler.ratio(progress),
+                grad_norm=norm,
+                scored=int(scored),
+            )
+            records.timing(
+                run.step,
+                samples_per_second=round(seen / passed, 1),
+                data_wait=round(waited / passed, 4),
+                memory_mb=round(peak_memory(world.device)),
+            )
+            since, waited, seen = time.monotonic(), 0.0, 0
+        if run.step % settings.checkpoint_every == 0 or run.step == settings.steps:
+            records.sync()
+            run.save()
+        if stop or (alone and signals.received is not None):
+            raise Interrupted(signals.received or signal.SIGTERM)
+
+
+def not_finite(run: Run, batch: Batch, loss: float, norm: float) -> TrainingError:
+    """Why a run stops before the update that would spoil its weights."""
+    ids = ", ".join(str(i) for i in batch.ids[:8]) + (", ..." if len(batch.ids) > 8 else "")
+    return TrainingError(
+        "The loss or its gradient isn't finite; the weights are as before this step.",
+        where=f"step {run.step + 1}, samples {ids}",
+        got=f"loss {loss}, gradient norm {norm}",
+        fix=f"Look at these samples; lower optim.lr, set optim.clip=1 or train.precision=fp32. The run stands at "
+        f"step {run.saved}, and the same command resumes from there.",
+    )

@@ -1,0 +1,110 @@
+"""What a run is at a step, and its way to the disk and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maskedmodel.components import DataSource, SampleDataset
+from maskedmodel.config import OptimSettings, RunConfig, TrainSettings
+from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.errors import CheckpointError, ConfigError, TrainingError
+from maskedmodel.training import checkpoint as checkpoints
+from maskedmodel.training.data import Batch, Broken, broken_error, eval_batches, fingerprint
+from maskedmodel.training.distributed import World
+
+STATISTICS_SAMPLES = 4096  # what Tokenizer.fit_statistics sees at most
+
+
+def make_optimizer(model: nn.Module, optim: OptimSettings) -> torch.optim.AdamW:
+    """Fused AdamW. As in MAE, weight decay is for tensors of two or more dimensions that aren't biases."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    decayed = [p for name, p in named if p.ndim > 1 and not name.endswith("bias")]
+    plain = [p for name, p in named if p.ndim <= 1 or name.endswith("bias")]
+    groups = [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True)
+
+
+def fit_statistics(model: MaskedAutoencoder, dataset: SampleDataset, settings: TrainSettings) -> None:
+    """Let the tokenizer measure what its settings leave to be measured."""
+    if model.tokenizer.needs_statistics:
+        batches = eval_batches(
+            dataset,
+            model.tokenizer,
+            batch=settings.batch,
+            device=model.device,
+            limit=STATISTICS_SAMPLES,
+            on_bad_sample=settings.on_bad_sample,
+        )
+        model.tokenizer.fit_statistics(batch.signal for batch in batches)
+
+
+class Run:
+    """One run in its folder: what the loop needs at hand, and what a checkpoint holds."""
+
+    def __init__(
+        self, config: RunConfig, folder: Path, model: MaskedAutoencoder, source: DataSource[Any], world: World
+    ) -> None:
+        self.config, self.folder, self.model, self.world = config, folder, model, world
+        self.settings = config.train
+        if self.settings.batch % (world.size * self.settings.accumulate):
+            raise ConfigError(
+                "The batch doesn't divide over ranks and micro-batches.",
+                where="train.batch",
+                expected=f"a multiple of {world.size * self.settings.accumulate}",
+                got=self.settings.batch,
+            )
+        self.train_data, self.val_data = source.open("train"), source.open("val")
+        self.optimizer = make_optimizer(model, config.optim)
+        self.names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
+        self.broken: dict[str, Broken] = {}
+        self.step = self.saved = 0
+        self.data = fingerprint(self.train_data)
+
+    def resume(self) -> None:
+        """Take up the newest checkpoint, if there is one."""
+        found = checkpoints.find(self.folder)
+        if found is None:
+            fit_statistics(self.model, self.train_data, self.settings)
+            return
+        state = checkpoints.read_state(found)
+        if state["data"] != self.data:
+            raise CheckpointError(
+                "The training data changed since the checkpoint was written.",
+                where=found,
+                expected=f"data set {state['data']}",
+                got=f"data set {self.data}, {len(self.train_data)} samples",
+                fix="Bring the data back as it was, or start again in another folder with --run.",
+            )
+        checkpoints.load_weights(self.model, checkpoints.read_model(found), found)
+        checkpoints.restore_optimizer(self.optimizer, self.names, checkpoints.read_optimizer(found))
+        self.broken = {b["id"]: Broken(**b) for b in state["broken"]}
+        self.step = self.saved = state["step"]
+
+    def save(self) -> None:
+        """Write a checkpoint of this step, unless it stands already."""
+        if self.saved < self.step and self.world.leads:
+            state = {"data": self.data, "broken": [vars(b) for b in self.broken.values()]}
+            tensors = checkpoints.optimizer_tensors(self.optimizer, self.names)
+            checkpoints.save(self.folder, self.step, self.model.state_dict(), tensors, state)
+            checkpoints.keep_last(self.folder, self.settings.keep)
+        self.saved = self.step
+
+    def note_broken(self, batch: Batch) -> None:
+        """Apply the policy for samples that can't be read."""
+        for sample in batch.broken:
+            if self.settings.on_bad_sample == "fail":
+                raise broken_error(sample)
+            self.broken[sample.id] = sample
+        if len(self.broken) > self.settings.bad_sample_budget:
+            listed = "; ".join(f"{b.id}: {b.reason.splitlines()[0]}" for b in list(self.broken.values())[:3])
+            raise TrainingError(
+                "Too many samples can't be read.",
+                where="train.bad_sample_budget",
+                expected=f"at most {self.settings.bad_sample_budget}",
+                got=f"{len(self.broken)}, such as {listed}",
+                fix="Mend or remove them, or raise the budget.",
+            )

@@ -1,0 +1,243 @@
+"""What a run records and shows: metrics, timings, the environment, progress.
+
+metrics.jsonl holds only what the run computes, so that a resumed run's file equals a straight one's byte for byte;
+what depends on the machine goes to timings.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from maskedmodel.config import RunConfig
+from maskedmodel.errors import TrainingError
+from maskedmodel.training.checkpoint import write_text
+
+log = logging.getLogger("maskedmodel")
+
+
+class Lines:
+    """A file of one JSON object a line, cut back at a resume to what the checkpoint knows."""
+
+    def __init__(self, path: Path, keep_to: int | None) -> None:
+        """Keep the lines up to step `keep_to`; None starts the file anew. Raises TrainingError on a full disk."""
+        self.path = path
+        self.kept = [] if keep_to is None else [line for line in read_lines(path) if line["step"] <= keep_to]
+        write_text(path, "".join(json.dumps(line) + "\n" for line in self.kept))
+        self.file = path.open("a", encoding="utf-8")
+
+    def write(self, **values: Any) -> None:
+        """Add a line; it reaches the operating system at once, so a kill can cut at most this line."""
+        try:
+            self.file.write(json.dumps(values) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise TrainingError(
+                "A line of metrics can't be written.",
+                where=self.path,
+                got=error.strerror,
+                fix="Free disk space, then run the same command again: it resumes from the last checkpoint.",
+            ) from error
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a JSON-lines file; a last one that was cut by a kill is left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+class Tracker(Protocol):
+    """A service that plots metrics."""
+
+    def log(self, values: Mapping[str, float], step: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _TensorBoard:
+    def __init__(self, run: Path, config: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(run / "tensorboard")  # type: ignore[no-untyped-call]
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        for key, value in values.items():
+            self.writer.add_scalar(key, value, step)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        self.writer.close()  # type: ignore[no-untyped-call]
+
+
+class _RunTracker:
+    """Weights & Biases and trackio share these three calls."""
+
+    def __init__(self, module: str, run: Path, config: Mapping[str, Any]) -> None:
+        from importlib import import_module
+
+        self.module = import_module(module)
+        self.module.init(project="maskedmodel", name=run.name, config=dict(config))
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        self.module.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self.module.finish()
+
+
+class Trackers:
+    """The optional trackers of a run. One that fails is named once and left out; training goes on."""
+
+    def __init__(self, names: Sequence[str], run: Path, config: Mapping[str, Any]) -> None:
+        self.live: dict[str, Tracker] = {}
+        for name in names:
+            try:
+                self.live[name] = _TensorBoard(run, config) if name == "tensorboard" else _RunTracker(name, run, config)
+            except Exception as error:  # noqa: BLE001 - whatever a service raises, training goes on
+                log.warning("Tracker %s can't start and is left out (%s: %s).", name, type(error).__name__, error)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        self._each("log", values, step)
+
+    def close(self) -> None:
+        self._each("close")
+
+    def _each(self, method: str, *arguments: Any) -> None:
+        for name, tracker in list(self.live.items()):
+            try:
+                getattr(tracker, method)(*arguments)
+            except Exception as error:  # noqa: BLE001 - whatever a service raises, training goes on
+                log.warning("Tracker %s failed and is left out (%s: %s).", name, type(error).__name__, error)
+                del self.live[name]
+
+
+class Records:
+    """All that a run writes down as it goes. Only the leading rank's is `active`."""
+
+    def __init__(self, folder: Path, resumed: int | None, trackers: Sequence[str], config: RunConfig, active: bool):
+        self.validated: dict[int, float] = {}  # step to validation loss
+        self.files: list[Lines] = []
+        self.trackers = Trackers([], folder, {})
+        if active:
+            self.files = [Lines(folder / f"{name}.jsonl", resumed) for name in ("metrics", "timings")]
+            self.validated = {line["step"]: line["val_loss"] for line in self.files[0].kept if "val_loss" in line}
+            self.trackers = Trackers(trackers, folder, config.model_dump(mode="json"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.trackers.close()
+        for lines in self.files:
+            lines.file.close()
+
+    def validation(self, step: int, loss: float) -> None:
+        self.validated[step] = loss
+        self._write(0, step, val_loss=loss)
+
+    def step(self, step: int, **values: float) -> None:
+        self._write(0, step, **values)
+
+    def timing(self, step: int, **values: float) -> None:
+        self._write(1, step, **values)
+
+    def _write(self, file: int, step: int, **values: float) -> None:
+        if self.files:
+            self.files[file].write(step=step, **values)
+            self.trackers.log(values, step)
+
+    def sync(self) -> None:
+        """To the disk itself: a checkpoint must not know more than the files beside it."""
+        for lines in self.files:
+            os.fsync(lines.file.fileno())
+
+
+class Display:
+    """A progress bar on a terminal; elsewhere a plain line every `interval` seconds."""
+
+    def __init__(self, title: str, total: int, start: int = 0, *, quiet: bool = False, interval: float = 10) -> None:
+        self.title, self.total, self.interval = title, total, interval
+        self.console = Console(stderr=True, quiet=quiet)
+        self.began, self.first, self.said = time.monotonic(), start, time.monotonic()
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=quiet or not self.console.is_terminal,
+        )
+        self.task = self.progress.add_task(title, total=total, completed=start, figures="")
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def update(self, done: int, figures: str = "") -> None:
+        """`done` of `total`, and what to show beside it."""
+        self.progress.update(self.task, completed=done, figures=figures)
+        now = time.monotonic()
+        if not self.console.is_terminal and (now - self.said >= self.interval or done == self.total):
+            self.said = now
+            rate = (done - self.first) / max(now - self.began, 1e-9)
+            left = f"{(self.total - done) / rate:.0f} s left" if rate > 0 else "time left unknown"
+            self.console.print(f"{self.title} {done}/{self.total}  {figures}  {left}", soft_wrap=True, highlight=False)
+
+
+def peak_memory(device: torch.device) -> float:
+    """Peak memory in MiB: the device's on CUDA, else the process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """What the run runs on: versions and machine, no names of people or folders."""
+    packages = ("maskedmodel", "torch", "numpy", "pydantic", "pluggy", "safetensors")
+    model = next(
+        (line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
+    )
+    found = {"python": platform.python_version(), "system": platform.system(), "processor": model}
+    found["threads"] = str(torch.get_num_threads())
+    found["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return found | {name: metadata.version(name) for name in packages}
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 is fast there. A CPU without bf16 units is some four times slower in bf16 than in fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    flags = next((line for line in _cpuinfo() if line.startswith("flags")), "")
+    return "amx_bf16" in flags.split() or "avx512_bf16" in flags.split()
