@@ -1,0 +1,177 @@
+"""Small pictures laid out with text: enlarged by whole pixels, so that what is drawn is what is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from maskedmodel.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFont
+
+GREY = 0.62  # what is hidden: neutral, and neither black nor white
+SMALLEST, LARGEST = 144, 640  # pixels of a panel's longer side, where enlarging or shrinking brings it there
+_MARGIN, _GAP, _LINE = 16, 12, 18
+_WHITE, _INK, _FAINT = (255, 255, 255), (28, 32, 36), (104, 112, 120)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture (3, H, W) in [0, 1]; `edges` as from `token_edges`, drawn as lines."""
+
+    picture: Tensor
+    edges: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass
+class Sheet:
+    """Rows of panels under column headings, with a title, lines of explanation and a caption per row.
+
+    Wide pictures are laid under each other instead, each under its own heading.
+    """
+
+    title: str
+    lines: Sequence[str]
+    headings: Sequence[str]
+    rows: list[list[Panel]]
+    captions: Sequence[str] | None = None
+    facts: dict[str, str] = field(default_factory=dict)  # kept in the file as PNG text
+
+    def draw(self) -> Image.Image:
+        """The picture of it all, RGB."""
+        from PIL import Image, ImageDraw
+
+        height, width = self.rows[0][0].picture.shape[1:]
+        columns = len(self.headings) if width <= 2 * height else 1
+        tiles = [[_tile(panel) for panel in row] for row in self.rows]
+        cell_w, cell_h = tiles[0][0].size
+        # A panel narrower than its heading would let headings run into each other.
+        step = max(cell_w, max(round(_font(13, True).getlength(text)) for text in self.headings))
+        inner = columns * step + (columns - 1) * _GAP
+        inner = max(inner, 480)
+        parts = [(line, 12, _FAINT) for text in self.lines for line in _wrap(text, 12, inner)]
+        top = _MARGIN + 26 + _LINE * len(parts) + 10
+        repeat = columns == 1
+        per_row = -(-len(self.headings) // columns) * (cell_h + _GAP + (_LINE if repeat else 0))
+        per_row += _LINE + 4 if self.captions is not None else 0
+        total = top + (0 if repeat else _LINE + 4) + per_row * len(tiles) + _MARGIN - _GAP
+        sheet = Image.new("RGB", (inner + 2 * _MARGIN, total), _WHITE)
+        draw = ImageDraw.Draw(sheet)
+        draw.text((_MARGIN, _MARGIN), _cut(self.title, 16, inner, True), _INK, _font(16, True))
+        for number, (line, size, colour) in enumerate(parts):
+            draw.text((_MARGIN, _MARGIN + 26 + _LINE * number), line, colour, _font(size))
+        y = top
+        if not repeat:
+            for column, text in enumerate(self.headings):
+                draw.text((_MARGIN + column * (step + _GAP), y), text, _INK, _font(13, True))
+            y += _LINE + 4
+        for number, row in enumerate(tiles):
+            for index, tile in enumerate(row):
+                if repeat:
+                    draw.text((_MARGIN, y), self.headings[index], _INK, _font(13, True))
+                    y += _LINE
+                sheet.paste(tile, (_MARGIN + (index % columns) * (step + _GAP), y))
+                y += cell_h + _GAP if repeat else 0
+            y += 0 if repeat else cell_h + _GAP
+            if self.captions is not None:
+                draw.text((_MARGIN, y - _GAP + 4), _cut(self.captions[number], 12, inner), _FAINT, _font(12))
+                y += _LINE + 4
+        sheet.info.update(self.facts)
+        return sheet
+
+
+def save_png(image: Image.Image, path: Path | str) -> Path:
+    """Write a picture whole or not at all, with its facts as PNG text. Raises DataError where the disk refuses."""
+    from PIL.PngImagePlugin import PngInfo
+
+    path = Path(path)
+    info = PngInfo()
+    for key, value in image.info.items():
+        info.add_itxt(str(key), str(value))
+    beside = path.with_name(f".{path.name}.writing")
+    try:
+        with beside.open("wb") as file:
+            image.save(file, "PNG", pnginfo=info, optimize=True)
+        beside.replace(path)
+    except OSError as error:
+        raise DataError(
+            "A picture can't be written.",
+            where=path,
+            got=error.strerror or error,
+            fix="Name a folder that exists, may be written to and has room.",
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def token_edges(parity: Tensor) -> tuple[Tensor, Tensor]:
+    """Where neighbouring pixels belong to different tokens, of a chequered picture (H, W) bool.
+
+    (H - 1, W) between a pixel and the one below, (H, W - 1) between a pixel and the one to the right.
+    """
+    return parity[1:] != parity[:-1], parity[:, 1:] != parity[:, :-1]
+
+
+def _tile(panel: Panel) -> Image.Image:
+    from PIL import Image
+
+    levels = (panel.picture.detach().float().cpu().nan_to_num(0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    longer = max(levels.shape[1:])
+    factor = max(-(-SMALLEST // longer), 1)
+    pixels = levels.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    if panel.edges is not None:
+        below, right = (edge.cpu() for edge in panel.edges)
+        ink = torch.tensor([20, 110, 220], dtype=torch.uint8)[:, None, None]
+        down = torch.zeros(pixels.shape[1:], dtype=torch.bool)
+        down[factor - 1 : -1 : factor] = below.repeat_interleave(factor, 1)
+        across = torch.zeros(pixels.shape[1:], dtype=torch.bool)
+        across[:, factor - 1 : -1 : factor] = right.repeat_interleave(factor, 0)
+        pixels = torch.where(down | across, ink, pixels)
+    image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    if longer > LARGEST:
+        scale = LARGEST / longer
+        image = image.resize(
+            (max(round(image.width * scale), 1), max(round(image.height * scale), 1)), Image.Resampling.BOX
+        )
+    return image
+
+
+@lru_cache
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib and covers far more than Latin."""
+    import matplotlib
+    from PIL import ImageFont
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", name), size)
+
+
+def _cut(text: str, size: int, width: int, bold: bool = False) -> str:
+    """`text` on one line, its middle left out where it is wider than `width` pixels: both ends of a path matter."""
+    text = " ".join(text.split())[:2000]
+    font = _font(size, bold)
+    if font.getlength(text) <= width:
+        return text
+    keep = len(text)
+    while keep > 2 and font.getlength(short := f"{text[: keep // 2]}...{text[-(keep // 2) :]}") > width:
+        keep -= max(keep // 20, 1)
+    return short
+
+
+def _wrap(text: str, size: int, width: int) -> list[str]:
+    lines: list[str] = []
+    for word in text.split():
+        if lines and _font(size).getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(_cut(word, size, width))
+    return lines

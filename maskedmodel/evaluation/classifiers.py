@@ -1,0 +1,158 @@
+"""k-NN and logistic regression on features that are given.
+
+k-NN as DINO made customary (Caron et al. 2021): cosine similarity, the k nearest vote with weight exp(sim / T).
+The linear probe is a multinomial logistic regression, convex, so that no learning-rate search decides the result.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from maskedmodel.errors import DataError
+
+C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+MAX_ITERATIONS = 2000
+HELD_OUT = 0.2  # share of the training part on which C is chosen
+_CHUNK = 1 << 25  # similarities at a time
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A share of right answers with its 95 % interval (Wilson 1927), all in [0, 1]."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    @classmethod
+    def of(cls, right: int, count: int) -> Accuracy:
+        z2 = 1.959963984540054**2
+        share = right / count
+        centre = (share + z2 / (2 * count)) / (1 + z2 / count)
+        half = math.sqrt(z2 * share * (1 - share) / count + z2 * z2 / (4 * count * count)) / (1 + z2 / count)
+        return cls(share, max(centre - half, 0.0), min(centre + half, 1.0), count)
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear probe's result: accuracy on the test part, the C it chose, and whether the solver converged."""
+
+    accuracy: Accuracy
+    c: float
+    converged: bool
+
+
+def knn_predict(train: Tensor, labels: Tensor, test: Tensor, k: int = 20, temperature: float = 0.07) -> Tensor:
+    """The class (N,) int64 that the k nearest of `train` (N', D) vote for, for each row of `test` (N, D).
+
+    Of equally similar neighbours at the border of k the first in `train` count; of equally strong classes the lowest
+    wins. k is at most N'.
+    """
+    k = min(k, train.shape[0])
+    classes, place = torch.unique(labels, return_inverse=True)
+    train = F.normalize(train.float(), dim=1)
+    predicted = []
+    for rows in torch.split(F.normalize(test.float(), dim=1), max(_CHUNK // train.shape[0], 1)):
+        similarity = rows @ train.T
+        border = similarity.topk(k, dim=1).values[:, -1:]
+        nearer, level = similarity > border, similarity == border
+        chosen = nearer | (level & (level.cumsum(1) <= k - nearer.sum(1, keepdim=True)))
+        ids = chosen.nonzero()[:, 1].reshape(-1, k)
+        near = similarity.gather(1, ids)
+        # Only ratios of votes matter: the nearest gets weight 1, so that a low temperature can't overflow.
+        weight = ((near - near.amax(1, keepdim=True)) / temperature).exp()
+        votes = weight.new_zeros(len(rows), len(classes)).scatter_add_(1, place[ids], weight)
+        predicted.append(classes[votes.argmax(1)])
+    return torch.cat(predicted)
+
+
+def knn(
+    train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int = 20, temperature: float = 0.07
+) -> Accuracy:
+    """Accuracy of `knn_predict` on the test part."""
+    right = knn_predict(train, train_labels, test, k, temperature) == test_labels
+    return Accuracy.of(int(right.sum()), len(right))
+
+
+def hold_out(labels: NDArray[np.int64], seed: int, share: float = HELD_OUT) -> NDArray[np.bool_]:
+    """(N,) bool, True = held out: a seeded share of each class, at least one sample where the class has two."""
+    generator = np.random.default_rng(seed)
+    held = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        count = max(round(share * len(members)), 1) if len(members) > 1 else 0
+        held[members[:count]] = True
+    return held
+
+
+class _Regression:
+    """Logistic regression on features standardised by the part it was fitted on."""
+
+    def __init__(self, features: NDArray[Any], labels: NDArray[np.int64]) -> None:
+        from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+
+        self.mean = features.mean(0)
+        spread = features.std(0)
+        # A constant feature says nothing: it becomes zero. The bound is relative, since rounding leaves a spread.
+        self.scale = np.where(spread > 1e-6 * np.abs(self.mean) + 1e-12, spread, np.inf)
+        self.x, self.labels = self._standardise(features), labels
+        self.model = LogisticRegression(solver="lbfgs", max_iter=MAX_ITERATIONS, warm_start=True)
+
+    def _standardise(self, features: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray((features - self.mean) / self.scale)
+
+    def fit(self, c: float) -> bool:
+        """Fit at strength 1 / c, starting from the fit before; whether the solver converged."""
+        from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
+
+        self.model.set_params(C=c)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # reported by the return value instead
+            self.model.fit(self.x, self.labels)
+        return bool(np.max(self.model.n_iter_) < MAX_ITERATIONS)
+
+    def right(self, features: NDArray[Any], labels: NDArray[np.int64]) -> int:
+        return int((self.model.predict(self._standardise(features)) == labels).sum())
+
+
+def linear(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, *, seed: int = 0) -> Linear:
+    """Multinomial logistic regression on standardised features.
+
+    C is chosen on a fifth of the training part, held out by class and seed; of equally good ones the smallest, which
+    regularises most. The probe is then fitted to the whole training part. The test part chooses nothing.
+
+    Raises DataError where the training part has a single class, or no class with two samples.
+    """
+    x, y = train.double().numpy(), train_labels.numpy()
+    if len(np.unique(y)) < 2:
+        raise DataError("A linear probe needs 2 classes or more to tell apart.", got=f"{len(np.unique(y))} class")
+    held = hold_out(y, seed)
+    if not held.any() or len(np.unique(y[~held])) < 2:
+        raise DataError(
+            "There are too few labelled samples for a linear probe.",
+            expected="2 classes or more, of which one has 2 samples or more",
+            got=f"{len(y)} samples of {len(np.unique(y))} classes",
+        )
+    search = _Regression(x[~held], y[~held])
+    scores = []
+    for c in C_GRID:
+        search.fit(c)
+        scores.append(search.right(x[held], y[held]))
+    c = C_GRID[int(np.argmax(scores))]
+    final = _Regression(x, y)
+    converged = final.fit(c)
+    right = final.right(test.double().numpy(), test_labels.numpy())
+    return Linear(Accuracy.of(right, len(test_labels)), c, converged)

@@ -1,0 +1,243 @@
+"""Features of a whole data set, and files of them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskedmodel.components import SampleDataset, Tokenizer
+from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.errors import DataError, DependencyError
+from maskedmodel.training.data import Policy, eval_batches
+
+Pool = Literal["mean", "class"]
+Progress = Callable[[int, int], None]  # (samples done, samples in all)
+SUFFIXES = (".parquet", ".npz", ".csv")
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """One vector per sample, in the order of the data set.
+
+    values   (N, D) float32, on the CPU.
+    labels   (N,) int64, or None where any sample has none.
+    ids      the N samples' ids.
+    digests  hash of each prepared signal, where asked for: equal signals have equal ones.
+    """
+
+    values: Tensor
+    labels: Tensor | None
+    ids: tuple[str | int, ...]
+    digests: tuple[bytes, ...] = ()
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Inside, the module and all in it are in eval mode; afterwards each is as it was."""
+    was = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in was.items():
+            part.training = training
+
+
+def collect(
+    dataset: SampleDataset,
+    tokenizer: Tokenizer[Any],
+    views: Mapping[str, Callable[[Tensor], Tensor]],
+    *,
+    batch: int,
+    device: torch.device | str = "cpu",
+    limit: int | None = None,
+    workers: int = 0,
+    on_bad_sample: Policy = "fail",
+    digests: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Features]:
+    """Several views of the same samples in one pass over the data: each maps a prepared batch to (B, D).
+
+    Where batches differ in width (ragged signals), rows are filled up with zeros to the widest.
+    Raises DataError where there is no sample.
+    """
+    rows: dict[str, list[Tensor]] = {name: [] for name in views}
+    labels: list[Tensor | None] = []
+    ids: list[str | int] = []
+    hashes: list[bytes] = []
+    total = len(dataset) if limit is None else min(limit, len(dataset))
+    batches = eval_batches(
+        dataset, tokenizer, batch=batch, device=device, limit=limit, workers=workers, on_bad_sample=on_bad_sample
+    )
+    with torch.inference_mode():
+        for item in batches:
+            for name, view in views.items():
+                rows[name].append(view(item.signal).float().cpu())
+            if digests:
+                hashes += [hashlib.blake2b(row.tobytes()).digest() for row in item.signal.cpu().numpy()]
+            labels.append(item.labels)
+            ids += item.ids
+            if progress is not None:
+                progress(len(ids), total)
+    if not ids:
+        raise DataError("There is no sample to take features of.", expected="1 or more", got=f"limit {limit}")
+    known = [label.cpu() for label in labels if label is not None]
+    every = torch.cat(known) if len(known) == len(labels) else None
+    return {name: Features(_stack(parts), every, tuple(ids), tuple(hashes)) for name, parts in rows.items()}
+
+
+def _stack(parts: list[Tensor]) -> Tensor:
+    width = max(part.shape[1] for part in parts)
+    return torch.cat([F.pad(part, (0, width - part.shape[1])) for part in parts])
+
+
+def extract(
+    model: MaskedAutoencoder,
+    dataset: SampleDataset,
+    *,
+    pool: Pool = "mean",
+    batch: int = 256,
+    device: torch.device | str = "cpu",
+    limit: int | None = None,
+    workers: int = 0,
+    on_bad_sample: Policy = "fail",
+    progress: Progress | None = None,
+) -> Features:
+    """The encoder's features of a data set: eval mode, nothing masked, float32.
+
+    `limit` takes an evenly spread subset. The model's modes are left as they were.
+    """
+    with evaluating(model):
+        views = {"": lambda signal: model.embed(signal, pool)}
+        found = collect(
+            dataset,
+            model.tokenizer,
+            views,
+            batch=batch,
+            device=device,
+            limit=limit,
+            workers=workers,
+            on_bad_sample=on_bad_sample,
+            progress=progress,
+        )
+    return found[""]
+
+
+def flat_tokens(tokenizer: Tokenizer[Any], signal: Tensor) -> Tensor:
+    """The token values of a prepared batch as one vector per sample (B, L * P), padding as zeros."""
+    tokens = tokenizer.tokenize(signal)
+    values = tokens.values if tokens.valid is None else tokens.values.masked_fill(~tokens.valid[..., None], 0)
+    return values.flatten(1)
+
+
+def raw(
+    tokenizer: Tokenizer[Any],
+    dataset: SampleDataset,
+    *,
+    batch: int = 256,
+    limit: int | None = None,
+    workers: int = 0,
+    on_bad_sample: Policy = "fail",
+    progress: Progress | None = None,
+) -> Features:
+    """The values a model is given, without a model: the baseline a pretrained encoder has to beat."""
+    device = next((buffer.device for buffer in tokenizer.buffers()), torch.device("cpu"))
+    views = {"": lambda signal: flat_tokens(tokenizer, signal)}
+    found = collect(
+        dataset,
+        tokenizer,
+        views,
+        batch=batch,
+        device=device,
+        limit=limit,
+        workers=workers,
+        on_bad_sample=on_bad_sample,
+        progress=progress,
+    )
+    return found[""]
+
+
+def save(features: Features, path: Path | str) -> Path:
+    """Write features to a file, whole or not at all.
+
+    .parquet  columns id, label (where known), feature (a fixed-size list of float32)
+    .npz      arrays id, label, feature
+    .csv      columns id, label, f0, f1, ...: nine digits, which give the same float32 back
+
+    Raises DataError on another suffix, a missing folder or a full disk; DependencyError without pyarrow.
+    """
+    path = Path(path)
+    writers = {".parquet": _parquet, ".npz": _npz, ".csv": _csv}
+    if path.suffix not in writers:
+        raise DataError(
+            "Features can't be written to a file of this kind.",
+            where=path,
+            expected=", ".join(SUFFIXES),
+            got=path.suffix or "no suffix",
+        )
+    beside = path.with_name(f".{path.name}.writing")
+    try:
+        with beside.open("wb") as file:
+            writers[path.suffix](features, file)
+        beside.replace(path)
+    except OSError as error:
+        raise DataError(
+            "The features can't be written.",
+            where=path,
+            got=error.strerror or error,
+            fix="Name a folder that exists, may be written to and has room.",
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def _ids(features: Features) -> list[str] | list[int]:
+    """Ids as one type: integers where all are, else text."""
+    numbers = [i for i in features.ids if isinstance(i, int)]
+    return numbers if len(numbers) == len(features.ids) else [str(i) for i in features.ids]
+
+
+def _parquet(features: Features, file: IO[bytes]) -> None:
+    try:
+        import pyarrow as pa  # type: ignore[import-untyped]
+        from pyarrow import parquet
+    except ImportError as error:
+        raise DependencyError(
+            "Writing parquet needs pyarrow.", fix='Run: pip install "maskedmodel[parquet]", or write .npz or .csv.'
+        ) from error
+    flat = pa.array(features.values.numpy().reshape(-1), pa.float32())
+    columns = {"id": pa.array(_ids(features))}
+    if features.labels is not None:
+        columns["label"] = pa.array(features.labels.numpy())
+    columns["feature"] = pa.FixedSizeListArray.from_arrays(flat, features.values.shape[1])
+    parquet.write_table(pa.table(columns), file)
+
+
+def _npz(features: Features, file: IO[bytes]) -> None:
+    arrays = {"id": np.array(_ids(features)), "feature": features.values.numpy()}
+    if features.labels is not None:
+        arrays["label"] = features.labels.numpy()
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def _csv(features: Features, file: IO[bytes]) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.writer(text)
+    label = [] if features.labels is None else ["label"]
+    writer.writerow(["id", *label, *(f"f{i}" for i in range(features.values.shape[1]))])
+    labels = [[]] * len(features.ids) if features.labels is None else [[int(x)] for x in features.labels]
+    for name, own, row in zip(_ids(features), labels, features.values.tolist(), strict=True):
+        writer.writerow([name, *own, *(f"{value:.9g}" for value in row)])
+    text.detach()

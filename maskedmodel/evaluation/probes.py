@@ -1,0 +1,200 @@
+"""How good a frozen encoder's features are, against random weights and against the raw values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from maskedmodel.components import DataSource, SampleDataset
+from maskedmodel.config_sections import EvaluateSettings
+from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.errors import DataError
+from maskedmodel.evaluation.classifiers import C_GRID, HELD_OUT, MAX_ITERATIONS, Accuracy, Linear, knn, linear
+from maskedmodel.evaluation.features import Features, collect, evaluating, flat_tokens
+from maskedmodel.noise import seeded
+from maskedmodel.training.data import Policy
+
+RAW_LIMIT = 1 << 26  # values of raw signals that a linear probe gets through in some minutes and 3 GiB
+
+Progress = Callable[[str, int, int], None]  # (what is done, steps done, steps in all)
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    """One kind of feature, `width` values a sample."""
+
+    name: str
+    width: int
+    knn: Accuracy
+    linear: Linear
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """The rows, the protocol that makes them comparable, and what to know before believing them."""
+
+    rows: tuple[ProbeRow, ...]
+    protocol: str
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values only."""
+        return {**asdict(self), "rows": [asdict(row) for row in self.rows], "notes": list(self.notes)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ProbeResult:
+        rows = tuple(
+            ProbeRow(
+                row["name"],
+                row["width"],
+                Accuracy(**row["knn"]),
+                Linear(Accuracy(**row["linear"]["accuracy"]), row["linear"]["c"], row["linear"]["converged"]),
+            )
+            for row in values["rows"]
+        )
+        return cls(rows, values["protocol"], tuple(values["notes"]))
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Headings and rows of text, for whoever draws a table."""
+        headings = ["features", "width", "k-NN", "linear probe", "C"]
+        rows = []
+        for row in self.rows:
+            c = f"{row.linear.c:g}" + ("" if row.linear.converged else " (not converged)")
+            rows.append([row.name, str(row.width), str(row.knn), str(row.linear.accuracy), c])
+        return headings, rows
+
+
+def random_twin(model: MaskedAutoencoder, seed: int) -> MaskedAutoencoder:
+    """A model with the same settings and the same measured statistics of its tokenizer, but fresh weights.
+
+    The weights are a function of the seed; torch's global generator is left alone.
+    """
+    with seeded(seed):
+        tokenizer = type(model.tokenizer)(model.tokenizer.settings)
+        scheduler = type(model.scheduler)(model.scheduler.settings)
+        twin = MaskedAutoencoder(tokenizer, scheduler, model.objective, model.settings)
+    measured = dict(model.tokenizer.named_buffers())
+    with torch.no_grad():
+        for name, buffer in tokenizer.named_buffers():
+            buffer.copy_(measured[name])
+    return twin.to(model.device)
+
+
+def probe(
+    model: MaskedAutoencoder,
+    source: DataSource[Any],
+    settings: EvaluateSettings,
+    *,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    batch: int = 256,
+    workers: int = 0,
+    on_bad_sample: Policy = "fail",
+    progress: Progress | None = None,
+) -> ProbeResult:
+    """Probe a trained encoder next to the same encoder with random weights and next to the raw values.
+
+    Every row sees the same samples, which are read once. Raises DataError where samples carry no labels, or too few.
+    """
+    report = progress or (lambda what, done, total: None)
+    twin = random_twin(model, seed)
+    pool = settings.pool
+    views: dict[str, Callable[[Tensor], Tensor]] = {
+        "trained encoder": lambda signal: model.embed(signal, pool),
+        "same encoder, random weights": lambda signal: twin.embed(signal, pool),
+        "raw values": lambda signal: flat_tokens(model.tokenizer, signal),
+    }
+    notes = []
+
+    def read(dataset: SampleDataset, what: str, limit: int | None) -> dict[str, Features]:
+        return collect(
+            dataset,
+            model.tokenizer,
+            views,
+            batch=batch,
+            device=device,
+            limit=limit,
+            workers=workers,
+            on_bad_sample=on_bad_sample,
+            digests=True,
+            progress=lambda done, total: report(f"features of {what}", done, total),
+        )
+
+    training, validation = source.open("train"), source.open("val")
+    size = len(training) if settings.train_samples is None else min(settings.train_samples, len(training))
+    example = model.tokenizer.example(1, torch.Generator().manual_seed(0)).to(device)
+    width = flat_tokens(model.tokenizer, example).shape[1]
+    if size * width > RAW_LIMIT:
+        del views["raw values"]
+        notes.append(f"No row for raw values: {size} samples of {width} values are too many for a linear probe.")
+    with evaluating(model), evaluating(twin):
+        train = read(training, "the training part", settings.train_samples)
+        test = read(validation, "the validation part", settings.val_samples)
+    first, second = next(iter(train.values())), next(iter(test.values()))
+    y, z = _labels(first, "train"), _labels(second, "val")
+    rows = []
+    for number, name in enumerate(views):
+        report(f"probe of {name}", number, len(views))
+        a, b = _same_width(train[name].values, test[name].values)
+        near = knn(a, y, b, z, settings.neighbours, settings.temperature)
+        rows.append(ProbeRow(name, a.shape[1], near, linear(a, y, b, z, seed=seed)))
+    report("probes", len(views), len(views))
+    notes += _cautions(first, second, y, z)
+    stopped = [row.name for row in rows if not row.linear.converged]
+    notes += [f"The linear probe of {name} didn't converge in {MAX_ITERATIONS} iterations." for name in stopped]
+    return ProbeResult(tuple(rows), _protocol(model, settings, y, z, seed), tuple(notes))
+
+
+def _labels(features: Features, split: str) -> Tensor:
+    if features.labels is None:
+        raise DataError(
+            "A probe needs a label for every sample.",
+            where=f"split {split!r} of the data source",
+            got=f"{len(features.ids)} samples, some or all without a label",
+            fix="Use labelled data, such as one folder per class.",
+        )
+    return features.labels
+
+
+def _same_width(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of ragged signals filled up to the wider of both."""
+    width = max(a.shape[1], b.shape[1])
+    return F.pad(a, (0, width - a.shape[1])), F.pad(b, (0, width - b.shape[1]))
+
+
+def _cautions(train: Features, test: Features, y: Tensor, z: Tensor) -> list[str]:
+    notes = []
+    seen = set(train.digests)
+    twice = [name for name, digest in zip(test.ids, test.digests, strict=True) if digest in seen]
+    if twice:
+        named = ", ".join(str(name) for name in twice[:3]) + (", ..." if len(twice) > 3 else "")
+        notes.append(
+            f"{len(twice)} of {len(test.ids)} validation samples also stand in the training part, so that these "
+            f"accuracies are too high: {named}"
+        )
+    strangers = sorted(set(z.tolist()) - set(y.tolist()))
+    if strangers:
+        notes.append(f"Classes {strangers[:10]} are in the validation part only: their samples count as wrong.")
+    return notes
+
+
+def _protocol(model: MaskedAutoencoder, settings: EvaluateSettings, y: Tensor, z: Tensor, seed: int) -> str:
+    feature = "mean over the tokens" if settings.pool == "mean" else "class token"
+    k, grid = min(settings.neighbours, len(y)), ", ".join(f"{c:g}" for c in C_GRID)
+    classes = Counter(y.tolist())
+    chance = float((z == classes.most_common(1)[0][0]).double().mean())
+    return (
+        f"Frozen encoder, nothing masked, no augmentation. Feature: {feature} of the encoder's output after its final "
+        f"LayerNorm, {model.settings.encoder.dim} values. "
+        f"k-NN: k={k}, cosine similarity, votes exp(similarity / {settings.temperature:g}). "
+        f"Linear probe: multinomial logistic regression (L-BFGS) on features standardised by the training part; C "
+        f"chosen from {grid} on {HELD_OUT:.0%} of the training part held out by class, then fitted to all of it. "
+        f"{len(y)} training and {len(z)} validation samples, {len(classes)} classes; always answering the "
+        f"commonest gives {chance:.3f}. Seed {seed}. In brackets: 95 % Wilson interval over validation samples."
+    )

@@ -1,0 +1,223 @@
+"""Pictures of what a model completes, and of what its masks hide.
+
+A normalised target leaves out each patch's mean and spread, so a picture needs them from somewhere. Taken from the
+hidden patches themselves they make almost any model look good. The mode says whose they are, in the picture:
+
+    oracle         the hidden patches' own: uses hidden statistics
+    visible-stats  estimated from visible patches near by
+    raw            none needed, since the model predicts the values themselves
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from maskedmodel.components import MaskScheduler, Tokenizer
+from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.errors import ConfigError, ShapeError, suggestion
+from maskedmodel.evaluation.canvas import GREY, Panel, Sheet, token_edges
+from maskedmodel.evaluation.features import evaluating
+from maskedmodel.noise import Noise
+from maskedmodel.tokens import Mask, Tokens
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Mode = Literal["oracle", "visible-stats", "raw"]
+FIXED = -1  # the epoch of masks that stay the same whatever training does
+_SAYS: dict[str, str] = {
+    "oracle": "oracle - uses hidden statistics: mean and spread of each hidden patch are taken from the hidden patch",
+    "visible-stats": "visible-stats - mean and spread of hidden patches are estimated from visible patches",
+    "raw": "raw - the model predicts the values themselves, no statistics needed",
+}
+
+
+def pick_mode(model: MaskedAutoencoder, mode: str | None = None) -> Mode:
+    """The mode asked for, or the honest default: `raw` where the target leaves nothing out, else `visible-stats`.
+
+    Raises ConfigError on an unknown mode and on one that doesn't go with the model's objective.
+    """
+    probe = torch.zeros(1, 1, model.tokenizer.token_width)
+    raw = model.objective.statistics(probe) is None
+    if mode is None:
+        return "raw" if raw else "visible-stats"
+    if mode not in get_args(Mode):
+        raise ConfigError(
+            "Unknown reconstruction mode.",
+            expected=", ".join(get_args(Mode)),
+            got=mode,
+            fix=suggestion(mode, get_args(Mode)),
+        )
+    if raw and mode != "raw":
+        raise ConfigError(
+            f"Mode {mode!r} doesn't go with this model: it predicts the values themselves.",
+            expected="raw",
+            got=mode,
+            fix="Leave the mode out.",
+        )
+    if not raw and mode == "raw":
+        raise ConfigError(
+            "Mode 'raw' doesn't go with this model: it predicts patches without their mean and spread.",
+            expected="visible-stats or oracle",
+            got=mode,
+            fix="Leave the mode out, or pretrain with objective.normalise=false.",
+        )
+    return mode  # type: ignore[return-value]
+
+
+def fixed_mask(
+    model: MaskedAutoencoder, tokens: Tokens, ids: Sequence[str | int], *, seed: int = 0, progress: float = 1.0
+) -> Mask:
+    """The mask these samples always get in pictures: a function of seed and id alone."""
+    noise = Noise.of(ids, seed=seed, epoch=FIXED, device=tokens.values.device)
+    return model.scheduler.sample(tokens, progress, noise)
+
+
+@torch.no_grad()
+def masked_error(model: MaskedAutoencoder, signals: Tensor | Tokens, mask: Mask) -> float:
+    """The loss over hidden tokens in the space the model was trained in: comparable with the loss curve."""
+    with evaluating(model):
+        return float(model(model.tokens(signals), mask).loss)
+
+
+@torch.no_grad()
+def reconstruction(
+    model: MaskedAutoencoder,
+    signals: Tensor,
+    ids: Sequence[str | int],
+    *,
+    mode: str | None = None,
+    mask: Mask | None = None,
+    seed: int = 0,
+    progress: float = 1.0,
+    step: int | None = None,
+    captions: Sequence[str] | None = None,
+) -> Image.Image:
+    """A grid with one row per sample: original | masked | reconstruction | visible patches pasted in.
+
+    signals   a prepared batch.
+    ids       key the fixed masks; `mask` takes their place where given.
+    step      of the checkpoint, written into the picture.
+    captions  a line under each row, such as a file's name.
+    """
+    _check_batch(signals, ids, captions)
+    chosen = pick_mode(model, mode)
+    with evaluating(model):
+        tokens = model.tokens(signals)
+        mask = fixed_mask(model, tokens, ids, seed=seed, progress=progress) if mask is None else mask
+        whose: Literal["oracle", "visible"] = "oracle" if chosen == "oracle" else "visible"
+        plain = model.reconstruct(tokens, mask, statistics=whose, paste=False)
+        pasted = model.reconstruct(tokens, mask, statistics=whose, paste=True)
+        error = masked_error(model, tokens, mask)
+    draw = model.tokenizer.picture
+    original = model.tokenizer.detokenize(tokens.values, tokens)
+    columns = [draw(original), masked_picture(model.tokenizer, tokens, mask), draw(plain), draw(pasted)]
+    ratio = _ratio(mask)
+    baseline = model.objective.baseline(model.tokenizer)
+    against = "" if baseline is None else f" (always predicting zero: {baseline:.3f})"
+    when = "" if step is None else f", checkpoint of step {step:,}"
+    sheet = Sheet(
+        title=f"Reconstruction{when}",
+        lines=[
+            f"Mode: {_SAYS[chosen]}.",
+            f"{ratio:.1%} of the tokens hidden (grey). Loss on hidden tokens, in the training target space: "
+            f"{error:.3f}{against}.",
+        ],
+        headings=["original", "masked", "reconstruction", "visible pasted in"],
+        rows=[[Panel(column[row]) for column in columns] for row in range(len(ids))],
+        captions=captions,
+        facts={"mode": _SAYS[chosen], "ratio": f"{ratio:.4f}", "step": "" if step is None else str(step)},
+    )
+    return sheet.draw()
+
+
+@torch.no_grad()
+def preview(
+    tokenizer: Tokenizer[Any],
+    scheduler: MaskScheduler[Any],
+    signals: Tensor,
+    ids: Sequence[str | int],
+    *,
+    progress: Sequence[float] = (0.0, 0.5, 1.0),
+    seed: int = 0,
+    captions: Sequence[str] | None = None,
+) -> Image.Image:
+    """What a config does before anything is trained: the tokens' borders, and masks along the run.
+
+    `progress` in [0, 1]: 0 the first step, 1 the last. `signals` is a prepared batch.
+    """
+    _check_batch(signals, ids, captions)
+    tokens = tokenizer.tokenize(signals)
+    original = tokenizer.picture(tokenizer.detokenize(tokens.values, tokens))
+    coords = tokens.coords if tokens.coords.dim() == 3 else tokens.coords.expand(tokens.batch, -1, -1)
+    chequers = _where(tokenizer, tokens, coords.sum(2).long() % 2 == 1)
+    edges = [token_edges(chequer) for chequer in chequers]
+    headings, columns = ["tokens"], [original]
+    for done in progress:
+        mask = scheduler.sample(tokens, done, Noise.of(ids, seed=seed, epoch=FIXED, device=tokens.values.device))
+        columns.append(masked_picture(tokenizer, tokens, mask))
+        headings.append(f"at {done:.0%}: {_ratio(mask):.1%} hidden")
+    grid = "" if tokens.grid is None else f" in a grid of {' x '.join(map(str, tokens.grid))}"
+    channels = "" if tokens.channel is None else f", {int(tokens.channel.max()) + 1} channels"
+    sheet = Sheet(
+        title=f"Tokens of {tokenizer.component_name()!r}, masks of {scheduler.component_name()!r}",
+        lines=[
+            f"{tokens.length} tokens of {tokens.values.shape[2]} values{grid} ({', '.join(tokens.axes)}{channels}). "
+            "Grey: hidden from the encoder."
+        ],
+        headings=headings,
+        rows=[[Panel(column[row], edges[row]) for column in columns] for row in range(len(ids))],
+        captions=captions,
+    )
+    return sheet.draw()
+
+
+def masked_picture(tokenizer: Tokenizer[Any], tokens: Tokens, mask: Mask) -> Tensor:
+    """(B, 3, H, W) in [0, 1]: the signal as the encoder is given it, hidden tokens in grey.
+
+    Where a pixel shows several tokens, as with tokens per channel, it is grey if all of them are hidden; else those
+    that are hidden take the mean of the sample's visible values.
+    """
+    weight = mask.visible[..., None].to(tokens.values.dtype)
+    mean = (tokens.values * weight).sum((1, 2), keepdim=True) / (
+        weight.sum((1, 2), keepdim=True) * tokens.values.shape[2]
+    )
+    shown = tokenizer.picture(tokenizer.detokenize(torch.where(mask.visible[..., None], tokens.values, mean), tokens))
+    return torch.where(_where(tokenizer, tokens, mask.hidden)[:, None], torch.full_like(shown, GREY), shown)
+
+
+def _where(tokenizer: Tokenizer[Any], tokens: Tokens, chosen: Tensor) -> Tensor:
+    """(B, H, W) bool: the pixels of the picture that show chosen tokens (B, L) alone.
+
+    Only the tokenizer knows where a token lands in its picture. So three signals are drawn, of zeros, of ones, and of
+    ones in the chosen tokens: a pixel that looks as with ones and not as with zeros shows chosen tokens alone.
+    """
+
+    def drawn(which: Tensor) -> Tensor:
+        values = which[..., None].expand(tokens.values.shape).to(tokens.values.dtype)
+        return tokenizer.picture(tokenizer.detokenize(values, tokens))
+
+    zeros, ones, some = drawn(torch.zeros_like(chosen)), drawn(torch.ones_like(chosen)), drawn(chosen)
+    differs = (some - zeros).abs().amax(1) > 1e-4
+    if not bool(((ones - zeros).abs() > 1e-4).any()):
+        return differs  # a picture on each sample's own scale draws anything constant alike
+    return differs & ((some - ones).abs().amax(1) <= 1e-4)
+
+
+def _ratio(mask: Mask) -> float:
+    real = mask.hidden.numel() if mask.valid is None else int(mask.valid.sum())
+    return int(mask.scored) / real
+
+
+def _check_batch(signals: Tensor, ids: Sequence[str | int], captions: Sequence[str] | None) -> None:
+    count = len(signals)
+    if not count or len(ids) != count or (captions is not None and len(captions) != count):
+        raise ShapeError(
+            "Pictures need one id, and one caption if any, per signal.",
+            expected=f"{count} of each, at least 1",
+            got=f"{len(ids)} ids, {'no' if captions is None else len(captions)} captions",
+        )
