@@ -1,0 +1,155 @@
+"""Models of runs, and folders of imported weights that load the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ValidationError
+
+from maskedmodel.config_files import read_config, to_yaml
+from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.engine.settings import ModelSettings
+from maskedmodel.errors import CheckpointError, ConfigError, MaskedModelError, suggestion
+from maskedmodel.noise import seeded
+from maskedmodel.plugins import Kind, Registry, load_registry
+from maskedmodel.training import checkpoint as checkpoints
+from maskedmodel.weights.report import LoadReport
+
+CONFIG = "config.yaml"
+_PARTS: dict[str, Kind] = {"tokenizer": "tokenizer", "mask": "mask_scheduler", "objective": "objective"}
+
+
+def load(
+    run: str | Path,
+    *,
+    checkpoint: str | Path | int | None = None,
+    device: str | torch.device = "cpu",
+    registry: Registry | None = None,
+) -> MaskedAutoencoder:
+    """The model of a run, of one of its checkpoints, or of imported weights, in evaluation mode.
+
+    run          a run's folder, or the folder of one checkpoint in it.
+    checkpoint   the step, the name such as "step-00001000", or None: the newest whole one.
+
+    The run's data needn't be there. Raises CheckpointError where run or checkpoint is missing, damaged, or of another
+    shape than its config says; ConfigError and PluginError where the config can't be used here.
+    """
+    folder = Path(run).expanduser()
+    if folder.parent.name == "checkpoints" and (folder.parent.parent / CONFIG).is_file():
+        if checkpoint is not None:
+            raise CheckpointError("This folder is a checkpoint already.", where=folder, got=f"checkpoint={checkpoint}")
+        folder, checkpoint = folder.parent.parent, folder.name
+    _require_run(folder)
+    chosen = checkpoints.newest(folder) if checkpoint is None else _checkpoint(folder, checkpoint)
+    state = checkpoints.read_state(chosen)
+    model = _build(folder / CONFIG, registry if registry is not None else load_registry())
+    tensors = checkpoints.read_model(chosen)
+    if state.get("encoder_only") is True:
+        model.decoder_loaded = False
+        tensors |= {name: t for name, t in model.state_dict().items() if name.startswith("decoder.")}
+    checkpoints.load_weights(model, tensors, chosen)
+    return model.to(device).eval()
+
+
+def save(model: MaskedAutoencoder, folder: str | Path, *, report: LoadReport | None = None) -> Path:
+    """Write a model as a folder that `load` reads back exactly: config.yaml and one checkpoint, step 0.
+
+    The config holds no `data`: there is nothing to train on. Of an encoder-only model no decoder is written. Raises
+    CheckpointError where the folder is in use, TrainingError where the disk refuses.
+    """
+    folder = Path(folder).expanduser()
+    if (folder / CONFIG).exists() or (folder.exists() and not folder.is_dir()):
+        raise CheckpointError("There is something in this place already.", where=folder, fix="Name another folder.")
+    tensors = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if model.decoder_loaded or not name.startswith("decoder.")
+    }
+    state: dict[str, Any] = {"encoder_only": not model.decoder_loaded}
+    if report is not None:
+        state["imported"] = report.as_dict()
+    parts: dict[str, Any] = {
+        "tokenizer": model.tokenizer.settings,
+        "mask": model.scheduler.settings,
+        "objective": model.objective.settings,
+        "model": model.settings,
+    }
+    checkpoints.save(folder, 0, tensors, {}, state)
+    # Last, since it makes the folder a run.
+    config = to_yaml({name: settings.model_dump(mode="json") for name, settings in parts.items()})
+    checkpoints.write_text(folder / CONFIG, config)
+    return folder
+
+
+def _require_run(folder: Path) -> None:
+    if (folder / CONFIG).is_file():
+        return
+    if not folder.exists():
+        around = folder.parent if folder.parent.is_dir() else Path()
+        runs = {
+            path.parent.name: str(path.parent)
+            for path in (*around.glob(f"*/{CONFIG}"), *Path("runs").glob(f"*/{CONFIG}"))
+        }
+        raise CheckpointError(f"There is no run {str(folder)!r}.", where=folder.absolute(), fix=_like(folder, runs))
+    fix = "Give the folder that `maskedmodel pretrain` named at its end."
+    if folder.is_file() or (folder / "config.json").exists():
+        fix = "For weights of other makers use from_huggingface or from_facebook, or `maskedmodel import`."
+    raise CheckpointError(
+        f"{str(folder)!r} is no run.", where=folder.absolute(), expected=f"a folder with {CONFIG}", fix=fix
+    )
+
+
+def _like(folder: Path, runs: Mapping[str, str]) -> str:
+    if folder.name in runs:
+        return f"Did you mean {runs[folder.name]!r}?"
+    return suggestion(folder.name, runs) if runs else "Pretrain first: `maskedmodel pretrain`."
+
+
+def _checkpoint(folder: Path, wanted: str | Path | int) -> Path:
+    """One checkpoint of a run by step, name or path. Raises CheckpointError where it is missing or damaged."""
+    name = Path(wanted).name if not isinstance(wanted, int) else checkpoints.folder_of(folder, wanted).name
+    chosen = folder / "checkpoints" / name
+    if not chosen.is_dir():
+        there = [path.name for path in (folder / "checkpoints").glob("step-*")]
+        raise CheckpointError(f"The run has no checkpoint {name!r}.", where=folder, fix=suggestion(name, there))
+    reason = checkpoints.damage(chosen)
+    if reason is not None:
+        raise CheckpointError(
+            "The checkpoint is damaged.",
+            where=chosen,
+            got=reason,
+            fix="Leave `checkpoint` out: the newest whole one is taken.",
+        )
+    return chosen
+
+
+def _build(path: Path, registry: Registry) -> MaskedAutoencoder:
+    """The model that a config describes. Its data, and whatever else it says about the training, isn't looked at."""
+    data = read_config(path)
+    parts = {}
+    for section, kind in _PARTS.items():
+        given = data.get(section)
+        name = given.get("name") if isinstance(given, Mapping) else None
+        if not isinstance(name, str):
+            raise ConfigError(f"The config of the run names no {section}.", where=path, got=given)
+        settings = _validated(registry.get(kind, name).settings_class, given, section, path)
+        try:
+            parts[section] = registry.build(kind, settings)
+        except MaskedModelError as error:
+            where = f"{section} in {path}" if error.where is None else f"{error.where}, {section} in {path}"
+            details: dict[str, Any] = {"expected": error.expected, "got": error.got, "fix": error.fix}
+            raise type(error)(error.what, where=where, **details) from error
+    settings = _validated(ModelSettings, data.get("model", {}), "model", path)
+    with seeded(0):  # every value is loaded, but drawing them must not touch the global generator
+        return MaskedAutoencoder(parts["tokenizer"], parts["mask"], parts["objective"], settings)
+
+
+def _validated(model: type[BaseModel], given: Any, section: str, path: Path) -> Any:
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, (section, *e['loc'])))}: {e['msg']}" for e in error.errors())
+        raise ConfigError("The config of the run can't be used.", where=path, got=problems) from error
