@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -153,9 +153,9 @@ def _read(path: Path, key: str | None, others: set[str | None]) -> ArrayFile | n
     damaged = (OSError, ValueError, EOFError, OverflowError, zipfile.BadZipFile, zlib.error, NotImplementedError)
     try:
         if suffix == ".npy":
-            file = ArrayFile(path)
-            _ = file.array  # maps it, which fails where the header claims more than the file holds
-            return file
+            with path.open("rb") as stream:
+                _claimed_bytes(stream, path.stat().st_size)
+            return ArrayFile(path)
         return _read_member(path, key, others)
     except damaged as error:
         raise DataError(
@@ -182,19 +182,26 @@ def _read_member(path: Path, key: str | None, others: set[str | None]) -> np.nda
                 fix="Set data.key.",
             )
         member = archive.getinfo(f"{key}.npy")
-        with archive.open(member) as file:
-            version = np.lib.format.read_magic(file)
-            if version not in ((1, 0), (2, 0)):
-                raise ValueError(f"format version {version}")
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(file)
-            size = dtype.itemsize
-            for extent in shape:  # Python's integers, which don't overflow
-                size *= extent
-            if dtype.hasobject or file.tell() + size != member.file_size:
-                claim = f"its header claims {shape} {dtype}, {size} bytes, of {member.file_size} stored"
-                raise ValueError(claim)
+        with archive.open(member) as stream:
+            size = _claimed_bytes(stream, member.file_size)
     check_memory(size, path)
     with np.load(path, allow_pickle=False) as arrays:
         values: np.ndarray[Any, Any] = arrays[key]
     return values
+
+
+def _claimed_bytes(stream: IO[bytes], stored: int) -> int:
+    """Bytes of the values that an .npy header announces. Raises ValueError unless just these are `stored` after it."""
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"format version {version}")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    size = dtype.itemsize
+    for extent in shape:  # Python's integers, which don't overflow
+        size *= extent
+    if dtype.hasobject:
+        raise ValueError(f"the array holds Python objects, {dtype}")
+    if stream.tell() + size != stored:
+        raise ValueError(f"the header claims {shape} {dtype}, {size} bytes, of {stored - stream.tell()} stored")
+    return size

@@ -7,8 +7,9 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -116,28 +117,15 @@ def on_disk(read: Read, ids: Sequence[str], form: Form, folder: Path, split: str
     if stored is not None:
         return stored
     _log.info("decoding %d images into %s", len(ids), folder)
-    # The process id keeps ranks that build the same cache at the same time apart.
     array_path = folder / f"{split}-{key}.npy"
-    unfinished = folder / f".{array_path.name}.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shape = (len(ids), *form.shape)
-        bad = _write_array(unfinished, read, shape, form.dtype)
-        os.replace(unfinished, array_path)
-        index = {
-            "key": key,
-            "array": array_path.name,
-            "shape": shape,
-            "dtype": form.dtype,
-            "ids": list(ids),
-            "bad": bad,
-        }
-        unfinished_index = folder / f".{index_path.name}.{os.getpid()}"
-        with unfinished_index.open("w", encoding="utf-8") as file:
-            json.dump(index, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished_index, index_path)
+        with _renamed(array_path) as file:
+            bad = _write_array(file, read, shape, form.dtype)
+        index = {"key": key, "array": array_path.name, "shape": shape, "dtype": form.dtype, "ids": ids, "bad": bad}
+        with _renamed(index_path) as file:
+            file.write(json.dumps(index).encode())
         for old in folder.glob(f"{split}-*.npy"):
             if old != array_path:
                 old.unlink(missing_ok=True)
@@ -148,25 +136,35 @@ def on_disk(read: Read, ids: Sequence[str], form: Form, folder: Path, split: str
             got=error.strerror or error,
             fix="Choose another folder in data.cache, make room, or leave the setting out.",
         ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-        (folder / f".{index_path.name}.{os.getpid()}").unlink(missing_ok=True)
     return Stored(ArrayFile(array_path), bad)
 
 
-def _write_array(path: Path, read: Read, shape: tuple[int, ...], dtype: str) -> dict[int, dict[str, Any]]:
+@contextmanager
+def _renamed(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that becomes `path` once it is whole and on disk, and vanishes on an error."""
+    # The process id keeps ranks that build the same cache at the same time apart.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _write_array(file: BinaryIO, read: Read, shape: tuple[int, ...], dtype: str) -> dict[int, dict[str, Any]]:
     """Write an .npy file image by image: a full disk is then an error, where writing to a mapping would be a crash."""
     bad: dict[int, dict[str, Any]] = {}
     empty = bytes(int(np.prod(shape[1:])) * np.dtype(dtype).itemsize)
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for index, image in _decoded(read, shape[0]):
-            if isinstance(image, DataError):
-                bad[index] = _record(image)
-            file.write(empty if isinstance(image, DataError) else image.numpy().tobytes())
-        file.flush()
-        os.fsync(file.fileno())
+    np.lib.format.write_array_header_1_0(file, header)
+    for index, image in _decoded(read, shape[0]):
+        if isinstance(image, DataError):
+            bad[index] = _record(image)
+        file.write(empty if isinstance(image, DataError) else image.numpy().tobytes())
     return bad
 
 
@@ -179,7 +177,7 @@ def _reopen(index_path: Path, folder: Path, key: str) -> Stored | None:
         stored = ArrayFile(folder / index["array"])
         fits = stored.array.shape == tuple(index["shape"]) and stored.array.dtype == index["dtype"]
         return Stored(stored, {int(i): error for i, error in index["bad"].items()}) if fits else None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         _log.warning("the cache %s is damaged and built again: %s", index_path, error)

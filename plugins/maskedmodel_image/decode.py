@@ -123,8 +123,9 @@ def decode(stream: BinaryIO, name: str, form: Form, settings: ImageFileSettings)
         if settings.size is not None:
             # A JPEG may be shrunk while it is decoded. Both sides cover both extents, since EXIF may still turn it.
             image.draft(None, (max(height, width),) * 2)
-        image = ImageOps.exif_transpose(image)
-        image = _as_float(image, name) if wide else _in_mode(image, settings.mode)
+        full_scale = 65535 if image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format == "PPM") else None
+        image = ImageOps.exif_transpose(image)  # a new image, which doesn't know its format any more
+        image = _as_float(image, full_scale, name) if wide else _in_mode(image, settings.mode)
         if settings.size is None and image.size != (width, height):
             raise DataError(
                 "The images differ in size.",
@@ -243,12 +244,12 @@ def _in_mode(image: Image, mode: str) -> Image:
     return image.convert("RGB").convert(_PILLOW_MODE[mode])
 
 
-def _as_float(image: Image, name: str) -> Image:
-    """A 16-bit or float image in Pillow's F: 16-bit values divided by 65535, float values as they are."""
+def _as_float(image: Image, full_scale: int | None, name: str) -> Image:
+    """An image in Pillow's F: integers divided by their full scale, float values as they are."""
     from PIL import Image
 
-    if image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format == "PPM"):
-        values = np.asarray(image).astype(np.float32) / np.float32(65535)
+    if full_scale is not None:
+        values = np.asarray(image).astype(np.float32) / np.float32(full_scale)
     elif image.mode == "F":
         values = np.asarray(image)
         if not np.isfinite(values).all():
