@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NotRequired, Protocol, TypedDict, TypeVar, get_args
 
 import torch
@@ -21,7 +22,7 @@ from einops import rearrange
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from maskedmodel.errors import PluginError, ShapeError
+from maskedmodel.errors import DataError, PluginError, ShapeError
 from maskedmodel.noise import Noise
 from maskedmodel.tokens import Mask, Tokens
 
@@ -262,6 +263,19 @@ class DataSource(Component[S], ABC):
     def class_names(self) -> list[str] | None:
         """What the labels 0, 1, ... mean; None where samples carry no label."""
         return None
+
+    def read(self, path: Path) -> Sample:
+        """One file that a user names, as this source would hold it. Raises DataError where it can't be read."""
+        raise DataError(
+            f"Data source {self.component_name()!r} can't read single files.",
+            where=path,
+            fix="Leave the files out: samples of the run's own data are taken.",
+        )
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether data of this kind lies at `path`: then `path` is a setting of the source, and enough to open it."""
+        return False
 
 
 class GridTokenizer(Tokenizer[S]):

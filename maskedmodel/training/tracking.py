@@ -199,6 +199,14 @@ class Display:
     ) -> None:
         self.progress.stop()
 
+    def phase(self, title: str, done: int, total: int) -> None:
+        """As `update`, for work that comes in several parts of their own lengths."""
+        if title != self.title or total != self.total:
+            self.title, self.total, self.first = title, total, 0
+            self.began = self.said = time.monotonic()
+            self.progress.reset(self.task, total=total, description=title)
+        self.update(done)
+
     def update(self, done: int, figures: str = "") -> None:
         """`done` of `total`, and what to show beside it."""
         self.progress.update(self.task, completed=done, figures=figures)
@@ -220,14 +228,14 @@ def peak_memory(device: torch.device) -> float:
 
 def environment(device: torch.device) -> dict[str, str]:
     """What the run runs on: versions and machine, no names of people or folders."""
-    packages = ("maskedmodel", "torch", "numpy", "pydantic", "pluggy", "safetensors")
+    packages = ("maskedmodel", "numpy", "pydantic", "pluggy", "safetensors")
     model = next(
         (line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
     )
     found = {"python": platform.python_version(), "system": platform.system(), "processor": model}
     found["threads"] = str(torch.get_num_threads())
     found["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return found | {name: metadata.version(name) for name in packages}
+    return found | {name: metadata.version(name) for name in packages} | {"torch": torch.__version__}
 
 
 def _cpuinfo() -> list[str]:

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskedmodel import DataError, Sample, ShapeError
+from maskedmodel.training.data import (
+    Broken,
+    Guarded,
+    StepBatches,
+    eval_batches,
+    fingerprint,
+    permutation,
+    spread,
+    train_batches,
+)
+from tests.training.conftest import Wave, Waves
+
+
+class Listed:
+    """A dataset of what it is given: samples, or exceptions to raise, or callables to ask."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Sample:
+        item = self.items[index]
+        if isinstance(item, BaseException):
+            raise item
+        return item() if callable(item) else item
+
+
+def sample(index: int, length: int = 24) -> Sample:
+    return {"signal": torch.full((2, length), float(index)), "id": f"s{index}", "label": index}
+
+
+@given(size=st.integers(1, 30), batch=st.integers(1, 40), start=st.integers(0, 12))
+def test_order_is_a_function_of_the_step(size: int, batch: int, start: int) -> None:
+    straight = list(StepBatches(size, batch, 7, 0, 16))
+    assert list(StepBatches(size, batch, 7, start, 16)) == straight[start:]
+    drawn = [pair for step in straight for pair in step]
+    for epoch in range(len(drawn) // size):
+        part = drawn[epoch * size : (epoch + 1) * size]
+        assert sorted(part) == [(index, epoch) for index in range(size)]
+
+
+@given(size=st.integers(1, 20), share=st.integers(1, 5), ranks=st.integers(1, 4))
+def test_ranks_share_out_the_global_batch(size: int, share: int, ranks: int) -> None:
+    whole = list(StepBatches(size, share * ranks, 0, 0, 5))
+    parts = [list(StepBatches(size, share * ranks, 0, 0, 5, rank, ranks)) for rank in range(ranks)]
+    assert [sum((part[step] for part in parts), []) for step in range(5)] == whole
+
+
+def test_permutations_differ_by_seed_and_epoch() -> None:
+    orders = {tuple(permutation(seed, epoch, 50).tolist()) for seed in range(3) for epoch in range(3)}
+    assert len(orders) == 9
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_train_batches(workers: int) -> None:
+    data = Listed([sample(i) for i in range(10)])
+    order = StepBatches(10, 4, 0, 0, 5)
+    found = list(train_batches(data, Wave(), order, workers=workers))
+    assert len(found) == 5
+    for batch, wanted in zip(found, order, strict=True):
+        assert batch.ids == [f"s{index}" for index, _ in wanted]
+        assert batch.epochs.tolist() == [epoch for _, epoch in wanted]
+        assert batch.labels is not None
+        assert batch.labels.tolist() == [index for index, _ in wanted]
+        assert batch.signal[:, 0, 0].tolist() == [float(index) for index, _ in wanted]
+
+
+def test_noise_of_a_sample_doesnt_depend_on_its_batch() -> None:
+    data = Listed([sample(i) for i in range(10)])
+    by_id: dict[tuple[Any, int], torch.Tensor] = {}
+    for size in (3, 5):
+        for batch in train_batches(data, Wave(), StepBatches(10, size, 0, 0, 20)):
+            for row, key in enumerate(zip(batch.ids, batch.epochs.tolist(), strict=True)):
+                drawn = batch.noise(1).uniform(4)[row]
+                assert torch.equal(by_id.setdefault(key, drawn), drawn)
+    assert len({tuple(drawn.tolist()) for drawn in by_id.values()}) == len(by_id)
+
+
+def test_broken_samples_are_values() -> None:
+    nan = sample(0)
+    nan["signal"][0, 3] = torch.nan
+    data = Guarded(Listed([DataError("Cut short.", where="a.png"), ValueError("bad header"), nan, sample(1)]))
+    reasons = [data[index, 0][0] for index in range(3)]
+    assert all(isinstance(broken, Broken) for broken in reasons)
+    assert [str(broken.id) for broken in reasons] == ["0", "1", "2"]  # type: ignore[union-attr]
+    assert "a.png" in reasons[0].reason  # type: ignore[union-attr]
+    assert "ValueError: bad header" in reasons[1].reason  # type: ignore[union-attr]
+    assert "NaN" in reasons[2].reason  # type: ignore[union-attr]
+    assert not isinstance(data[3, 0][0], Broken)
+
+
+def test_a_batch_of_broken_samples_only() -> None:
+    data = Listed([ValueError("x")] * 4)
+    with pytest.raises(DataError, match="Every sample of a batch is broken"):
+        list(train_batches(data, Wave(), StepBatches(4, 2, 0, 0, 1)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_samples_of_different_shapes_name_both(workers: int) -> None:
+    data = Listed([sample(0), sample(1, length=27)])
+    with pytest.raises(ShapeError, match="differ in shape") as raised:
+        list(train_batches(data, Wave(), StepBatches(2, 2, 0, 0, 1), workers=workers))
+    assert "(2, 24), (2, 27)" in str(raised.value)
+
+
+def test_eval_batches_follow_the_policy() -> None:
+    data = Listed([sample(0), ValueError("x"), sample(2)])
+    with pytest.raises(DataError, match="can't be read"):
+        list(eval_batches(data, Wave(), batch=2))
+    found = list(eval_batches(data, Wave(), batch=2, on_bad_sample="skip"))
+    assert [i for batch in found for i in batch.ids] == ["s0", "s2"]
+
+
+def test_spread_is_even_and_in_order() -> None:
+    assert spread(10, None) == spread(10, 20) == list(range(10))
+    assert spread(10, 4) == [0, 2, 5, 7]
+
+
+def die() -> Sample:
+    os._exit(9)
+
+
+def hang() -> Sample:
+    time.sleep(30)
+    raise AssertionError
+
+
+@pytest.mark.parametrize(("fault", "timeout"), [(die, 60.0), (hang, 1.0)])
+def test_a_worker_that_dies_or_hangs_is_an_error(fault: Any, timeout: float) -> None:
+    data = Listed([sample(0), sample(1), fault, sample(3)])
+    began = time.monotonic()
+    with pytest.raises(DataError, match="died or hung"):
+        list(train_batches(data, Wave(), StepBatches(4, 2, 0, 0, 2), workers=1, timeout=timeout))
+    assert time.monotonic() - began < 25
+
+
+def test_fingerprint_tells_data_sets_apart() -> None:
+    prints = {fingerprint(Waves(count=count).open("train")) for count in (20, 21)}
+    prints.add(fingerprint(Waves(count=20).open("val")))
+    assert len(prints) == 3
+    assert fingerprint(Waves(count=20).open("train")) in prints
+
+
+def test_global_random_state_is_untouched() -> None:
+    before = torch.get_rng_state()
+    list(train_batches(Listed([sample(0)]), Wave(), StepBatches(1, 2, 0, 0, 3), workers=1))
+    assert torch.equal(before, torch.get_rng_state())
