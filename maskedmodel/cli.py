@@ -1,0 +1,269 @@
+"""The command line: arguments only. Each verb calls one function, imported when the verb runs, so that help is quick.
+
+Exit codes: 0 done, 1 failed, 2 user error, 130 interrupted, 143 terminated after saving.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import maskedmodel
+from maskedmodel import cli_plugins
+from maskedmodel.cli_output import plain_lines, print_error, print_json
+from maskedmodel.errors import MaskedModelError
+
+_GLOBAL_FLAGS = ("--debug", "--strict-plugins")
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]  # click's, which newer versions of typer keep inside
+
+app = typer.Typer(
+    help="Masked autoencoders for any signal that can be cut into tokens.",
+    rich_markup_mode=None,
+    add_completion=False,
+)
+config_app = typer.Typer(help="Show a config, or the schema of all configs.", rich_markup_mode=None)
+app.add_typer(cli_plugins.app, name="plugins")
+app.add_typer(config_app, name="config")
+
+ConfigAndOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="CONFIG | KEY=VALUE",
+        help="A YAML file or the name of a config that comes with maskedmodel, and settings to override, "
+        "such as train.steps=500.",
+        show_default=False,
+    ),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Where to write the picture.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _split(arguments: list[str] | None) -> tuple[str | None, list[str]]:
+    """What has a `=` is an override, wherever it stands; the one other argument is the config or the data."""
+    overrides = [argument for argument in arguments or () if "=" in argument]
+    configs = [argument for argument in arguments or () if "=" not in argument]
+    if len(configs) > 1:
+        raise typer.BadParameter(f"expected one, got {', '.join(configs)}. Settings are KEY=VALUE.")
+    return configs[0] if configs else None, overrides
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"maskedmodel {maskedmodel.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _globals(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    strict_plugins: Annotated[
+        bool, typer.Option("--strict-plugins", help="Stop where a plugin is broken, instead of going on without it.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if strict_plugins:
+        from maskedmodel.plugins import load_registry
+
+        load_registry(strict=True)
+
+
+@app.command()
+def pretrain(
+    context: typer.Context,
+    arguments: ConfigAndOverrides = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="DIR", help="Folder of the run. Default: runs/<name of the config>.")
+    ] = None,
+) -> None:
+    """Pretrain a model. Without a CONFIG: image-quickstart. The same command again resumes."""
+    config, overrides = _split(arguments)
+    from maskedmodel import commands
+
+    strict = bool(context.parent and context.parent.params.get("strict_plugins"))
+    commands.pretrain(config, run=run, overrides=overrides, strict_plugins=strict)
+
+
+@app.command()
+def reconstruct(
+    run: Run,
+    files: Annotated[list[Path] | None, typer.Argument(metavar="[FILE ...]", help="Default: validation data.")] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option("--mode", help="Where normalised predictions get their scale: oracle, visible-stats, or raw."),
+    ] = None,
+    out: Out = None,
+    count: Annotated[int, typer.Option("--count", min=1, help="Samples in the picture.")] = 8,
+) -> None:
+    """Draw samples: original, masked, reconstruction."""
+    from maskedmodel import commands
+
+    commands.reconstruct(run, files or (), mode=mode, out=out, count=count)
+
+
+@app.command()
+def probe(run: Run, as_json: Json = False) -> None:
+    """k-NN and linear probe, against random weights and raw values."""
+    from maskedmodel import commands
+
+    result = commands.probe(run, quiet=as_json)
+    if as_json:
+        print_json(result.to_dict())
+
+
+@app.command()
+def embed(
+    run: Run,
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA | KEY=VALUE",
+            help="train or val of the run's own data, or the path of other data, and settings that say how to read it, "
+            "such as data.name=image_folder.",
+        ),
+    ],
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The file to write, such as features.parquet.")],
+) -> None:
+    """Write the features of data to a file."""
+    chosen, overrides = _split(data)
+    if chosen is None:
+        raise typer.BadParameter("Say what to embed: train, val or a path.")
+    from maskedmodel import commands
+
+    commands.embed(run, chosen, to=to, overrides=overrides)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A weights file or folder of another library.")],
+    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Folder of the run to make.")] = None,
+    normalise: Annotated[
+        bool,
+        typer.Option(
+            "--normalise/--raw", help="Whether the weights predict normalised patches, where their file doesn't say."
+        ),
+    ] = True,
+) -> None:
+    """Read published weights and say what was found."""
+    from maskedmodel import commands
+
+    commands.import_weights(source, to=to, normalise=normalise)
+
+
+@app.command()
+def preview(arguments: ConfigAndOverrides = None, out: Out = None) -> None:
+    """Draw tokens and masks without training."""
+    config, overrides = _split(arguments)
+    from maskedmodel import commands
+
+    commands.preview(config, overrides=overrides, out=out)
+
+
+@app.command()
+def doctor(arguments: ConfigAndOverrides = None, as_json: Json = False) -> None:
+    """Look at the machine, the plugins and, where one is given, what a config would stumble over."""
+    config, overrides = _split(arguments)
+    from maskedmodel import commands
+
+    report = commands.doctor(config, overrides=overrides)
+    if as_json:
+        print_json(report)
+    else:
+        print("\n".join(plain_lines(report)))
+
+
+@config_app.command("show")
+def config_show(arguments: ConfigAndOverrides = None, as_json: Json = False) -> None:
+    """The config with every default and override, as a run would save it."""
+    from maskedmodel.config import dump_config, load_config
+    from maskedmodel.plugins import load_registry
+
+    config, overrides = _split(arguments)
+    resolved = load_config(config, overrides, registry=load_registry())
+    if as_json:
+        print_json(resolved.model_dump(mode="json"))
+    else:
+        print(dump_config(resolved), end="")
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """JSON Schema of a config with the installed plugins, for editors."""
+    from maskedmodel import config, plugins
+
+    print_json(config.config_schema(plugins.load_registry()))
+
+
+def run_cli(arguments: list[str]) -> int:
+    """Run one command line and return its exit code. Errors are printed to standard error."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # started with the stream closed, as in `>&-`
+            setattr(sys, name, open(os.devnull, "w"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an ASCII terminal shows ? for what it lacks
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    flags = [argument for argument in own if argument in _GLOBAL_FLAGS]  # welcome after the verb, too
+    rest = [argument for argument in own if argument not in _GLOBAL_FLAGS] + arguments[len(own) :]
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("maskedmodel", [*flags, *(rest or ["--help"])]) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as error:
+        return error.exit_code
+    except BaseException as error:  # noqa: BLE001 - each is printed and has its exit code
+        if isinstance(error, BrokenPipeError) and _stdout_closed():
+            return 1
+        if "--debug" in flags:
+            traceback.print_exc()
+        return _report(error)
+    return 0
+
+
+def _stdout_closed() -> bool:
+    """Whether the reader of our output has gone, as `| head -1` does. Then it is pointed at nothing, for good."""
+    try:
+        print(flush=True)  # another pipe may have broken, such as a worker's
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _report(error: BaseException) -> int:
+    """Print the error; returns the exit code."""
+    if isinstance(error, MaskedModelError):
+        print_error("Error", str(error))
+        return 2
+    if isinstance(error, _UsageError):
+        message = error.format_message()
+        if "option" in message and "." in message.partition(":")[2]:
+            message += " Settings are written without dashes, as KEY=VALUE."
+        command = error.ctx.command_path if error.ctx is not None else "maskedmodel"
+        print_error("Error", f"{message}\n  {command} --help tells more.")
+        return 2
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        print_error("Stopped", "interrupted")
+        return 130
+    code = error.code if isinstance(error, SystemExit) else getattr(error, "exit_code", None)
+    if isinstance(code, int):
+        if not isinstance(error, SystemExit):
+            print_error("Stopped", str(error))
+        return code
+    name = type(error).__name__
+    print_error("Failed", f"{name}: {' '.join(str(error).split())} (run with --debug for the traceback)")
+    return 1
+
+
+def main() -> None:
+    """The console entry point."""
+    sys.exit(run_cli(sys.argv[1:]))
