@@ -90,6 +90,10 @@ class Array(DataSource[ArraySettings]):
         labels = self._arrays["train"][1]
         return None if labels is None else [str(label) for label in range(max(labels) + 1)]
 
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        return path.suffix.lower() in (".npy", ".npz")
+
     @cached_property
     def _arrays(self) -> dict[Split, tuple[ArrayFile | np.ndarray[Any, Any], list[int] | None, Path]]:
         settings = self.settings

@@ -99,3 +99,14 @@ def _fingerprint(
     for number, sample_id in zip(chosen, ids, strict=True):
         digest.update(f"{sample_id}\0{images.stamp(number)}\n".encode())
     return digest.hexdigest()
+
+
+def read_file(path: Path, settings: ImageFileSettings) -> Sample:
+    """One image file that a user names, as a source of these settings would hold it. Raises DataError."""
+    try:
+        with path.open("rb") as stream:
+            form = find_form(stream, str(path), settings)
+            stream.seek(0)
+            return Sample(signal=decode(stream, str(path), form, settings), id=path.name)
+    except OSError as error:
+        raise DataError("The file can't be read.", where=path, got=error.strerror) from error

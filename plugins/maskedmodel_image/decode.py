@@ -91,11 +91,12 @@ class Form:
 
 
 def find_form(stream: BinaryIO, name: str, settings: ImageFileSettings) -> Form:
-    """The form that the settings leave open taken from one image's header, without decoding it. Raises DataError."""
+    """What the settings ask for, completed by one image's header. Raises DataError where it can't be read."""
     with _reading(name):
         image = _open(stream, name, settings.max_pixels)
         width, height = image.size
-        if image.getexif().get(0x0112, 1) >= 5:  # Orientation: 5 to 8 are turned by a quarter
+        # Orientation: 5 to 8 are turned by a quarter. Pillow may have to decode a PNG to find it.
+        if settings.size is None and image.getexif().get(0x0112, 1) >= 5:
             width, height = height, width
         wide = not _is_eight_bit(image)
     size = settings.size if settings.size is not None else (height, width)

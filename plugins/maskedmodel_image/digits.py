@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from maskedmodel import DataSource, SampleDataset, Settings, Split
+from maskedmodel import DataSource, Sample, SampleDataset, Settings, Split
 from maskedmodel_image.cache import Stored
-from maskedmodel_image.dataset import SignalDataset
+from maskedmodel_image.dataset import SignalDataset, read_file
+from maskedmodel_image.decode import ImageFileSettings
 from maskedmodel_image.splits import stratified
 
 _VAL_SHARE = 0.2
@@ -42,6 +44,10 @@ class Digits(DataSource[DigitsSettings]):
         if self.settings.size != 8:
             signals = F.interpolate(signals, (self.settings.size,) * 2, mode="bilinear", align_corners=False)
         return SignalDataset(Stored(signals, {}), [ids[i] for i in chosen], [labels[i] for i in chosen])
+
+    def read(self, path: Path) -> Sample:
+        size = self.settings.size
+        return read_file(path, ImageFileSettings(name="file", size=size, mode="grey", dtype="float32"))
 
     def class_names(self) -> list[str]:
         return [str(digit) for digit in range(10)]

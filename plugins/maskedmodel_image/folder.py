@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from maskedmodel import DataError, DataSource, SampleDataset, Split
-from maskedmodel_image.dataset import form_of, open_images
-from maskedmodel_image.decode import ImageFileSettings
+from maskedmodel import DataError, DataSource, Sample, SampleDataset, Split
+from maskedmodel_image.dataset import form_of, open_images, read_file
+from maskedmodel_image.decode import EXTENSIONS, ImageFileSettings
 from maskedmodel_image.files import FolderFiles, ZipFiles, image_files
 from maskedmodel_image.splits import VALIDATION_NAMES, split_by_share
 
@@ -66,6 +67,15 @@ class ImageFolder(DataSource[ImageFolderSettings]):
 
     def class_names(self) -> list[str] | None:
         return self._classes
+
+    def read(self, path: Path) -> Sample:
+        return read_file(path, self.settings)
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        if path.is_dir():
+            return any(file.suffix.lower() in EXTENSIONS for file in path.rglob("*"))
+        return path.suffix.lower() in (".zip", *EXTENSIONS)
 
     @cached_property
     def _parts(self) -> dict[Split, _Part]:

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, Literal
 
 from pydantic import Field, PositiveInt
 
-from maskedmodel import DataError, DataSource, DependencyError, SampleDataset, Split
-from maskedmodel_image.dataset import form_of, open_images
+from maskedmodel import DataError, DataSource, DependencyError, Sample, SampleDataset, Split
+from maskedmodel_image.dataset import form_of, open_images, read_file
 from maskedmodel_image.decode import ImageFileSettings
 from maskedmodel_image.files import existing_path
 from maskedmodel_image.splits import VALIDATION_NAMES, split_by_share
@@ -288,6 +288,13 @@ class Parquet(DataSource[ParquetSettings]):
         if table.class_names is None and table.labels is not None:
             return [str(label) for label in range(max(table.labels) + 1)]
         return table.class_names
+
+    def read(self, path: Path) -> Sample:
+        return read_file(path, self.settings)
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        return any(path.rglob("*.parquet")) if path.is_dir() else path.suffix.lower() == ".parquet"
 
     @cached_property
     def _parts(self) -> dict[Split, tuple[Table, list[int]]]:

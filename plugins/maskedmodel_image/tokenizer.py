@@ -83,14 +83,14 @@ class ImageTokenizer(GridTokenizer[ImageSettings]):
     """Patches in raster order; the values of one run over rows, columns, channels, the channel fastest (MAE).
 
     Takes pictures as floating point, usually in [0, 1], or as uint8, of which 255 becomes 1. Tokens are normalised:
-    (picture - mean) / std per channel. `detokenize` gives pictures back on the former scale, to within 1e-6 for
-    pictures in [0, 1] and the built-in statistics.
+    (picture - mean) / std per channel. `detokenize` gives pictures back on the former scale, up to rounding.
 
     Buffers `mean` and `std` (C,) float32, and `fitted`, a bool that says whether measured statistics are there. They
     are stored with the run.
     """
 
     axes = ("height", "width")
+    round_trip_tolerance = 1e-6  # a few roundings of float32 at 1, from normalising and back
     mean: Tensor
     std: Tensor
     fitted: Tensor

@@ -175,6 +175,15 @@ def test_exif_rotation_is_undone():
     assert torch.equal(signal, chw(np.rot90(array, -1)))
 
 
+def test_a_large_rotated_jpeg_is_upright_after_resizing():
+    array, exif = np.zeros((80, 160, 3), dtype=np.uint8), Image.Exif()
+    array[:, :80] = 255  # the left half is white; turned clockwise, the upper one
+    exif[0x0112] = 6
+    signal = read(encode(array, "JPEG", exif=exif), size=[20, 10])
+    assert (signal[:, :9] > 250).all()
+    assert (signal[:, 11:] < 5).all()
+
+
 def test_a_tiff_of_pages_is_an_error_and_an_animation_gives_its_first_frame():
     frames = [Image.fromarray(colours()), Image.fromarray(255 - colours())]
     with pytest.raises(DataError, match=r"(?s)several pages.*2 pages"):
