@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image, ImageFont
 
 GREY = 0.62  # what is hidden: neutral, and neither black nor white
-SMALLEST, LARGEST = 144, 640  # pixels of a panel's longer side, where enlarging or shrinking brings it there
+SMALLEST, WIDE, LARGEST = 144, 480, 640  # pixels of a panel's longer side: at least, at least if wide, at most
 _MARGIN, _GAP, _LINE = 16, 12, 18
 _WHITE, _INK, _FAINT = (255, 255, 255), (28, 32, 36), (104, 112, 120)
 
@@ -51,7 +51,7 @@ class Sheet:
 
         height, width = self.rows[0][0].picture.shape[1:]
         columns = len(self.headings) if width <= 2 * height else 1
-        tiles = [[_tile(panel) for panel in row] for row in self.rows]
+        tiles = [[_tile(panel, SMALLEST if columns > 1 else WIDE) for panel in row] for row in self.rows]
         cell_w, cell_h = tiles[0][0].size
         # A panel narrower than its heading would let headings run into each other.
         step = max(cell_w, max(round(_font(13, True).getlength(text)) for text in self.headings))
@@ -121,12 +121,12 @@ def token_edges(parity: Tensor) -> tuple[Tensor, Tensor]:
     return parity[1:] != parity[:-1], parity[:, 1:] != parity[:, :-1]
 
 
-def _tile(panel: Panel) -> Image.Image:
+def _tile(panel: Panel, smallest: int) -> Image.Image:
     from PIL import Image
 
     levels = (panel.picture.detach().float().cpu().nan_to_num(0.5).clamp(0, 1) * 255).round().to(torch.uint8)
     longer = max(levels.shape[1:])
-    factor = max(-(-SMALLEST // longer), 1)
+    factor = max(-(-smallest // longer), 1)
     pixels = levels.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
     if panel.edges is not None:
         below, right = (edge.cpu() for edge in panel.edges)

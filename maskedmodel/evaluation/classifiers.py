@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from maskedmodel.errors import DataError
 
-C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 MAX_ITERATIONS = 2000
 HELD_OUT = 0.2  # share of the training part on which C is chosen
 _CHUNK = 1 << 25  # similarities at a time

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +166,17 @@ def raw(
         progress=progress,
     )
     return found[""]
+
+
+def joined(parts: Sequence[Features]) -> Features:
+    """Features of several data sets as one; labels only where all have them."""
+    labels = [part.labels for part in parts if part.labels is not None]
+    return Features(
+        torch.cat([part.values for part in parts]),
+        torch.cat(labels) if len(labels) == len(parts) else None,
+        tuple(i for part in parts for i in part.ids),
+        tuple(digest for part in parts for digest in part.digests),
+    )
 
 
 def save(features: Features, path: Path | str) -> Path:

@@ -60,6 +60,14 @@ class ProbeResult:
         )
         return cls(rows, values["protocol"], tuple(values["notes"]))
 
+    def __str__(self) -> str:
+        headings, rows = self.table()
+        widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (headings, *rows)
+        ]
+        return "\n".join([*(line.rstrip() for line in lines), "", self.protocol, *(f"note: {n}" for n in self.notes)])
+
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Headings and rows of text, for whoever draws a table."""
         headings = ["features", "width", "k-NN", "linear probe", "C"]
@@ -196,5 +204,5 @@ def _protocol(model: MaskedAutoencoder, settings: EvaluateSettings, y: Tensor, z
         f"Linear probe: multinomial logistic regression (L-BFGS) on features standardised by the training part; C "
         f"chosen from {grid} on {HELD_OUT:.0%} of the training part held out by class, then fitted to all of it. "
         f"{len(y)} training and {len(z)} validation samples, {len(classes)} classes; always answering the "
-        f"commonest gives {chance:.3f}. Seed {seed}. In brackets: 95 % Wilson interval over validation samples."
+        f"commonest gives {chance:.3f}. Seed {seed}. Intervals: 95 %, Wilson, over validation samples."
     )

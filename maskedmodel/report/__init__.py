@@ -1,0 +1,3 @@
+"""One self-contained page about a run: `write(run)`."""
+
+from maskedmodel.report.page import write as write

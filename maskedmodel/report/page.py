@@ -1,0 +1,238 @@
+"""report.html: everything about a run on one page that opens without a network.
+
+Every text from the run goes through html.escape; the page's own policy forbids scripts and anything from elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import shlex
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from statistics import median
+from string import Template
+from typing import Any
+
+from maskedmodel.evaluation.classifiers import Accuracy
+from maskedmodel.report.charts import Series, legend, line_chart, smoothed
+from maskedmodel.report.reader import RunData, read
+from maskedmodel.training.checkpoint import write_text
+
+_LISTED = 50  # bad samples
+_TEXT = 100_000  # characters of the config
+_CELL = 400  # characters of any other text
+
+
+def write(run: Path | str) -> Path:
+    """Write `report.html` into a run folder and return its path. Whatever the run doesn't have yet is left out.
+
+    Raises DataError where the folder is no run, TrainingError where it can't be written to.
+    """
+    run = Path(run)
+    path = run / "report.html"
+    write_text(path, render(read(run)))
+    return path
+
+
+def render(data: RunData) -> str:
+    """The page."""
+    template = resources.files("maskedmodel.report").joinpath("template.html").read_text("utf-8")
+    name = data.run.resolve().name
+    sections = [
+        _section("Loss", _losses(data)),
+        _section("Pictures", _pictures(data)),
+        _section("What the features are worth", _probe(data)),
+        _section("Masks, gradients and speed", _curves(data)),
+        _section("Samples that could not be read", _broken(data)),
+        _section("What to type next", _next(data)),
+        _section("Settings and surroundings", _settings(data)),
+    ]
+    return Template(template).substitute(
+        title=f"{_text(name)} - maskedmodel",
+        heading=_text(name),
+        status=_status(data),
+        notes="".join(f'<p class="note">{_text(note)}</p>' for note in data.unreadable),
+        tiles=_tiles(data),
+        sections="\n".join(section for section in sections if section),
+    )
+
+
+def _text(value: object, most: int = _CELL) -> str:
+    """Any text of the run, safe to put anywhere in the page, its middle left out where it is very long."""
+    text = str(value)
+    if len(text) > most:
+        text = f"{text[: most // 2]} ... {text[-most // 2 :]}"
+    # A lone surrogate, as in a file name that isn't UTF-8, can't be written at all.
+    return escape(text.encode("utf-8", "backslashreplace").decode("utf-8"))
+
+
+def _section(heading: str, body: str) -> str:
+    return f"<section>\n<h2>{heading}</h2>\n{body}\n</section>" if body else ""
+
+
+def _table(caption: str, headings: Sequence[str], rows: Sequence[str]) -> str:
+    """A table of rows that are markup already."""
+    head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
+    top = (f"<caption>{caption}</caption>" if caption else "") + (f"<thead><tr>{head}</tr></thead>" if head else "")
+    return f'<div class="scroll"><table>{top}<tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _number(value: Any, digits: int = 4) -> str:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+
+
+def _status(data: RunData) -> str:
+    if data.steps is None:
+        return f"Step {data.step:,}."
+    if data.step >= data.steps:
+        return f"Finished: {data.steps:,} steps."
+    return f"Not finished: step {data.step:,} of {data.steps:,}, as far as this page was told."
+
+
+def _tiles(data: RunData) -> str:
+    tiles: list[tuple[str, str, str]] = []
+    losses = [line["val_loss"] for line in data.validation]
+    if losses:
+        against = "" if data.baseline is None else f", predicting zero {_number(data.baseline, 3)}"
+        small = f"{_number(losses[0], 3)} at the start{against}" if len(losses) > 1 else against[2:]
+        tiles.append(("validation loss", _number(losses[-1], 3), small))
+    elif data.training:
+        tiles.append(("training loss", _number(data.training[-1]["loss"], 3), ""))
+    if data.probe is not None and data.probe.rows:
+        names = {"same encoder, random weights": "random", "raw values": "raw"}
+        for title, values in (
+            ("k-NN accuracy", [row.knn.value for row in data.probe.rows]),
+            ("linear probe", [row.linear.accuracy.value for row in data.probe.rows]),
+        ):
+            pairs = zip(data.probe.rows[1:], values[1:], strict=True)
+            small = ", ".join(f"{names.get(row.name, row.name)} {value:.3f}" for row, value in pairs)
+            tiles.append((title, f"{values[0]:.3f}", small))
+    speeds = [line["samples_per_second"] for line in data.timings if "samples_per_second" in line]
+    if speeds:
+        tiles.append(("samples per second", _number(median(speeds), 3), "median"))
+    cells = [
+        f"<div><dt>{_text(title)}</dt><dd>{_text(value)}{f'<small>{_text(small)}</small>' if small else ''}</dd></div>"
+        for title, value, small in tiles
+    ]
+    return f'<dl class="tiles">{"".join(cells)}</dl>' if cells else ""
+
+
+def _figure(identity: str, title: str, series: Sequence[Series], y_label: str, from_zero: bool = False) -> str:
+    chart = line_chart(identity, title, series, x_label="step", y_label=y_label, from_zero=from_zero)
+    if not chart:
+        return ""
+    shown = [one for one in series if len(one.y)]
+    return f"<figure><h3>{escape(title)}</h3>{chart}{legend(shown) if len(shown) > 1 else ''}</figure>"
+
+
+def _column(lines: Sequence[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
+    """Steps and values of one quantity."""
+    found = [(float(line["step"]), line[name]) for line in lines if isinstance(line.get(name), int | float)]
+    return [step for step, _ in found], [float(value) for _, value in found]
+
+
+def _losses(data: RunData) -> str:
+    steps, losses = _column(data.training, "loss")
+    span = max(len(losses) // 30, 5)
+    series = [
+        Series("training, every line", steps, losses, "faint", 1),
+        Series(f"training, smoothed over {span} lines", steps, smoothed(losses, span), "line", 1),
+        Series("validation, fixed masks", *_column(data.validation, "val_loss"), "dots", 2),
+    ]
+    if data.baseline is not None:
+        series.append(Series("always predicting zero", [0.0], [data.baseline], "rule", 3))
+    rate = Series("learning rate", *_column(data.training, "lr"), "line", 4)
+    body = _figure("loss", "Loss on hidden tokens", series, "loss, training target space")
+    body += _figure("rate", "Learning rate", [rate], "learning rate", from_zero=True)
+    return f'<div class="charts">{body}</div>' if body else ""
+
+
+def _curves(data: RunData) -> str:
+    ratio = Series("share of tokens hidden", *_column(data.training, "ratio"), "line", 2)
+    norm = Series("gradient norm", *_column(data.training, "grad_norm"), "line", 3)
+    speed = Series("samples per second", *_column(data.timings, "samples_per_second"), "line", 1)
+    steps, shares = _column(data.timings, "data_wait")
+    wait = Series("waiting for data", steps, [100 * share for share in shares], "line", 2)
+    figures = [
+        _figure("ratio", "Mask ratio in training", [ratio], "share of tokens hidden"),
+        _figure("norm", "Gradient norm", [norm], "norm before clipping", from_zero=True),
+        _figure("speed", "Throughput", [speed], "samples per second", from_zero=True),
+        _figure("wait", "Time spent waiting for data", [wait], "% of the time", from_zero=True),
+    ]
+    body = "".join(figures)
+    return f'<div class="charts">{body}</div>' if body else ""
+
+
+def _pictures(data: RunData) -> str:
+    parts = []
+    for picture in data.pictures:
+        name = _text(picture.name)
+        if picture.data is None:
+            parts.append(f'<p class="soft">pictures/{name} had no room here: open the file itself.</p>')
+            continue
+        source = f"data:image/{picture.kind};base64,{base64.b64encode(picture.data).decode()}"
+        about = f"pictures/{name}{': ' if picture.about else ''}{_text(picture.about)}"
+        image = f'<img alt="{about}" src="{source}">'
+        parts.append(f'<figure class="picture">{image}<figcaption>{about}</figcaption></figure>')
+    return f'<div class="pictures">{"".join(parts)}</div>' if parts else ""
+
+
+def _probe(data: RunData) -> str:
+    if data.probe is None:
+        return ""
+
+    def cell(accuracy: Accuracy, more: str = "") -> str:
+        interval = f"{accuracy.low:.3f} to {accuracy.high:.3f}"
+        return f"<td>{accuracy.value:.3f}<small>{interval}</small>{f'<small>{more}</small>' if more else ''}</td>"
+
+    rows = []
+    for row in data.probe.rows:
+        c = f"C {row.linear.c:g}{'' if row.linear.converged else ', not converged'}"
+        cells = cell(row.knn) + cell(row.linear.accuracy, c)
+        rows.append(
+            f'<tr><th scope="row">{_text(row.name)}<br><small class="soft">{row.width} values</small></th>{cells}</tr>'
+        )
+    notes = "".join(f'<p class="note">{_text(note, 2000)}</p>' for note in data.probe.notes)
+    table = _table("Accuracy on the validation part, and its 95 % interval", ("features", "k-NN", "linear probe"), rows)
+    return f'{notes}{table}<p class="soft">{_text(data.probe.protocol, 4000)}</p>'
+
+
+def _broken(data: RunData) -> str:
+    if not data.broken:
+        return ""
+    rows = [f"<tr><td>{_text(name)}</td><td>{_text(reason)}</td></tr>" for name, reason in data.broken[:_LISTED]]
+    more = len(data.broken) - len(rows)
+    rest = f'<p class="soft">And {more:,} more, in state.json of the newest checkpoint.</p>' if more else ""
+    return _table(f"{len(data.broken):,} skipped", ("sample", "why"), rows) + rest
+
+
+def _next(data: RunData) -> str:
+    run = shlex.quote(str(data.run))
+    lines = []
+    if data.steps is not None and data.step < data.steps:
+        config = shlex.quote(str(data.run / "config.yaml"))
+        lines.append(f"maskedmodel pretrain {config} --run {run}   # goes on where it stopped")
+    lines += [
+        f"maskedmodel reconstruct {run}   # pictures: add your own files behind it",
+        f"maskedmodel probe {run}         # k-NN and linear probe against random weights",
+        f"maskedmodel embed {run} DATA --to features.parquet",
+    ]
+    python = f"import maskedmodel\nmodel = maskedmodel.load({str(data.run)!r})\nfeatures = model.encode(signal)"
+    return f"<pre>{_text(chr(10).join(lines), 4000)}</pre><pre>{_text(python, 4000)}</pre>"
+
+
+def _settings(data: RunData) -> str:
+    parts = []
+    if data.config_text:
+        text = _text(data.config_text, _TEXT)
+        parts.append(f'<details><summary>config.yaml</summary><pre class="wrap">{text}</pre></details>')
+    for title, values in (("Environment", data.environment), ("Summary", data.summary)):
+        rows = [f'<tr><th scope="row">{_text(key)}</th><td>{_text(value)}</td></tr>' for key, value in values.items()]
+        if rows:
+            parts.append(f"<details><summary>{title}</summary>{_table('', (), rows[:200])}</details>")
+    return "".join(parts)

@@ -1,0 +1,152 @@
+"""What a run folder holds, as far as it is there. Anything may be missing: a run that still trains has half of it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from maskedmodel.config_files import read_config
+from maskedmodel.errors import DataError, MaskedModelError
+from maskedmodel.evaluation.probes import ProbeResult
+from maskedmodel.training.tracking import read_lines
+
+_PLAIN, _MOST, _ROOM = 300_000, 450_000, 1_000_000  # bytes: kept as it is, one picture, all pictures
+_SIDE = 2400  # pixels: what a larger picture is shrunk to
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to embed: `about` what its PNG text says, `data` None where there was no room left."""
+
+    name: str
+    kind: str
+    data: bytes | None
+    about: str = ""
+
+
+@dataclass
+class RunData:
+    """The parts of a run. `unreadable` says what was there and could not be read, and why."""
+
+    run: Path
+    config_text: str = ""
+    config: dict[Any, Any] = field(default_factory=dict)
+    training: list[dict[str, Any]] = field(default_factory=list)
+    validation: list[dict[str, Any]] = field(default_factory=list)
+    timings: list[dict[str, Any]] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    probe: ProbeResult | None = None
+    broken: list[tuple[str, str]] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        """The last step that metrics tell of."""
+        return int(max((line["step"] for line in self.training + self.validation), default=0))
+
+    @property
+    def steps(self) -> int | None:
+        """The steps of the whole run, where its config says."""
+        train = self.config.get("train")
+        total = train.get("steps") if isinstance(train, dict) else None
+        return total if isinstance(total, int) else None
+
+    @property
+    def baseline(self) -> float | None:
+        """The loss of always predicting zero, where the summary has it."""
+        value = self.summary.get("baseline")
+        return float(value) if isinstance(value, int | float) else None
+
+
+def read(run: Path) -> RunData:
+    """Raises DataError where the folder is no run at all."""
+    if not (run / "config.yaml").is_file() and not (run / "metrics.jsonl").is_file():
+        raise DataError(
+            "This is not the folder of a run.",
+            where=run,
+            expected="a folder with config.yaml and metrics.jsonl",
+            got="neither" if run.is_dir() else "no such folder",
+            fix="Name the folder that maskedmodel pretrain printed, such as runs/image-quickstart.",
+        )
+    data = RunData(run)
+
+    def attempt(path: Path, reader: Callable[[Path], Any], default: Any) -> Any:
+        if not path.is_file():
+            return default
+        try:
+            return reader(path)
+        except (OSError, ValueError, KeyError, TypeError, MaskedModelError) as error:
+            data.unreadable.append(f"{path.relative_to(run)} can't be read ({type(error).__name__}).")
+            return default
+
+    data.config_text = attempt(run / "config.yaml", lambda path: path.read_text("utf-8"), "")
+    data.config = attempt(run / "config.yaml", read_config, {})
+    lines = attempt(run / "metrics.jsonl", _steps, [])
+    data.training = [line for line in lines if "loss" in line]
+    data.validation = [line for line in lines if "val_loss" in line]
+    data.timings = attempt(run / "timings.jsonl", _steps, [])
+    data.environment = attempt(run / "environment.json", _mapping, {})
+    data.summary = attempt(run / "summary.json", _mapping, {})
+    data.probe = attempt(run / "probe.json", lambda path: ProbeResult.from_dict(_mapping(path)), None)
+    states = sorted((run / "checkpoints").glob("step-*/state.json"))
+    if states:
+        data.broken = attempt(states[-1], _broken, [])
+    room = _ROOM
+    for path in sorted((run / "pictures").glob("*.png"), key=_newest_first):
+        picture = attempt(path, _picture, None)
+        if picture is None:
+            continue
+        if len(picture.data or b"") > room:
+            picture = replace(picture, data=None)
+        data.pictures.append(picture)
+        room -= len(picture.data or b"")
+    return data
+
+
+def _steps(path: Path) -> list[dict[str, Any]]:
+    """Lines in the order of steps. Raises TypeError or KeyError where a line has none."""
+    return sorted(read_lines(path), key=lambda line: int(line["step"]))
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    values = json.loads(path.read_text("utf-8"))
+    if not isinstance(values, dict):
+        raise TypeError(f"{path.name} holds no mapping")
+    return values
+
+
+def _broken(path: Path) -> list[tuple[str, str]]:
+    return [(str(sample["id"]), str(sample["reason"])) for sample in _mapping(path).get("broken", [])]
+
+
+def _newest_first(path: Path) -> tuple[float, str]:
+    return (-path.stat().st_mtime, path.name)
+
+
+def _picture(path: Path) -> Picture:
+    """A small PNG as it is; a large one, such as a grid of photographs, as a JPEG that fits."""
+    from PIL import Image
+
+    data = path.read_bytes()
+
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        kind, about = "png", str(image.info.get("mode", ""))
+        if len(data) > _PLAIN:
+            small = image.convert("RGB")
+            small.thumbnail((_SIDE, _SIDE))
+            while True:
+                buffer = io.BytesIO()
+                small.save(buffer, "JPEG", quality=85)
+                if buffer.tell() <= _MOST:
+                    break
+                small = small.resize((max(small.width * 3 // 4, 1), max(small.height * 3 // 4, 1)))
+            kind, data = "jpeg", buffer.getvalue()
+        else:
+            image.verify()
+    return Picture(path.name, kind, data, about)
