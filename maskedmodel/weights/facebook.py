@@ -108,7 +108,6 @@ def load_facebook(
         "depth": _depth(tensors, "blocks"),
         "heads": _heads(dim, heads, _ENCODER_HEADS, "heads", source),
         "mlp_ratio": mlp_ratio(dim, tensors["blocks.0.mlp.fc1.weight"].shape[0]),
-        "class_token": "cls_token" in tensors,
     }
     decoder: dict[str, Any] = {}
     if decoder_there:
@@ -127,7 +126,7 @@ def load_facebook(
     if channels != 3:
         statistics = ([0.0] * channels, [1.0] * channels)
         notes.append(f"how its {channels} channels were normalised isn't known: they are taken as they are")
-    length = tensors["pos_embed"].shape[1] - int("cls_token" in tensors)
+    length = tensors["pos_embed"].shape[1] - 1  # the class token has a row
     ratio = foreign.arguments.get("mask_ratio", 0.75)
     spec = ImageSpec(
         size=_size(image_size, length, (patch[0], patch[1]), source),

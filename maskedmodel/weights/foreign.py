@@ -204,8 +204,10 @@ def _unpickled(path: Path, mapped: bool) -> Any:
     """What torch.save wrote, tensors and plain values only. Raises CheckpointError on everything else."""
     try:
         # Training checkpoints of MAE hold their arguments as a Namespace: a class that only keeps what it is given.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as file:
+            # By its path torch can map a zip into memory, but it reads whatever is named .safetensors as such.
+            mapped = mapped and path.suffix != ".safetensors"
+            return torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged pickle may fail in any way
         reason = str(error).partition("WeightsUnpickler error:")[2] or str(error)
         lines = reason.strip().splitlines() or [type(error).__name__]
