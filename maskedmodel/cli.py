@@ -89,7 +89,7 @@ def pretrain(
     from maskedmodel import commands
 
     strict = bool(context.parent and context.parent.params.get("strict_plugins"))
-    commands.pretrain(config, run=run, overrides=overrides, strict_plugins=strict)
+    _print_result(commands.pretrain(config, run=run, overrides=overrides, strict_plugins=strict))
 
 
 @app.command()
@@ -106,7 +106,7 @@ def reconstruct(
     """Draw samples: original, masked, reconstruction."""
     from maskedmodel import commands
 
-    commands.reconstruct(run, files or (), mode=mode, out=out, count=count)
+    _print_result(commands.reconstruct(run, files or (), mode=mode, out=out, count=count))
 
 
 @app.command()
@@ -117,6 +117,8 @@ def probe(run: Run, as_json: Json = False) -> None:
     result = commands.probe(run, quiet=as_json)
     if as_json:
         print_json(result.to_dict())
+    else:
+        _print_result(result)
 
 
 @app.command()
@@ -138,24 +140,44 @@ def embed(
         raise typer.BadParameter("Say what to embed: train, val or a path.")
     from maskedmodel import commands
 
-    commands.embed(run, chosen, to=to, overrides=overrides)
+    _print_result(commands.embed(run, chosen, to=to, overrides=overrides))
 
 
 @app.command("import")
 def import_(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A weights file or folder of another library.")],
     to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Folder of the run to make.")] = None,
+    heads: Annotated[int | None, typer.Option("--heads", min=1, help="Attention heads of the encoder.")] = None,
+    decoder_heads: Annotated[
+        int | None, typer.Option("--decoder-heads", min=1, help="Attention heads of the decoder.")
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option("--image-size", metavar="PIXELS", help="Image size: 224, or height x width as 192x256."),
+    ] = None,
     normalise: Annotated[
-        bool,
-        typer.Option(
-            "--normalise/--raw", help="Whether the weights predict normalised patches, where their file doesn't say."
-        ),
-    ] = True,
+        bool | None,
+        typer.Option("--normalise/--raw", help="Whether the weights predict normalised or raw patches."),
+    ] = None,
 ) -> None:
-    """Read published weights and say what was found."""
+    """Read published weights and say what was found. The options settle what a file of weights doesn't say."""
+    size = _size(image_size)
     from maskedmodel import commands
 
-    commands.import_weights(source, to=to, normalise=normalise)
+    _print_result(
+        commands.import_weights(
+            source, to=to, heads=heads, decoder_heads=decoder_heads, image_size=size, normalise=normalise
+        )
+    )
+
+
+def _size(text: str | None) -> int | tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.split("x")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise typer.BadParameter(f"--image-size is a number or HEIGHTxWIDTH, in pixels, not {text!r}.")
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
 
 
 @app.command()
@@ -164,7 +186,7 @@ def preview(arguments: ConfigAndOverrides = None, out: Out = None) -> None:
     config, overrides = _split(arguments)
     from maskedmodel import commands
 
-    commands.preview(config, overrides=overrides, out=out)
+    _print_result(commands.preview(config, overrides=overrides, out=out))
 
 
 @app.command()
@@ -202,12 +224,18 @@ def config_schema() -> None:
     print_json(config.config_schema(plugins.load_registry()))
 
 
+def _print_result(result: object) -> None:
+    """Results print as their own summary; all but the first rank of several get None."""
+    if result is not None:
+        print(result)
+
+
 def run_cli(arguments: list[str]) -> int:
     """Run one command line and return its exit code. Errors are printed to standard error."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # started with the stream closed, as in `>&-`
-            setattr(sys, name, open(os.devnull, "w"))
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open as long as the process is
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an ASCII terminal shows ? for what it lacks
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments

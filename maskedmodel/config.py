@@ -15,7 +15,8 @@ from maskedmodel.components import DataSource, MaskScheduler, Objective, Setting
 from maskedmodel.config_errors import Problem, config_error, dotted, shown, translate
 from maskedmodel.config_files import apply_overrides, find_config, parse_override, plain, read_config, to_yaml
 from maskedmodel.config_sections import EvaluateSettings, OptimSettings, RunConfig, TrainSettings
-from maskedmodel.errors import DependencyError, MaskedModelError, PluginError
+from maskedmodel.engine.settings import PRESETS
+from maskedmodel.errors import ConfigError, DependencyError, MaskedModelError, PluginError
 from maskedmodel.plugins import Kind, Registry, label
 
 __all__ = [
@@ -41,7 +42,7 @@ SECTIONS: Mapping[str, Kind] = {
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {"mask": {"name": "uniform"}, "objective": {"name": "patch"}}
 
 
-def build_model(registry: Registry) -> type[RunConfig]:
+def build_model(registry: Registry, *, needs_data: bool = True) -> type[RunConfig]:
     """The run's pydantic model with the settings of every component in the registry, told apart by `name`."""
     fields: dict[str, Any] = {}
     for section, kind in SECTIONS.items():
@@ -53,20 +54,27 @@ def build_model(registry: Registry) -> type[RunConfig]:
         default = DEFAULTS.get(section)
         if default is not None and default["name"] in registry.of(kind):
             fields[section] = (annotation, Field(dict(default), validate_default=True, description=description))
+        elif section == "data" and not needs_data:
+            fields[section] = (annotation | None, Field(None, description=description))
         else:
             fields[section] = (annotation, Field(description=description))
     return create_model("Run", __base__=RunConfig, __doc__=RunConfig.__doc__, **fields)
 
 
 def load_config(
-    source: str | Path | Mapping[Any, Any] | None = None, overrides: Sequence[str] = (), *, registry: Registry
+    source: str | Path | Mapping[Any, Any] | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    registry: Registry,
+    needs_data: bool = True,
 ) -> RunConfig:
     """The validated config.
 
     `source` is None (the default config), the bare name of a config that comes with the package, a path, or a mapping.
     `overrides` are texts like `train.steps=500`, applied in order. An override of a component's name drops the
-    settings that the config gave to the former component and the new one doesn't know; settings given as overrides
-    stay, and are refused where they are unknown.
+    settings that the config gave to the former component and the new one doesn't know; an override of the encoder's
+    preset drops the dim, depth and heads that the config gave. Settings given as overrides stay, and are refused where
+    they are unknown. `needs_data` False: the config may do without `data`.
 
     Raises one ConfigError that lists all problems.
     """
@@ -81,8 +89,12 @@ def load_config(
     for keys, value in changes:
         if len(keys) == 2 and keys[1] == "name":
             _drop_unknown(data, keys[0], value, registry)
+        if keys == ("model", "encoder", "preset") and isinstance(value, str) and value in PRESETS:
+            _drop_dimensions(data)
     apply_overrides(data, changes)
-    return _validate(data, registry, f"{where} and the overrides" if changes else where)
+    if not needs_data and data.get("data") is None:
+        data.pop("data", None)
+    return _validate(data, registry, f"{where} and the overrides" if changes else where, needs_data)
 
 
 def _drop_unknown(data: dict[Any, Any], section: str, name: object, registry: Registry) -> None:
@@ -94,10 +106,20 @@ def _drop_unknown(data: dict[Any, Any], section: str, name: object, registry: Re
     data[section] = {key: value for key, value in given.items() if key in known}
 
 
-def _validate(data: dict[Any, Any], registry: Registry, where: str) -> RunConfig:
+def _drop_dimensions(data: dict[Any, Any]) -> None:
+    """Leave to the encoder's section what a preset doesn't set."""
+    model = data.get("model")
+    encoder = model.get("encoder") if isinstance(model, dict) else None
+    if isinstance(model, dict) and isinstance(encoder, dict):
+        model["encoder"] = {key: value for key, value in encoder.items() if key not in ("dim", "depth", "heads")}
+
+
+def _validate(data: dict[Any, Any], registry: Registry, where: str, needs_data: bool) -> RunConfig:
     data = {key: {} if value is None and key in RunConfig.model_fields else value for key, value in data.items()}
     unnamed = _name_problems(data, registry)
-    model = build_model(registry)
+    if not needs_data and "data" not in data:
+        del unnamed["data"]
+    model = build_model(registry, needs_data=needs_data)
     problems = list(unnamed.values())
     try:
         settled = model.model_validate({key: value for key, value in data.items() if key not in unnamed})
@@ -212,6 +234,12 @@ def build_components(config: RunConfig, registry: Registry) -> Components:
     What a component refuses keeps its error class and says which section of the config it belongs to. Any other
     exception becomes a PluginError, an ImportError a DependencyError.
     """
+    if config.data is None:
+        raise ConfigError(
+            "The run has no data of its own: its weights were imported.",
+            where="data",
+            fix="Name files or data to use, or write a config with a data section.",
+        )
     return Components(
         tokenizer=_build("tokenizer", config.tokenizer, registry),
         scheduler=_build("mask", config.mask, registry),
@@ -222,7 +250,7 @@ def build_components(config: RunConfig, registry: Registry) -> Components:
 
 def _build(section: str, settings: Settings, registry: Registry) -> Any:
     kind = SECTIONS[section]
-    where = f"{section}: {shown(settings.model_dump(mode='json', include=settings.model_fields_set | {'name'}))}"
+    where = f"{section}: {shown(settings.model_dump(mode='json', include=settings.model_fields_set | {'name'}), 300)}"
     try:
         return registry.build(kind, settings)
     except MaskedModelError as error:

@@ -40,7 +40,7 @@ _EXPECTED = {
 _BOUNDS = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}
 _RANGE_ERRORS = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}
 
-Path = tuple[str | int, ...]
+Location = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ def config_error(problems: Sequence[Problem], where: object) -> ConfigError:
     return ConfigError(f"The config has {len(problems)} problems:\n{lines}", where=where)
 
 
-def shown(value: object) -> str:
+def shown(value: object, length: int = 60) -> str:
     """A value as a config writes it, cut to a readable length."""
     text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
-def dotted(path: Path) -> str:
+def dotted(path: Location) -> str:
     """`optim.betas[1]`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
@@ -87,7 +87,7 @@ def translate(
     wasn't typed by the user and is left out. `model_at` gives the model of a section.
     """
     found: dict[str, list[ErrorDetails]] = {}
-    paths: dict[str, Path] = {}
+    paths: dict[str, Location] = {}
     for error in errors:
         path = _typed(error, data)
         paths[dotted(path)] = path
@@ -100,12 +100,12 @@ def translate(
     return problems
 
 
-def _typed(error: ErrorDetails, data: object) -> Path:
+def _typed(error: ErrorDetails, data: object) -> Location:
     """The error's location without what pydantic added. The tag of a component's union is its name."""
     own = error.get("ctx", {}).get("path")
     if error["type"] == "setting" and own is not None:
         return tuple(str(own).split("."))
-    path: Path = ()
+    path: Location = ()
     location = error["loc"]
     for position, part in enumerate(location):
         if position == 1 and isinstance(data, Mapping) and data.get("name") == part and len(location) > 2:
@@ -119,7 +119,7 @@ def _typed(error: ErrorDetails, data: object) -> Path:
     return path
 
 
-def _describe(path: Path, errors: Sequence[ErrorDetails], model_at: Callable[[str], type[BaseModel] | None]) -> str:
+def _describe(path: Location, errors: Sequence[ErrorDetails], model_at: Callable[[str], type[BaseModel] | None]) -> str:
     model, field = _field(path, model_at)
     first = errors[0]
     if first["type"] == "missing" and isinstance(path[-1], int):
@@ -160,7 +160,7 @@ def _expected(error: ErrorDetails, field: FieldInfo | None) -> str:
     return f"a number {' and '.join(f'{_BOUNDS[key]} {bounds[key]}' for key in _BOUNDS if key in bounds)}"
 
 
-def _unknown(path: Path, model: type[BaseModel] | None, model_at: Callable[[str], type[BaseModel] | None]) -> str:
+def _unknown(path: Location, model: type[BaseModel] | None, model_at: Callable[[str], type[BaseModel] | None]) -> str:
     """The nearest key of the section, or where else a key of just this name lives."""
     key = str(path[-1])
     known = list(model.model_fields) if model is not None else []
@@ -179,7 +179,7 @@ def _fields(model: type[BaseModel] | None) -> Mapping[str, FieldInfo]:
 
 
 def _field(
-    path: Path, model_at: Callable[[str], type[BaseModel] | None]
+    path: Location, model_at: Callable[[str], type[BaseModel] | None]
 ) -> tuple[type[BaseModel] | None, FieldInfo | None]:
     """The model that holds the last key of the path, and its field there."""
     model, field = model_at(""), None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,14 +58,14 @@ def find_config(source: str | Path | None) -> Path:
     path = Path(source)
     if isinstance(source, str) and source and path.name == source and not path.suffix:
         packaged = configs_folder() / f"{source}.yaml"
-        if packaged.is_file() or not path.is_file():
+        if packaged.is_file() or not os.path.isfile(path):
             path = packaged
-    if path.is_file() or (path.exists() and not path.is_dir()):
-        return path
-    if path.is_dir():
+    if os.path.isdir(path):
         inner = path / "config.yaml"
-        fix = f"Name the file: {inner}" if inner.is_file() else "Name a YAML file."
+        fix = f"Name the file: {inner}" if os.path.isfile(inner) else "Name a YAML file."
         raise ConfigError(f"{source} is a folder, not a config.", fix=fix)
+    if not _missing(path):
+        return path
     siblings = [str(path.with_name(other.name)) for other in _yaml_files(path.parent)]
     close = difflib.get_close_matches(str(path), siblings, n=1, cutoff=0.8)
     fix = f"Did you mean {close[0]}?" if close else suggestion(source, config_names())
@@ -73,8 +74,22 @@ def find_config(source: str | Path | None) -> Path:
     raise ConfigError(f"There is no config {str(source)!r}.", where=path, fix=fix)
 
 
+def _missing(path: Path) -> bool:
+    """Whether nothing is there. What can't be told, such as for want of permission, reading will say."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name with a null byte
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _yaml_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml")) if folder.is_dir() else []
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
+    except (OSError, ValueError):  # only for a suggestion
+        return []
 
 
 def read_config(path: Path) -> dict[Any, Any]:

@@ -92,7 +92,9 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: SerializeAsAny[Settings] = Field(description="Where samples come from: a data source by name.")
+    data: SerializeAsAny[Settings] | None = Field(
+        None, description="Where samples come from: a data source by name. Imported weights have none."
+    )
     tokenizer: SerializeAsAny[Settings] = Field(description="How a signal becomes tokens: a tokenizer by name.")
     mask: SerializeAsAny[Settings] = Field(description="What is hidden: a mask scheduler by name.")
     objective: SerializeAsAny[Settings] = Field(description="What hidden tokens are compared with: by name.")

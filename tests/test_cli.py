@@ -72,15 +72,29 @@ LINES: dict[str, Call] = {
         (Path("r"), "folder"),
         {"to": Path("f.npz"), "overrides": ["data.name=array"]},
     ),
-    "import w --to r --raw": ("import_weights", ("w",), {"to": Path("r"), "normalise": False}),
+    "import w": (
+        "import_weights",
+        ("w",),
+        {"to": None, "heads": None, "decoder_heads": None, "image_size": None, "normalise": None},
+    ),
+    "import w --to r --raw --heads 6 --decoder-heads 8 --image-size 192x256": (
+        "import_weights",
+        ("w",),
+        {"to": Path("r"), "heads": 6, "decoder_heads": 8, "image_size": (192, 256), "normalise": False},
+    ),
     "preview a.yaml b=c": ("preview", ("a.yaml",), {"overrides": ["b=c"], "out": None}),
 }
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_verb_calls_one_function(commands: Commands, line: str) -> None:
+def test_a_verb_calls_one_function(commands: Commands, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    commands.result = "what it says of itself"
     assert run_cli(line.split()) == 0
     assert commands.calls == [LINES[line]]
+    assert capsys.readouterr().out == "what it says of itself\n"
+    commands.result = None  # as on all ranks but the first
+    assert run_cli(line.split()) == 0
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -153,6 +167,8 @@ USAGE = {
     "embed r a=b --to f.npz": "Say what to embed",
     "reconstruct r --count 0": "--count",
     "config": "Missing command",
+    "import w --image-size 2x3x4": "--image-size is a number or HEIGHTxWIDTH",
+    "import w --image-size 0": "--image-size is a number or HEIGHTxWIDTH",
 }
 
 

@@ -203,6 +203,16 @@ def test_an_override_of_a_name_drops_what_the_new_component_does_not_know() -> N
     assert "mask.ratio: unknown setting" in message(with_(mask={"name": "ramped", "ratio": 0.5}))
 
 
+def test_an_override_of_the_preset_sets_the_dimensions() -> None:
+    given = with_(model={"encoder": {"dim": 96, "depth": 4, "heads": 3, "mlp_ratio": 2}})
+    encoder = load(given, "model.encoder.preset=b", "model.encoder.depth=2").model.encoder
+    assert (encoder.dim, encoder.depth, encoder.heads, encoder.mlp_ratio) == (768, 2, 12, 2)
+    again = load(load(given, "model.encoder.preset=b").model_dump(mode="json"), "model.encoder.preset=ti")
+    assert (again.model.encoder.dim, again.model.encoder.depth) == (192, 12)
+    assert "model.encoder.preset: expected 'ti'" in message(given, "model.encoder.preset=xl")
+    assert "model.encoder is a value, not a section" in message(with_(model={"encoder": 3}), "model.encoder.preset=b")
+
+
 def test_an_override_of_an_alias_changes_one_place(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(
@@ -266,6 +276,18 @@ def test_a_config_is_dumped_whole_and_read_back(tmp_path: Path) -> None:
 )
 def test_yaml_reads_back_what_it_writes(value: Any) -> None:
     assert parse_yaml(to_yaml({"key": value})) == {"key": value}
+
+
+def test_imported_weights_need_no_data(tmp_path: Path) -> None:
+    config = load_config({"tokenizer": {"name": "line"}}, registry=REGISTRY, needs_data=False)
+    assert config.data is None
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config))
+    assert load_config(path, registry=REGISTRY, needs_data=False) == config
+    assert load_config(MINIMAL, registry=REGISTRY, needs_data=False) == load()
+    assert "data.name: is missing" in message(path)
+    with pytest.raises(ConfigError, match="no data of its own"):
+        build_components(config, REGISTRY)
 
 
 def test_learning_rate_and_warm_up() -> None:
@@ -498,6 +520,10 @@ def test_names_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "is a folder" in message("run/")
     Path("run/config.yaml").write_text("")
     assert "run/config.yaml" in message(Path("run"))
+    assert "too long" in message("run/" + "y" * 300 + ".yaml").lower()
+    assert "There is no config" in message("a\0b.yaml")
+    assert "There is no config" in message("mine.yaml/below.yaml")
+    assert "is a folder" in message("")
     Path("bare").write_text("data: {name: waves}\ntokenizer: {name: line, size: 4}\n")
     assert load("bare").tokenizer == LineSettings(size=4)
 
