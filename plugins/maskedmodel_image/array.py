@@ -76,15 +76,27 @@ class _Reader:
 
 
 class Array(DataSource[ArraySettings]):
-    """Images of one shape out of numpy files. A sample's id is its index. Nothing pickled is ever loaded."""
+    """Images of one shape out of numpy files. A sample's id is its index, "val:index" under val_path.
+
+    Nothing pickled is ever loaded.
+    """
+
+    @classmethod
+    def example_settings(cls, folder: Path) -> ArraySettings:
+        """Random pictures of two classes in an .npz, written into `folder`: what the conformance kit reads."""
+        pictures = np.random.default_rng(0).random((20, 3, 8, 8), dtype=np.float32)
+        np.savez(folder / "pictures.npz", pictures=pictures, labels=np.arange(20) % 2)
+        return ArraySettings(path=str(folder / "pictures.npz"), labels="labels")
 
     def open(self, split: Split) -> SampleDataset:
         array, labels, where = self._arrays["val" if split == "val" and self.settings.val_path else "train"]
         chosen: Sequence[int] = range(len(_values(array)))
         if self.settings.val_path is None:
             chosen = split_by_share(chosen, self.settings.val_share, split, self.settings.path)
+        prefixed = split == "val" and self.settings.val_path is not None
+        ids = [f"val:{index}" if prefixed else index for index in chosen]
         own = None if labels is None else [labels[index] for index in chosen]
-        return SignalDataset(_Reader(array, chosen, self.settings.layout, where), list(chosen), own)
+        return SignalDataset(_Reader(array, chosen, self.settings.layout, where), ids, own)
 
     def class_names(self) -> list[str] | None:
         labels = self._arrays["train"][1]

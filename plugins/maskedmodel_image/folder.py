@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
 from maskedmodel import DataError, DataSource, Sample, SampleDataset, Split
@@ -42,23 +43,36 @@ class _Part:
     files: FolderFiles | ZipFiles
     chosen: list[int]
     base: str
+    prefix: str = ""  # of ids, to tell the images of val_path from others of the same name
 
     @property
     def ids(self) -> list[str]:
-        return [self.files.paths[index] for index in self.chosen]
+        return [self.prefix + self.files.paths[index] for index in self.chosen]
 
     @property
     def inside(self) -> list[str]:
         """The paths from `base` on."""
-        return [path[len(self.base) :] for path in self.ids]
+        return [self.files.paths[index][len(self.base) :] for index in self.chosen]
 
 
 class ImageFolder(DataSource[ImageFolderSettings]):
     """Images in a folder or a zip, labelled by sub-folder where there are sub-folders.
 
-    Hidden files are passed over. A sample's id is its path relative to the folder. A single sub-folder that holds
-    everything, as zips often have, stands for the folder itself.
+    Hidden files are passed over. A sample's id is its path relative to the folder, after "val:" under val_path. A
+    single sub-folder that holds everything, as zips often have, stands for the folder itself.
     """
+
+    @classmethod
+    def example_settings(cls, folder: Path) -> ImageFolderSettings:
+        """Two classes of random pictures, written into `folder`: what the conformance kit reads."""
+        from PIL import Image
+
+        pixels = np.random.default_rng(0).integers(0, 256, (20, 12, 10, 3), dtype=np.uint8)
+        for number, picture in enumerate(pixels):
+            path = folder / f"class{number % 2}" / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(picture).save(path)
+        return ImageFolderSettings(path=str(folder), size=8)
 
     def open(self, split: Split) -> SampleDataset:
         part = self._parts[split]
@@ -94,7 +108,7 @@ class ImageFolder(DataSource[ImageFolderSettings]):
             val = image_files(settings.val_path, "val_path")
             # Validation may hold one class only, whose folder is then common to all but isn't to be skipped.
             val_base = _common_folder(val.paths, _folders(train.inside, ""))
-            return {"train": train, "val": _Part(val, list(range(len(val))), val_base)}
+            return {"train": train, "val": _Part(val, list(range(len(val))), val_base, "val:")}
         if named:
             return {"train": train, "val": below(f"{base}{val_name}/")}
 

@@ -76,6 +76,7 @@ def test_val_path_with_labels_of_its_own(tmp_path):
     )
     assert len(source.open("train")) == 20
     assert source.open("val")[1]["label"] == 3
+    assert source.open("val")[1]["id"] == "val:1"
     with pytest.raises(DataError, match=r"(?s)validation labels are missing.*val_labels"):
         Array(**source.settings.model_dump(exclude={"val_labels"})).open("val")
 

@@ -94,6 +94,34 @@ def test_val_path_may_hold_one_class(tmp_path):
     assert own.open("val").labels == [1]
 
 
+def test_ids_of_val_path_differ_from_those_of_path(tmp_path):
+    put(tmp_path / "one", "a.png", "b.png")
+    put(tmp_path / "two", "a.png")
+    own = source(tmp_path / "one", val_path=str(tmp_path / "two"))
+    assert own.open("train").ids == ["a.png", "b.png"]
+    assert own.open("val").ids == ["val:a.png"]
+
+
+def test_a_file_that_is_named_is_read_as_the_source_would(tmp_path):
+    root = put(tmp_path, "a.png", "b.png", "c.png", size=(30, 20))
+    train = source(root).open("train")
+    sample = source(root).read(root / train.ids[0])
+    assert torch.equal(sample["signal"], train[0]["signal"])
+    (root / "words.png").write_text("words")
+    for path in (root / "words.png", root / "missing.png", root):
+        with pytest.raises(DataError, match=path.name):
+            source(root).read(path)
+
+
+def test_it_recognises_folders_and_zips_of_images(tmp_path):
+    put(tmp_path / "set", "deep/a.png")
+    (tmp_path / "none").mkdir()
+    assert ImageFolder.recognises(tmp_path / "set")
+    assert ImageFolder.recognises(tmp_path / "set.zip")
+    assert not ImageFolder.recognises(tmp_path / "none")
+    assert not ImageFolder.recognises(tmp_path / "x.npy")
+
+
 def test_a_validation_class_without_training_images_is_an_error(tmp_path):
     root = put(tmp_path, "train/cat/a.png", "train/dog/b.png", "val/cow/c.png")
     with pytest.raises(DataError, match=r"(?s)belongs to no class.*val/cow/c.png.*cat, dog"):

@@ -76,6 +76,7 @@ def test_val_path(tmp_path):
     write(tmp_path / "two.parquet", rows=2)
     train, val = both(Parquet(path=str(tmp_path / "one.parquet"), val_path=str(tmp_path / "two.parquet")))
     assert (len(train), len(val)) == (10, 2)
+    assert (train.ids[0], val.ids[0]) == ("one.parquet:0", "val:two.parquet:0")
 
 
 def test_plain_bytes_without_labels_or_metadata(tmp_path):
@@ -170,7 +171,7 @@ def test_memory_cache_workers_and_pickle_give_the_same(tmp_path):
 
 
 def test_row_groups_beyond_the_limit_are_read_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("maskedmodel_image.parquet._KEPT_BYTES", 1)
+    monkeypatch.setattr("maskedmodel_image.table._KEPT_BYTES", 1)
     train = Parquet(path=str(write(tmp_path / "t.parquet", rows=20)), val_share=0.01).open("train")
     order = np.random.default_rng(0).permutation(len(train)).tolist()
     for index in order:

@@ -2,6 +2,28 @@ import subprocess
 import sys
 
 import maskedmodel_image
+from maskedmodel_image.array import Array
+from maskedmodel_image.digits import Digits
+from maskedmodel_image.folder import ImageFolder
+from maskedmodel_image.parquet import Parquet
+from maskedmodel_image.tokenizer import ImageTokenizer
+
+from maskedmodel.testing import parametrize_checks
+
+
+@parametrize_checks(
+    [
+        ImageTokenizer(size=32, patch=8),
+        ImageTokenizer(size=(24, 36), patch=(4, 6), channels=5, normalise="measured"),
+        ImageTokenizer(size=16, patch=4, channels=1, crop=None),
+        Digits,
+        ImageFolder,
+        Parquet,
+        Array,
+    ]
+)
+def test_conformance(check):
+    check()
 
 
 def test_what_the_plugin_provides():
