@@ -157,8 +157,10 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 def _cut(text: str, size: int, width: int, bold: bool = False) -> str:
     """`text` on one line, its middle left out where it is wider than `width` pixels: both ends of a path matter."""
-    text = " ".join(text.split())[:2000]
-    font = _font(size, bold)
+    text, font = " ".join(text.split()), _font(size, bold)
+    if len(text) > 2000:
+        text = text[:1000] + text[-1000:]
+    short = text
     if font.getlength(text) <= width:
         return text
     keep = len(text)

@@ -245,7 +245,7 @@ def _npz(features: Features, file: IO[bytes]) -> None:
 
 def _csv(features: Features, file: IO[bytes]) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    writer = csv.writer(text)
+    writer = csv.writer(text, lineterminator="\n")
     label = [] if features.labels is None else ["label"]
     writer.writerow(["id", *label, *(f"f{i}" for i in range(features.values.shape[1]))])
     labels = [[]] * len(features.ids) if features.labels is None else [[int(x)] for x in features.labels]
