@@ -20,6 +20,7 @@ from ruamel.yaml.events import (
     NodeEvent,
     ScalarEvent,
 )
+from ruamel.yaml.representer import SafeRepresenter
 
 from maskedmodel.errors import ConfigError, suggestion
 
@@ -34,6 +35,17 @@ class _Constructor(SafeConstructor):
 
 
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
+
+
+class _Representer(SafeRepresenter):
+    """Text with anything but printable characters is escaped: some would be read back as line breaks."""
+
+    def represent_str(self, data: str) -> Any:
+        style = None if data.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Representer.add_representer(str, _Representer.represent_str)
 
 
 def configs_folder() -> Path:
@@ -229,6 +241,7 @@ def apply_overrides(data: dict[Any, Any], overrides: Iterable[tuple[tuple[str, .
 def to_yaml(data: Mapping[str, Any]) -> str:
     """Block style, in the order given; what `parse_yaml` reads back as the same values."""
     yaml = _yaml()
+    yaml.Representer = _Representer
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 120

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
@@ -266,7 +266,8 @@ def test_a_config_is_dumped_whole_and_read_back(tmp_path: Path) -> None:
     assert "checkpoint_every: 500" in text
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, derandomize=True)
+@example({"\x85": "a\u2028b\n"})
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
