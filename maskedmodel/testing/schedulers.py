@@ -1,0 +1,294 @@
+"""Checks of mask schedulers, over tokens of every layout: one to three axes, channels, off the grid, padding.
+
+A scheduler may refuse a layout it isn't made for with a ShapeError or ConfigError that says what it needs. One that
+gives the same mask in every epoch says so by an attribute of its class:
+
+    deterministic = True
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maskedmodel.components import MaskScheduler
+from maskedmodel.errors import MaskedModelError
+from maskedmodel.noise import Noise
+from maskedmodel.testing.fixtures import generator, layouts
+from maskedmodel.testing.rules import CheckFailed, NotApplicable, require, untouched_generators
+from maskedmodel.tokens import Mask, Tokens, hidden_count
+
+PROGRESS = (0.0, 0.2, 0.5, 0.9, 1.0)
+
+AnyScheduler = MaskScheduler[Any]
+
+
+def _noise(tokens: Tokens, epoch: int = 0) -> Noise:
+    return Noise.of(range(tokens.batch), epoch=epoch)
+
+
+def _fitting(scheduler: AnyScheduler) -> Iterator[tuple[str, Tokens]]:
+    """The layouts for which it gives a mask. What it does with the others is `check_layouts`'s business alone."""
+    for name, tokens in layouts().items():
+        try:
+            scheduler.sample(tokens, 0.5, _noise(tokens))
+        except Exception:  # noqa: BLE001 - check_layouts fails on it, or finds it a clear refusal
+            continue
+        yield name, tokens
+
+
+def _real(tokens: Tokens) -> Tensor:
+    """(B,) how many real tokens each sample has."""
+    return torch.full((tokens.batch,), tokens.length) if tokens.valid is None else tokens.valid.sum(1)
+
+
+def check_layouts(scheduler: AnyScheduler) -> None:
+    """Tokens of every layout get a mask or a clear refusal, and some layout gets a mask."""
+    refused = {}
+    for name, tokens in layouts().items():
+        try:
+            scheduler.sample(tokens, 0.5, _noise(tokens))
+        except MaskedModelError as error:
+            refused[name] = str(error)
+        except Exception as error:
+            raise CheckFailed(
+                scheduler,
+                f"can't mask tokens of the layout {name!r}",
+                expected="a mask, or a ShapeError or ConfigError that says which tokens it needs",
+                got=f"{type(error).__name__}: {error}",
+                fix="Work from Tokens.coords, channel and valid, of any number of axes.",
+            ) from error
+    require(
+        len(refused) < len(layouts()), scheduler, "refuses tokens of every layout", expected="one or more", got=refused
+    )
+
+
+def check_ratio(scheduler: AnyScheduler) -> None:
+    """`ratio` is a number between 0 and 1, both excluded, at every point of the run."""
+    for step in range(21):
+        ratio = scheduler.ratio(step / 20)
+        require(
+            isinstance(ratio, float) and 0 < ratio < 1,
+            scheduler,
+            f"ratio({step / 20:g}) hides nothing, everything or nonsense",
+            expected="a float between 0 and 1, both excluded",
+            got=repr(ratio),
+        )
+
+
+def check_count(scheduler: AnyScheduler) -> None:
+    """Each sample hides as many tokens as `ratio`, or `counts`, says of its real tokens."""
+    for name, tokens in _fitting(scheduler):
+        for progress in PROGRESS:
+            hidden, real = scheduler.sample(tokens, progress, _noise(tokens)).hidden.sum(1), _real(tokens)
+            ratio, counts = scheduler.ratio(progress), scheduler.counts(tokens, progress)
+            if counts is not None:
+                expected = torch.minimum(counts.clamp(min=1), (real - 1).clamp(min=0)).tolist()
+            else:
+                expected = [hidden_count(int(length), ratio) for length in real]
+            require(
+                hidden.tolist() == expected,
+                scheduler,
+                f"another number of tokens is hidden than its ratio says (layout {name!r}, progress {progress:g})",
+                expected=f"{expected} of {real.tolist()}" + ("" if counts is not None else f" at a ratio of {ratio:g}"),
+                got=hidden.tolist(),
+                fix="Override ratio, scores and counts, and leave sample as it is.",
+            )
+
+
+def check_polarity(scheduler: AnyScheduler) -> None:
+    """The tokens with the highest scores are hidden."""
+    for name, tokens in _fitting(scheduler):
+        noise = _noise(tokens)
+        scores, mask = scheduler.scores(tokens, 0.5, noise), scheduler.sample(tokens, 0.5, noise)
+        lowest = scores.masked_fill(~mask.hidden, torch.inf).amin(1)
+        highest = scores.masked_fill(~mask.visible, -torch.inf).amax(1)
+        wrong = int((lowest < highest).sum())
+        require(
+            wrong == 0,
+            scheduler,
+            f"a visible token has a higher score than a hidden one (layout {name!r})",
+            expected="the highest scores hidden",
+            got=f"{wrong} of {tokens.batch} samples the other way",
+            fix="True = hidden, and the highest scores are hidden: turn the sign of the scores.",
+        )
+
+
+def check_padding(scheduler: AnyScheduler) -> None:
+    """Padding is neither hidden nor visible, more of it changes nothing, and a sample hides and shows a token."""
+    fitting = [(name, tokens) for name, tokens in _fitting(scheduler) if tokens.valid is not None]
+    if not fitting:
+        raise NotApplicable("it refuses tokens with padding")
+    for _, tokens in fitting:
+        assert tokens.valid is not None
+        mask = scheduler.sample(tokens, 0.5, _noise(tokens))
+        hidden = int((mask.hidden & ~tokens.valid).sum())
+        require(
+            hidden == 0,
+            scheduler,
+            "padding is hidden",
+            expected="0 tokens of padding hidden",
+            got=hidden,
+            fix="Pass Tokens.valid on to Mask.from_scores, or leave sample as it is.",
+        )
+        shown = int((mask.visible & ~tokens.valid).sum())
+        require(shown == 0, scheduler, "padding is visible", expected="0 tokens", got=shown, fix="Set Mask.valid.")
+        _require_both_sides(scheduler, mask)
+        longer = scheduler.sample(_padded(tokens, 3), 0.5, _noise(tokens)).hidden
+        moved = int((longer[:, : tokens.length] != mask.hidden).any(1).sum())
+        require(
+            moved == 0 and not longer[:, tokens.length :].any(),
+            scheduler,
+            "three more tokens of padding change the mask",
+            expected="the same real tokens hidden",
+            got=f"other ones in {moved} of {tokens.batch} samples",
+            fix="Draw noise token by token from the first on, and count real tokens only.",
+        )
+
+
+def _require_both_sides(scheduler: AnyScheduler, mask: Mask) -> None:
+    for what, count in (("hides", mask.hidden.sum(1)), ("shows", mask.visible.sum(1))):
+        require(
+            count.min() > 0,
+            scheduler,
+            f"a sample {what} no real token",
+            expected="1 or more in each",
+            got=count.tolist(),
+        )
+
+
+def _padded(tokens: Tokens, more: int) -> Tokens:
+    def grown(tensor: Tensor, dim: int) -> Tensor:
+        filler = tensor.narrow(dim, 0, more)
+        return torch.cat([tensor, filler], dim)
+
+    assert tokens.valid is not None
+    valid = torch.cat([tokens.valid, torch.zeros(tokens.batch, more, dtype=torch.bool)], 1)
+    coords = grown(tokens.coords, tokens.coords.dim() - 2)
+    return replace(tokens, values=grown(tokens.values, 1), coords=coords, valid=valid)
+
+
+def check_noise(scheduler: AnyScheduler) -> None:
+    """The same noise gives the same mask, and another epoch another one."""
+    for name, tokens in _fitting(scheduler):
+        first, again = (scheduler.sample(tokens, 0.5, _noise(tokens)).hidden for _ in range(2))
+        require(
+            torch.equal(first, again),
+            scheduler,
+            f"the same noise gives another mask (layout {name!r})",
+            expected="a pure function of tokens, progress and noise",
+            got=f"{int((first != again).any(1).sum())} of {tokens.batch} samples differ",
+            fix="Draw with noise.uniform(count, purpose=...), never from a generator, and count no calls.",
+        )
+
+
+def check_epochs(scheduler: AnyScheduler) -> None:
+    """Another epoch gives another mask."""
+    _refuse_deterministic(scheduler)
+    for name, tokens in _fitting(scheduler):
+        first, later = (scheduler.sample(tokens, 0.5, _noise(tokens, epoch)).hidden for epoch in (0, 1))
+        require(
+            not torch.equal(first, later),
+            scheduler,
+            f"every epoch gives the same mask (layout {name!r})",
+            expected="other tokens hidden in epoch 1 than in epoch 0",
+            got=f"the same in all {tokens.batch} samples",
+            fix="Let the scores depend on the noise, or declare deterministic = True in the class.",
+        )
+
+
+def check_every_token(scheduler: AnyScheduler) -> None:
+    """In 100 epochs every real token is hidden sometimes and visible sometimes."""
+    _refuse_deterministic(scheduler)
+    for name, tokens in _fitting(scheduler):
+        hidden, visible = torch.zeros(2, tokens.length)
+        for epoch in range(100):
+            mask = scheduler.sample(tokens, PROGRESS[epoch % len(PROGRESS)], _noise(tokens, epoch))
+            hidden, visible = hidden + mask.hidden.sum(0), visible + mask.visible.sum(0)
+        for what, count in (("hidden", hidden), ("visible", visible)):
+            never = (count == 0).nonzero().flatten().tolist()
+            require(
+                not never,
+                scheduler,
+                f"some tokens are never {what} (layout {name!r})",
+                expected=f"each token {what} sometimes in {100 * tokens.batch} masks",
+                got=f"never: tokens {never}",
+                fix="Let the noise reach every token, or declare deterministic = True in the class.",
+            )
+
+
+def _refuse_deterministic(scheduler: AnyScheduler) -> None:
+    if getattr(scheduler, "deterministic", False):
+        raise NotApplicable("the class declares deterministic = True")
+
+
+def check_samples_independent(scheduler: AnyScheduler) -> None:
+    """A sample's mask doesn't depend on the rest of its batch."""
+    for name, tokens in _fitting(scheduler):
+        noise = _noise(tokens)
+        whole = scheduler.sample(tokens, 0.5, noise).hidden
+        others = replace(tokens, values=torch.cat([tokens.values[:1], 3 - tokens.values[1:]]))
+        two, one = slice(1, 3), slice(0, 1)
+        for how, hidden, rows in (
+            ("in a batch of two", scheduler.sample(tokens.rows(two), 0.5, noise.rows(two)).hidden, two),
+            ("alone", scheduler.sample(tokens.rows(one), 0.5, noise.rows(one)).hidden, one),
+            ("beside other values", scheduler.sample(others, 0.5, noise).hidden[one], one),
+        ):
+            differ = int((hidden != whole[rows]).any(1).sum())
+            require(
+                differ == 0,
+                scheduler,
+                f"a sample gets another mask {how} (layout {name!r})",
+                expected="a mask that depends on the sample's own tokens and noise",
+                got=f"{differ} of {len(hidden)} samples differ",
+                fix="Let row i of the scores depend on row i of tokens and noise alone.",
+            )
+
+
+def check_progress(scheduler: AnyScheduler) -> None:
+    """Ratio and mask are functions of progress: calls made before, and their order, change nothing."""
+    for name, tokens in _fitting(scheduler):
+        noise = _noise(tokens)
+        forward, backward = copy.deepcopy(scheduler), copy.deepcopy(scheduler)
+        first = [(forward.ratio(p), forward.sample(tokens, p, noise).hidden) for p in PROGRESS]
+        second = [(backward.ratio(p), backward.sample(tokens, p, noise).hidden) for p in reversed(PROGRESS)][::-1]
+        for progress, (ratio, hidden), (other_ratio, other_hidden) in zip(PROGRESS, first, second, strict=True):
+            require(
+                ratio == other_ratio and torch.equal(hidden, other_hidden),
+                scheduler,
+                f"earlier calls change what it gives at progress {progress:g} (layout {name!r})",
+                expected=f"ratio {ratio:g} and the same mask, in whatever order it is called",
+                got=f"ratio {other_ratio:g}, {int((hidden != other_hidden).any(1).sum())} other masks",
+                fix="Compute from progress; a count of calls depends on the workers and is lost at a resume.",
+            )
+
+
+def check_observe(scheduler: AnyScheduler) -> None:
+    """`observe` takes a step's losses and returns nothing, or a finite scalar loss of its own."""
+    if type(scheduler).observe is MaskScheduler.observe:
+        raise NotApplicable("it doesn't override observe, so it learns nothing")
+    for name, tokens in _fitting(scheduler):
+        mask = scheduler.sample(tokens, 0.5, _noise(tokens))
+        losses = torch.rand(mask.ids_hidden.shape, generator=generator())
+        latent = torch.randn(tokens.batch, 1 + mask.ids_keep.shape[1], 8, generator=generator())
+        loss = scheduler.observe(mask, losses, latent)
+        require(
+            loss is None or (loss.dim() == 0 and bool(torch.isfinite(loss))),
+            scheduler,
+            f"observe returns something else than a loss (layout {name!r})",
+            expected="None or a finite scalar",
+            got=None if loss is None else f"{tuple(loss.shape)} {loss}",
+        )
+
+
+def check_global_generators(scheduler: AnyScheduler) -> None:
+    """No method draws from the global generators of torch, numpy or Python."""
+    with untouched_generators(scheduler):
+        for _, tokens in _fitting(scheduler):
+            scheduler.ratio(0.5)
+            scheduler.sample(tokens, 0.5, _noise(tokens))

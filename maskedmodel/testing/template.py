@@ -1,0 +1,63 @@
+"""Write the skeleton of a plugin: what `maskedmodel plugins new NAME` does."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from types import MappingProxyType
+
+from maskedmodel.errors import PluginError
+
+# Where each file of the skeleton goes.
+_PLACES = MappingProxyType(
+    {
+        "pyproject.toml": "pyproject.toml.txt",
+        "README.md": "README.md.txt",
+        "pretrain.yaml": "pretrain.yaml.txt",
+        "src/maskedmodel_@NAME@/__init__.py": "init.py.txt",
+        "src/maskedmodel_@NAME@/data.py": "data.py.txt",
+        "tests/test_@NAME@.py": "test.py.txt",
+    }
+)
+
+
+def skeleton(name: str) -> Mapping[str, str]:
+    """The text of every file of a plugin `name`, by its path. Raises PluginError on a name that can't be used."""
+    usable = re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) is not None and not keyword.iskeyword(name)
+    if not usable:
+        raise PluginError(
+            f"A plugin can't be named {name!r}.",
+            expected="small letters and digits, words joined by _, and no word of Python, such as ecg or heart_sound",
+            got=name,
+        )
+    folder = files("maskedmodel.testing") / "skeleton"
+    titles = "".join(word.capitalize() for word in name.split("_"))
+
+    def fill(text: str) -> str:
+        return text.replace("@NAME@", name).replace("@CLASS@", titles)
+
+    return {fill(place): fill((folder / file).read_text(encoding="utf-8")) for place, file in _PLACES.items()}
+
+
+def write(name: str, folder: str | Path | None = None) -> Path:
+    """Write the skeleton of a plugin `name` into `folder`, by default maskedmodel-NAME here; returns the folder.
+
+    Raises PluginError on a name that can't be used and where the folder holds anything already: nothing is overwritten.
+    """
+    texts = skeleton(name)
+    folder = Path(folder) if folder is not None else Path(f"maskedmodel-{name.replace('_', '-')}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PluginError(
+            "The new plugin would overwrite what is there.",
+            where=folder,
+            expected="a folder that doesn't exist, or an empty one",
+            fix="Name another folder.",
+        )
+    for place, text in texts.items():
+        path = folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder
