@@ -77,7 +77,8 @@ def _table(caption: str, headings: Sequence[str], rows: Sequence[str]) -> str:
     """A table of rows that are markup already."""
     head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
     top = (f"<caption>{caption}</caption>" if caption else "") + (f"<thead><tr>{head}</tr></thead>" if head else "")
-    return f'<div class="scroll"><table>{top}<tbody>{"".join(rows)}</tbody></table></div>'
+    kind = ' class="two"' if len(headings) != 3 else ""
+    return f'<div class="scroll"><table{kind}>{top}<tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def _number(value: Any, digits: int = 4) -> str:
@@ -88,7 +89,7 @@ def _number(value: Any, digits: int = 4) -> str:
 
 def _status(data: RunData) -> str:
     if data.steps is None:
-        return f"Step {data.step:,}."
+        return f"Step {data.step:,}." if data.step else "Not trained here."
     if data.step >= data.steps:
         return f"Finished: {data.steps:,} steps."
     return f"Not finished: step {data.step:,} of {data.steps:,}, as far as this page was told."
@@ -205,7 +206,7 @@ def _probe(data: RunData) -> str:
 def _broken(data: RunData) -> str:
     if not data.broken:
         return ""
-    rows = [f"<tr><td>{_text(name)}</td><td>{_text(reason)}</td></tr>" for name, reason in data.broken[:_LISTED]]
+    rows = [f"<tr><td>{_text(name, 160)}</td><td>{_text(reason)}</td></tr>" for name, reason in data.broken[:_LISTED]]
     more = len(data.broken) - len(rows)
     rest = f'<p class="soft">And {more:,} more, in state.json of the newest checkpoint.</p>' if more else ""
     return _table(f"{len(data.broken):,} skipped", ("sample", "why"), rows) + rest

@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from maskedmodel import DataError, DependencyError, MaskedAutoencoder
 from maskedmodel.evaluation import features as module
-from maskedmodel.evaluation.features import Features, collect, evaluating, extract, flat_tokens, raw, save
+from maskedmodel.evaluation.features import Features, collect, evaluating, extract, flat_tokens, joined, raw, save
 
 
 @pytest.fixture
@@ -92,6 +92,15 @@ def test_equal_signals_have_equal_digests(model: MaskedAutoencoder, bars: Any) -
     test = collect(source.open("val"), model.tokenizer, view, batch=9, digests=True)["x"]
     assert len(set(train.digests)) == 40
     assert [digest in train.digests for digest in test.digests] == [True] * 2 + [False] * 18
+
+
+def test_joined_keeps_labels_only_where_all_have_them(model: MaskedAutoencoder, bars: Any) -> None:
+    train, val = (extract(model, bars().open(split)) for split in ("train", "val"))
+    both = joined([train, val])
+    assert both.ids == train.ids + val.ids
+    assert both.labels is not None
+    assert len(both.labels) == len(both.values) == 60
+    assert joined([train, extract(model, bars(labelled=False).open("val"))]).labels is None
 
 
 def test_parquet(small: Features, tmp_path: Path) -> None:

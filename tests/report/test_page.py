@@ -135,6 +135,13 @@ def test_a_run_without_a_config(run: Path) -> None:
     assert "Step 100." in html
 
 
+def test_imported_weights_have_no_training_to_show(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("tokenizer: {name: image}\n")
+    html = render(read(tmp_path))
+    check_safe(html)
+    assert "Not trained here." in html
+
+
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_text_stays_text(text: str) -> None:
     probe = {
