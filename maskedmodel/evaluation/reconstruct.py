@@ -126,6 +126,7 @@ def reconstruction(
             f"Mode: {_SAYS[chosen]}.",
             f"{ratio:.1%} of the tokens hidden (grey). Loss on hidden tokens, in the training target space: "
             f"{error:.3f}{against}.",
+            "What the reconstruction shows in place of visible patches was never trained: no loss falls on them.",
         ],
         headings=["original", "masked", "reconstruction", "visible pasted in"],
         rows=[[Panel(column[row]) for column in columns] for row in range(len(ids))],
