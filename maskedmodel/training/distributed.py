@@ -34,7 +34,7 @@ class World:
             return list(values)
         tensor: Tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor)
-        return tensor.tolist()  # type: ignore[no-any-return]
+        return tensor.tolist()
 
     def wait(self) -> None:
         """Until every rank is here."""

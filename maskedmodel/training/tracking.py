@@ -77,14 +77,14 @@ class _TensorBoard:
     def __init__(self, run: Path, config: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(run / "tensorboard")  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(run / "tensorboard")
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         for key, value in values.items():
-            self.writer.add_scalar(key, value, step)  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(key, value, step)
 
     def close(self) -> None:
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()
 
 
 class _RunTracker:
@@ -246,6 +246,6 @@ def _cpuinfo() -> list[str]:
 def has_bf16(device: torch.device) -> bool:
     """Whether bf16 is fast there. A CPU without bf16 units is some four times slower in bf16 than in fp32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     flags = next((line for line in _cpuinfo() if line.startswith("flags")), "")
     return "amx_bf16" in flags.split() or "avx512_bf16" in flags.split()

@@ -1,0 +1,378 @@
+"""Each verb of the command line as a function: paths and names in, a value out that prints as its own summary."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from maskedmodel.components import DataSource, Sample
+from maskedmodel.config import Components, RunConfig, build_components, load_config
+from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.errors import DataError
+from maskedmodel.evaluation import features as feature_files
+from maskedmodel.evaluation import probes
+from maskedmodel.evaluation import reconstruct as pictures
+from maskedmodel.evaluation.canvas import save_png
+from maskedmodel.evaluation.probes import ProbeResult
+from maskedmodel.folder import claimed, run_folder, settle, write_json
+from maskedmodel.noise import seeded
+from maskedmodel.plugins import Registry, load_registry
+from maskedmodel.report.page import write as write_report
+from maskedmodel.training.checkpoint import newest, read_state
+from maskedmodel.training.data import eval_batches
+from maskedmodel.training.distributed import World, join, pick_device
+from maskedmodel.training.interrupt import Signals
+from maskedmodel.training.loop import TrainResult, train
+from maskedmodel.training.tracking import Display, environment
+from maskedmodel.weights.anything import read_weights
+from maskedmodel.weights.report import LoadReport
+from maskedmodel.weights.runs import load, save
+
+log = logging.getLogger("maskedmodel")
+Config = str | Path | Mapping[Any, Any] | None
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """What a run came to. `probe` is None where the data has no labels or `evaluate.probe` is off."""
+
+    folder: Path
+    training: TrainResult
+    baseline: float | None  # the loss of always predicting zero, where it is known
+    probe: ProbeResult | None
+    picture: Path | None
+    report: Path
+
+    def __str__(self) -> str:
+        training = self.training
+        against = "" if self.baseline is None else f"   (predicting zero scores {self.baseline:.4f})"
+        lines = [f"masked validation loss  {training.val_loss_start:.4f} -> {training.val_loss_end:.4f}{against}"]
+        if training.broken:
+            lines.append(f"samples left out        {len(training.broken)}, listed in the report")
+        if self.probe is not None:
+            lines += ["", str(self.probe)]
+        lines += [""] if self.picture is None else ["", f"pictures  {self.picture}"]
+        lines += [f"report    {self.report}", "", "next:"]
+        lines += [
+            f"  maskedmodel {verb}"
+            for verb in (f"reconstruct {self.folder}", f"embed {self.folder} val --to features.parquet")
+        ]
+        return "\n".join(
+            [*lines, f'  python -c "import maskedmodel; print(maskedmodel.load({str(self.folder)!r}).encoder)"']
+        )
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Foreign weights as a run: its folder, and what was found in them."""
+
+    folder: Path
+    report: LoadReport
+
+    def __str__(self) -> str:
+        return f"{self.report.summary()}\n{self.folder}"
+
+
+def pretrain(
+    config: Config = None,
+    *,
+    run: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    strict_plugins: bool = False,
+    quiet: bool = False,
+) -> PretrainResult | None:
+    """Pretrain from a config (default: the embedded quickstart) and look at the result.
+
+    The same call again resumes. Under torchrun every rank calls it; all but the first get None.
+    """
+    registry = load_registry(strict=strict_plugins)
+    resolved = load_config(config, overrides, registry=registry)
+    folder = run_folder(config, run)
+    for failure in registry.failures:
+        log.warning("Plugin left out: %s", failure)
+    with join(resolved.train.device) as world:
+        if not world.leads:
+            world.wait()
+            _train(resolved, folder, registry, world, quiet)
+            return None
+        with claimed(folder):
+            settle(folder, resolved, registry)
+            write_json(folder / "environment.json", environment(world.device))
+            world.wait()
+            model, parts, training = _train(resolved, folder, registry, world, quiet)
+            with Signals() as signals, signals.may_cut():
+                return _look(resolved, folder, model, parts, training, world.device, quiet)
+
+
+def _train(
+    config: RunConfig, folder: Path, registry: Registry, world: World, quiet: bool
+) -> tuple[MaskedAutoencoder, Components, TrainResult]:
+    parts = build_components(config, registry)
+    with seeded(config.train.seed):
+        model = MaskedAutoencoder(parts.tokenizer, parts.scheduler, parts.objective, config.model)
+    return model, parts, train(config, folder, model, parts.source, world, quiet=quiet)
+
+
+def _look(
+    config: RunConfig,
+    folder: Path,
+    model: MaskedAutoencoder,
+    parts: Components,
+    training: TrainResult,
+    device: torch.device,
+    quiet: bool,
+) -> PretrainResult:
+    """Pictures, probes and the report of a trained model."""
+    picture = None
+    if config.evaluate.pictures:
+        signals, ids = _some(parts, config, config.evaluate.pictures, device)
+        image = pictures.reconstruction(model, signals, ids, seed=config.train.seed, step=training.steps)
+        picture = save_png(image, folder / "pictures" / "reconstruction.png")
+    probed = None
+    if config.evaluate.probe and parts.source.class_names() is not None:
+        probed = _probe(config, folder, model, parts.source, device, quiet)
+    baseline = parts.objective.baseline(parts.tokenizer)
+    write_json(
+        folder / "summary.json",
+        {
+            "steps": training.steps,
+            "val_loss_start": training.val_loss_start,
+            "val_loss_end": training.val_loss_end,
+            "baseline": baseline,
+            "seconds": round(training.seconds, 1),
+            "parameters": {
+                part: sum(p.numel() for p in getattr(model, part).parameters()) for part in ("encoder", "decoder")
+            },
+            "broken": [asdict(sample) for sample in training.broken],
+        },
+    )
+    return PretrainResult(folder, training, baseline, probed, picture, write_report(folder))
+
+
+def _some(parts: Components, config: RunConfig, count: int, device: torch.device) -> tuple[Tensor, list[str | int]]:
+    """A few prepared validation samples."""
+    batches = eval_batches(
+        parts.source.open("val"),
+        parts.tokenizer,
+        batch=count,
+        device=device,
+        limit=count,
+        on_bad_sample=config.train.on_bad_sample,
+    )
+    batch = next(iter(batches))
+    return batch.signal, batch.ids
+
+
+def _probe(
+    config: RunConfig,
+    folder: Path,
+    model: MaskedAutoencoder,
+    source: DataSource[Any],
+    device: torch.device,
+    quiet: bool,
+) -> ProbeResult:
+    with Display("looking", 1, quiet=quiet) as display:
+        result = probes.probe(
+            model,
+            source,
+            config.evaluate,
+            device=device,
+            seed=config.train.seed,
+            batch=config.train.batch,
+            workers=config.train.workers,
+            on_bad_sample=config.train.on_bad_sample,
+            progress=display.phase,
+        )
+    write_json(folder / "probe.json", result.to_dict())
+    return result
+
+
+def _opened(run: str | Path) -> tuple[Path, RunConfig, Registry, MaskedAutoencoder, torch.device]:
+    """A run folder, its config, and its model on the device of its config."""
+    registry = load_registry()
+    folder = Path(run).expanduser()
+    model = load(folder, registry=registry)
+    config = load_config(folder / "config.yaml", registry=registry, needs_data=False)
+    device = pick_device(config.train.device)
+    return folder, config, registry, model.to(device), device
+
+
+def probe(run: str | Path, *, quiet: bool = False) -> ProbeResult:
+    """k-NN and a linear probe on a run's encoder, next to random weights and raw values. Writes probe.json."""
+    folder, config, registry, model, device = _opened(run)
+    result = _probe(config, folder, model, build_components(config, registry).source, device, quiet)
+    write_report(folder)
+    return result
+
+
+def reconstruct(
+    run: str | Path,
+    files: Sequence[str | Path] = (),
+    *,
+    mode: str | None = None,
+    out: str | Path | None = None,
+    count: int = 8,
+) -> Path:
+    """A picture: original, masked, reconstruction, and the same with visible patches pasted in.
+
+    Of `files`, read by the run's data source, or of `count` validation samples.
+    """
+    folder, config, registry, model, device = _opened(run)
+    captions = [Path(file).name for file in files] or None
+    if files:
+        samples = [_read(Path(file).expanduser(), config, registry) for file in files]
+        prepared = [model.tokenizer.prepare(sample["signal"][None].to(device))[0] for sample in samples]
+        signals, ids = model.tokenizer.collate(prepared), [sample["id"] for sample in samples]
+    else:
+        signals, ids = _some(build_components(config, registry), config, count, device)
+    chosen = pictures.pick_mode(model, mode)
+    path = Path(out) if out is not None else folder / "pictures" / f"reconstruction-{chosen}.png"
+    step = read_state(newest(folder))["step"]
+    image = pictures.reconstruction(
+        model, signals, ids, mode=chosen, seed=config.train.seed, step=step, captions=captions
+    )
+    save_png(image, path)
+    write_report(folder)
+    return path
+
+
+def embed(
+    run: str | Path, data: str | Path, *, to: str | Path, overrides: Sequence[str] = (), quiet: bool = False
+) -> Path:
+    """One feature vector per sample, to a .parquet, .npz or .csv file.
+
+    `data` is "train" or "val", a split of the run's own data, or the path of other data: that is read by the run's kind
+    of data source, or by the one installed source that knows such files. `overrides` such as "data.name=image_folder"
+    say which, and set its settings.
+    """
+    _, config, registry, model, device = _opened(run)
+    if str(data) in ("train", "val"):
+        datasets = [build_components(config, registry).source.open(data)]  # type: ignore[arg-type]
+    else:
+        source = _source_at(Path(data).expanduser(), config, registry, overrides)
+        datasets = [source.open("train"), source.open("val")]  # both: the user means all of it
+    found = []
+    with Display("looking", 1, quiet=quiet) as display:
+        for dataset in datasets:
+            found.append(
+                feature_files.extract(
+                    model,
+                    dataset,
+                    pool=config.evaluate.pool,
+                    batch=config.train.batch,
+                    device=device,
+                    workers=config.train.workers,
+                    on_bad_sample=config.train.on_bad_sample,
+                    progress=lambda done, total: display.phase("embedding", done, total),
+                )
+            )
+    return feature_files.save(feature_files.joined(found), to)
+
+
+def _read(path: Path, config: RunConfig, registry: Registry) -> Sample:
+    """One file as the run's data source reads it, or, for imported weights, as the source that knows such files."""
+    source = _source_at(path, config, registry) if config.data is None else build_components(config, registry).source
+    return source.read(path)
+
+
+def _source_at(path: Path, config: RunConfig, registry: Registry, overrides: Sequence[str] = ()) -> DataSource[Any]:
+    """The data source for a path: the run's own kind, with its settings but for names, where it knows such data."""
+    if not path.exists():
+        raise DataError("There is no such data.", where=path, expected="train, val, or the path of a file or folder")
+    known = sorted(name for name, cls in registry.data_sources.items() if cls.recognises(path))
+    named = [text.partition("=")[2] for text in overrides if text.startswith("data.name=")]
+    own = {} if config.data is None else config.data.model_dump(mode="json")
+    name = named[-1] if named else own.get("name") if own.get("name") in known else None
+    if name is None and len(known) != 1:
+        raise DataError(
+            "It is unclear how to read this data.",
+            where=path,
+            got=f"known to {', '.join(known)}" if known else "no data source knows such files",
+            fix="Say which data source reads it: data.name=NAME.",
+        )
+    fields = type(config.data).model_fields if config.data is not None and name == config.data.name else {}
+    # Free text names things of the run's own data: its files, its labels, its cache.
+    kept = {
+        key: own[key] for key, field in fields.items() if str not in (field.annotation, *get_args(field.annotation))
+    }
+    data = {**kept, "name": name or known[0], "path": str(path)}
+    settled = load_config({**config.model_dump(mode="json"), "data": data}, overrides, registry=registry)
+    return build_components(settled, registry).source
+
+
+def preview(config: Config = None, *, overrides: Sequence[str] = (), out: str | Path | None = None) -> Path:
+    """A picture of a config's tokens and masks on its own data, before anything is trained."""
+    registry = load_registry()
+    resolved = load_config(config, overrides, registry=registry)
+    parts = build_components(resolved, registry)
+    batches = eval_batches(
+        parts.source.open("train"), parts.tokenizer, batch=4, limit=4, on_bad_sample=resolved.train.on_bad_sample
+    )
+    batch = next(iter(batches))
+    if parts.tokenizer.needs_statistics:
+        parts.tokenizer.fit_statistics([batch.signal])
+    image = pictures.preview(parts.tokenizer, parts.scheduler, batch.signal, batch.ids, seed=resolved.train.seed)
+    return save_png(image, Path(out) if out is not None else Path("preview.png"))
+
+
+def import_weights(
+    source: str | Path,
+    *,
+    to: str | Path | None = None,
+    heads: int | None = None,
+    decoder_heads: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    normalise: bool | None = None,
+) -> Imported:
+    """Read a transformers ViTMAE folder or a facebook MAE checkpoint into a run folder.
+
+    The last four settle what a bare file of weights doesn't say; see `from_facebook`.
+    """
+    model, report = read_weights(
+        source, heads=heads, decoder_heads=decoder_heads, image_size=image_size, normalise=normalise
+    )
+    folder = Path(to).expanduser() if to is not None else Path("runs") / Path(source).stem
+    return Imported(save(model, folder, report=report), report)
+
+
+def doctor(config: Config = None, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What a run would stand on: versions, device, plugins; given a config, also one step of it, untrained.
+
+    Raises MaskedModelError for the first thing that a run of this config would stumble over.
+    """
+    registry = load_registry()
+    device = pick_device("auto")
+    found: dict[str, Any] = {
+        "environment": environment(device),
+        "plugins": [plugin.name for plugin in registry.plugins],
+        "failures": [f"{failure.plugin}: {failure.reason}" for failure in registry.failures],
+    }
+    if config is None and not overrides:
+        return found
+    resolved = load_config(config, overrides, registry=registry)
+    parts = build_components(resolved, registry)
+    signals, _ = _some(parts, resolved, min(resolved.train.batch, 8), device)
+    if parts.tokenizer.needs_statistics:
+        parts.tokenizer.fit_statistics([signals])
+    with seeded(resolved.train.seed):
+        model = MaskedAutoencoder(parts.tokenizer, parts.scheduler, parts.objective, resolved.model).to(device)
+        output = model(signals)
+    return found | {
+        "samples": {split: len(parts.source.open(split)) for split in ("train", "val")},
+        "tokens": output.mask.hidden.shape[1],
+        "visible": output.mask.ids_keep.shape[1],
+        "values per token": parts.tokenizer.token_width,
+        "parameters": {
+            "encoder": sum(p.numel() for p in model.encoder.parameters()),
+            "decoder": sum(p.numel() for p in model.decoder.parameters()),
+        },
+        "loss": float(output.loss),
+        "epochs": round(resolved.train.steps * resolved.train.batch / len(parts.source.open("train")), 2),
+        "learning rate": resolved.optim.peak_lr(resolved.train.batch),
+    }
