@@ -194,8 +194,18 @@ def check_pure(objective: AnyObjective) -> None:
         target, again = objective.target(given), objective.target(given)
         kept, prediction = target.clone(), _prediction(target)
         first, second = objective.loss(prediction, target), objective.loss(prediction, target)
-        require(torch.equal(kept, again), objective, "the same values give another target")
-        require(torch.equal(first, second), objective, "the same prediction gives another loss")
+        for rule, one, other in (
+            ("the same values give another target", kept, again),
+            ("the same prediction scores otherwise", first, second),
+        ):
+            require(
+                torch.equal(one, other),
+                objective,
+                rule,
+                expected="a pure function",
+                got=f"a difference of {difference(other, one):.2g} of the largest value",
+                fix="Draw nothing at random, and keep no state between calls.",
+            )
         unchanged = torch.equal(given, values) and torch.equal(kept, target)
         require(unchanged, objective, "changes its input in place", fix="Use out-of-place operations.")
 

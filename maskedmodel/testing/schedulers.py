@@ -34,12 +34,16 @@ def _noise(tokens: Tokens, epoch: int = 0) -> Noise:
 
 def _fitting(scheduler: AnyScheduler) -> Iterator[tuple[str, Tokens]]:
     """The layouts for which it gives a mask. What it does with the others is `check_layouts`'s business alone."""
+    found = False
     for name, tokens in layouts().items():
         try:
             scheduler.sample(tokens, 0.5, _noise(tokens))
         except Exception:  # noqa: BLE001 - check_layouts fails on it, or finds it a clear refusal
             continue
+        found = True
         yield name, tokens
+    if not found:
+        raise NotApplicable("no layout gets a mask, on which check_layouts fails")
 
 
 def _real(tokens: Tokens) -> Tensor:

@@ -118,6 +118,8 @@ def check_workers(source: AnySource) -> None:
     """A dataset can be sent to data workers, by pickle, and reads the same there."""
     for split in SPLITS:
         dataset = source.open(split)
+        if len(dataset) == 0:
+            continue  # check_samples fails on it
         try:
             copy = pickle.loads(pickle.dumps(dataset))  # noqa: S301 - bytes made in the same line
         except (pickle.PicklingError, TypeError, AttributeError) as error:

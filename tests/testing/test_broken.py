@@ -1,0 +1,34 @@
+"""The kit against plugins that break one rule each: exactly the checks that should notice fail."""
+
+from __future__ import annotations
+
+import re
+
+import broken
+import pytest
+
+from maskedmodel.testing import CheckFailed, NotApplicable, checks_of, run_check
+
+
+@pytest.mark.parametrize("cls", broken.FAILS, ids=lambda cls: cls.__name__)
+def test_exactly_the_right_checks_fail(cls: type) -> None:
+    found: dict[str, str] = {}
+    reasons: list[str] = []
+    for check in checks_of(cls):
+        try:
+            run_check(check, cls)
+        except CheckFailed as failure:
+            found[check.__name__] = str(failure)
+        except NotApplicable as reason:
+            reasons.append(str(reason))
+    assert all(reasons), "a check that doesn't apply says why"
+    assert set(found) == broken.FAILS[cls], "\n".join(found.values())
+    for message in found.values():
+        assert f"{cls.component_name()!r} (broken.{cls.__name__})" in message
+        assert re.search(r"\n  (expected|got|to fix): ", message), "a failure shows what was found, or what to do"
+
+
+def test_every_check_notices_something() -> None:
+    noticed = set().union(*broken.FAILS.values())
+    every = {check.__name__ for cls in broken.FAILS for check in checks_of(cls)}
+    assert every - noticed == {"check_import_light"}, "test_kit.py has the plugin that this one notices"
