@@ -42,19 +42,19 @@ def skeleton(name: str) -> Mapping[str, str]:
     return {fill(place): fill((folder / file).read_text(encoding="utf-8")) for place, file in _PLACES.items()}
 
 
-def write(name: str, folder: str | Path | None = None) -> Path:
-    """Write the skeleton of a plugin `name` into `folder`, by default maskedmodel-NAME here; returns the folder.
+def write(name: str, parent: str | Path = ".") -> Path:
+    """Write the skeleton of a plugin `name` into the new folder maskedmodel-NAME in `parent`; returns that folder.
 
     Raises PluginError on a name that can't be used and where the folder holds anything already: nothing is overwritten.
     """
     texts = skeleton(name)
-    folder = Path(folder) if folder is not None else Path(f"maskedmodel-{name.replace('_', '-')}")
+    folder = Path(parent) / f"maskedmodel-{name.replace('_', '-')}"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PluginError(
             "The new plugin would overwrite what is there.",
             where=folder,
             expected="a folder that doesn't exist, or an empty one",
-            fix="Name another folder.",
+            fix="Choose another name or place.",
         )
     for place, text in texts.items():
         path = folder / place

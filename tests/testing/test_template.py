@@ -36,7 +36,7 @@ def test_one_line_announces_the_plugin() -> None:
 
 
 def test_what_is_written_passes_its_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = write("heart_sound", tmp_path / "plugin")
+    folder = write("heart_sound", tmp_path)
     monkeypatch.syspath_prepend(str(folder / "src"))
     registry = load_registry(entry_points=[EntryPoint("heart_sound", "maskedmodel_heart_sound", "maskedmodel")])
     results = run_checks(registry, "heart_sound")
@@ -50,7 +50,7 @@ def test_what_is_written_passes_its_checks(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_its_config_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = write("heart_rate", tmp_path / "plugin")
+    folder = write("heart_rate", tmp_path)
     monkeypatch.syspath_prepend(str(folder / "src"))
     own = EntryPoint("heart_rate", "maskedmodel_heart_rate", "maskedmodel")
     registry = load_registry(entry_points=[own, *entry_points(group="maskedmodel")])
@@ -69,14 +69,17 @@ def test_the_default_folder_is_named_after_the_plugin(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("name", ["", "ECG", "1ecg", "heart-sound", "../ecg", "class", "a b", "ecg_", "é"])
 def test_unusable_names_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(PluginError, match="can't be named"):
-        write(name, tmp_path / "plugin")
-    assert not (tmp_path / "plugin").exists()
+        write(name, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
+    mine = tmp_path / "maskedmodel-ecg" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
     with pytest.raises(PluginError, match="would overwrite"):
         write("ecg", tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    assert list(mine.parent.iterdir()) == [mine]
+    (tmp_path / "maskedmodel-eeg").touch()
     with pytest.raises(PluginError, match="would overwrite"):
-        write("ecg", tmp_path / "mine.txt")
+        write("eeg", tmp_path)
