@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from maskedmodel.commands import reconstruct as reconstruct
     from maskedmodel.components import Component as Component
     from maskedmodel.components import DataSource as DataSource
-    from maskedmodel.components import GridTokenizer as GridTokenizer
     from maskedmodel.components import MaskScheduler as MaskScheduler
     from maskedmodel.components import Objective as Objective
     from maskedmodel.components import Sample as Sample
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from maskedmodel.errors import PluginError as PluginError
     from maskedmodel.errors import ShapeError as ShapeError
     from maskedmodel.errors import TrainingError as TrainingError
+    from maskedmodel.grid import GridTokenizer as GridTokenizer
     from maskedmodel.hookspecs import hookimpl as hookimpl
     from maskedmodel.noise import Noise as Noise
     from maskedmodel.tokens import Mask as Mask
@@ -52,7 +52,6 @@ _HOME = {
     "maskedmodel.components": [
         "Component",
         "DataSource",
-        "GridTokenizer",
         "MaskScheduler",
         "Objective",
         "Sample",
@@ -73,6 +72,7 @@ _HOME = {
         "ShapeError",
         "TrainingError",
     ],
+    "maskedmodel.grid": ["GridTokenizer"],
     "maskedmodel.hookspecs": ["hookimpl"],
     "maskedmodel.noise": ["Noise"],
     "maskedmodel.tokens": ["Mask", "Output", "Tokens", "hidden_count"],

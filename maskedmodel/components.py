@@ -11,14 +11,12 @@ A component is named by its settings class, so the two can't disagree:
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NotRequired, Protocol, TypedDict, TypeVar, get_args
 
 import torch
-from einops import rearrange
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
@@ -276,117 +274,3 @@ class DataSource(Component[S], ABC):
     def recognises(cls, path: Path) -> bool:
         """Whether data of this kind lies at `path`: then `path` is a setting of the source, and enough to open it."""
         return False
-
-
-class GridTokenizer(Tokenizer[S]):
-    """A signal (B, channels, *size) cut into equal boxes along any number of axes.
-
-    A subclass states `axes` and three properties: `channels`, `size` and `patch`. Tokens come in raster order,
-    the last axis fastest. `size` is the usual one: any other whose extents divide by the patch is cut as well.
-
-    separate_channels  each channel gives tokens of its own, channel by channel, and `Tokens.channel` names it. A
-                       signal may then have any number of channels, unless `channel_count` bounds them.
-    channels_last      order of the values in a token: True = the channel runs fastest (MAE, VideoMAE),
-                       False = slowest. It decides which published weights fit.
-    """
-
-    separate_channels: bool = False
-    channels_last: bool = True
-
-    def __init__(self, settings: S | None = None, **values: Any) -> None:
-        super().__init__(settings, **values)
-        if not len(self.axes) == len(self.size) == len(self.patch):
-            raise ShapeError(
-                f"{type(self).__name__} needs one size and one patch extent per axis.",
-                expected=f"{len(self.axes)} each, for {self.axes}",
-                got=f"size {self.size}, patch {self.patch}",
-            )
-        self._grid(self.size)  # refuses a size that the patch doesn't divide, before anything is trained
-        self.token_width = math.prod(self.patch) * (1 if self.separate_channels else self.channels)
-        self.channel_count = self.channels if self.separate_channels else 0
-
-    @property
-    @abstractmethod
-    def channels(self) -> int:
-        """Channels of a signal."""
-
-    @property
-    @abstractmethod
-    def size(self) -> tuple[int, ...]:
-        """Usual extents of a signal along the axes, in samples or pixels."""
-
-    @property
-    @abstractmethod
-    def patch(self) -> tuple[int, ...]:
-        """Extents of a token along the axes, in samples or pixels."""
-
-    @property
-    def extents(self) -> tuple[int, ...]:
-        return self._grid(self.size)
-
-    def _grid(self, size: Sequence[int]) -> tuple[int, ...]:
-        for axis, extent, patch in zip(self.axes, size, self.patch, strict=True):
-            if patch < 1 or extent < patch or extent % patch:
-                below = max(extent // max(patch, 1), 1) * patch
-                raise ShapeError(
-                    f"The {axis} doesn't divide by the patch.",
-                    expected=f"a multiple of {patch}; nearest: {below} or {below + patch}",
-                    got=extent,
-                    fix=f"Resize or pad the {axis}, or choose another patch.",
-                )
-        return tuple(extent // patch for extent, patch in zip(size, self.patch, strict=True))
-
-    def _layout(self) -> tuple[str, str]:
-        """The einops sides of signal and tokens: g0 g1 ... count cells along the axes, p0 p1 ... values inside one."""
-        cells = " ".join(f"g{axis}" for axis in range(len(self.axes)))
-        inside = cells.replace("g", "p")
-        signal = "b c " + " ".join(f"(g{axis} p{axis})" for axis in range(len(self.axes)))
-        if self.separate_channels:
-            return signal, f"b (c {cells}) ({inside})"
-        return signal, f"b ({cells}) ({inside} c)" if self.channels_last else f"b ({cells}) (c {inside})"
-
-    def tokenize(self, signal: Tensor) -> Tokens:
-        most = self.channel_count if self.separate_channels else self.channels
-        channels = signal.shape[1] if signal.dim() > 1 else 0
-        fits = 0 < channels <= (most or channels) if self.separate_channels else channels == most
-        if signal.dim() != 2 + len(self.axes) or not fits:
-            count = ("1 or more" if not most else f"1 to {most}") if self.separate_channels else most
-            raise ShapeError(
-                f"Tokenizer {self.component_name()!r} can't cut this signal.",
-                expected=f"(batch, {count} channels, {', '.join(self.axes)})",
-                got=tuple(signal.shape),
-            )
-        grid = self._grid(signal.shape[2:])
-        before, after = self._layout()
-        patch = {f"p{axis}": extent for axis, extent in enumerate(self.patch)}
-        values = rearrange(signal, f"{before} -> {after}", **patch)
-        coords = torch.cartesian_prod(*(torch.arange(n, device=signal.device) for n in grid)).reshape(-1, len(grid))
-        if not self.separate_channels:
-            return Tokens(values, coords, self.axes, grid)
-        channel = torch.arange(channels, device=signal.device).repeat_interleave(coords.shape[0])
-        return Tokens(values, coords.repeat(channels, 1), self.axes, grid, channel)
-
-    def detokenize(self, values: Tensor, like: Tokens) -> Tensor:
-        assert like.grid is not None, "a GridTokenizer's tokens fill a grid"
-        before, after = self._layout()
-        cells = {f"g{axis}": count for axis, count in enumerate(like.grid)}
-        patch = {f"p{axis}": extent for axis, extent in enumerate(self.patch)}
-        return rearrange(values, f"{after} -> {before}", **cells, **patch)
-
-    def example(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Smooth random signals: white noise at a quarter of the resolution, interpolated."""
-        coarse = [max(extent // 4, 1) for extent in self.size]
-        flat = torch.randn(batch, self.channels, math.prod(coarse), generator=generator)
-        signal = flat.reshape(batch, self.channels, *coarse)
-        for axis, extent in enumerate(self.size):
-            signal = _stretch(signal, 2 + axis, extent)
-        return signal
-
-
-def _stretch(signal: Tensor, dim: int, extent: int) -> Tensor:
-    """Linear interpolation along one dimension, ends kept."""
-    position = torch.linspace(0, signal.shape[dim] - 1, extent)
-    low = position.long().clamp(max=max(signal.shape[dim] - 2, 0))
-    high = (low + 1).clamp(max=signal.shape[dim] - 1)
-    weight = (position - low).reshape([-1 if d == dim else 1 for d in range(signal.dim())])
-    return signal.index_select(dim, low) * (1 - weight) + signal.index_select(dim, high) * weight

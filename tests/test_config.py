@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from maskedmodel import config_files
-from maskedmodel.components import DataSource, GridTokenizer, MaskScheduler, Objective, Settings
+from maskedmodel.components import DataSource, MaskScheduler, Objective, Settings
 from maskedmodel.config import (
     NOT_SET,
     OptimSettings,
@@ -30,6 +30,7 @@ from maskedmodel.config import (
 )
 from maskedmodel.config_files import find_config, parse_override, parse_yaml, to_yaml
 from maskedmodel.errors import ConfigError, DataError, DependencyError, PluginError, ShapeError
+from maskedmodel.grid import GridTokenizer
 from maskedmodel.plugins import Failure, Registry
 
 

@@ -9,9 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from maskedmodel.components import GridTokenizer, MaskScheduler, Objective, Settings, Tokenizer
+from maskedmodel.components import MaskScheduler, Objective, Settings, Tokenizer
 from maskedmodel.engine.settings import DecoderSettings, EncoderSettings, ModelSettings
 from maskedmodel.errors import MaskedModelError
+from maskedmodel.grid import GridTokenizer
 from maskedmodel.tokens import Tokens
 
 # A model of some 400,000 weights: enough to learn one batch by heart, and 30 steps of it take about a second.

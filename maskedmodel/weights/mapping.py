@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from maskedmodel.components import GridTokenizer
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.engine.positions import sincos
+from maskedmodel.grid import GridTokenizer
 from maskedmodel.weights.foreign import Foreign
 from maskedmodel.weights.report import LoadReport, Verdict, WeightsMismatch
 
