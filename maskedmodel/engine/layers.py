@@ -9,16 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# On a CPU the plain product is faster up to about this many keys, above it the fused kernel (benchmarks/results).
-_PLAIN_KEYS = 400
+from maskedmodel.engine import kernels
 
 
 def attend(q_BHUd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, key_valid_BT: Tensor | None = None) -> Tensor:
     """Softmax attention (B, H, U, d). Keys where `key_valid_BT` is False get a weight of exactly zero."""
     mask = None if key_valid_BT is None else key_valid_BT[:, None, None, :]
-    if q_BHUd.is_cuda or k_BHTd.shape[2] > _PLAIN_KEYS:
-        # The CPU kernel is markedly slower on the strided views that a fused projection leaves behind.
-        q, k, v = (q_BHUd, k_BHTd, v_BHTd) if q_BHUd.is_cuda else (t.contiguous() for t in (q_BHUd, k_BHTd, v_BHTd))
+    if not q_BHUd.is_cpu or k_BHTd.shape[2] > kernels.PLAIN_KEYS:
+        q, k, v = q_BHUd, k_BHTd, v_BHTd
+        if q.is_cpu and not kernels.ONEDNN:
+            # The fused kernel was markedly slower on the strided views that a joint projection leaves behind.
+            q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     scores = (q_BHUd * q_BHUd.shape[-1] ** -0.5) @ k_BHTd.transpose(-2, -1)
     if mask is not None:
@@ -40,12 +41,19 @@ def heads_first(x_BTD: Tensor, heads: int) -> Tensor:
     return x_BTD.view(batch, length, heads, dim // heads).transpose(1, 2)
 
 
+class Linear(nn.Linear):
+    """torch's, by the kernel that is fastest on this machine."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return kernels.linear(input, self.weight, self.bias)
+
+
 class Mlp(nn.Module):
     """Two linear layers with the exact GELU between them."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.fc1, self.fc2 = Linear(dim, hidden), Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
@@ -58,8 +66,8 @@ class Block(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
@@ -81,8 +89,8 @@ class Block(nn.Module):
             q, k, v = qkv[:, ask_from:, :dim], qkv[..., dim : 2 * dim], qkv[..., 2 * dim :]
         elif ask_from:
             normed, weight, bias = self.norm1(x_BTD), self.qkv.weight, self.qkv.bias
-            q = F.linear(normed[:, ask_from:], weight[:dim], bias[:dim])
-            k, v = F.linear(normed, weight[dim:], bias[dim:]).chunk(2, -1)
+            q = kernels.linear(normed[:, ask_from:], weight[:dim], bias[:dim])
+            k, v = kernels.linear(normed, weight[dim:], bias[dim:]).chunk(2, -1)
         else:
             q, k, v = self.qkv(self.norm1(x_BTD)).chunk(3, -1)
         q, k, v = (heads_first(t, self.heads) for t in (q, k, v))
@@ -100,9 +108,9 @@ class CrossBlock(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.q = nn.Linear(dim, dim)
-        self.kv = nn.Linear(context_dim, 2 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.q = Linear(dim, dim)
+        self.kv = Linear(context_dim, 2 * dim)
+        self.proj = Linear(dim, dim)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 

@@ -8,13 +8,14 @@ instead of once per sample; in its last block only hidden tokens ask; the head r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from maskedmodel.components import MaskScheduler, Objective, Tokenizer
-from maskedmodel.engine.layers import Block, CrossBlock, init_linear
+from maskedmodel.engine.layers import Block, CrossBlock, Linear, init_linear
 from maskedmodel.engine.positions import Places, pick
 from maskedmodel.engine.settings import DecoderSettings, EncoderSettings, ModelSettings
 from maskedmodel.errors import CheckpointError, PluginError, ShapeError
@@ -88,7 +89,7 @@ class Decoder(nn.Module):
             s.positions, s.dim, s.heads, tokenizer.extents, tokenizer.channel_count, len(tokenizer.axes)
         )
         self.mask_token = nn.Parameter(torch.empty(1, 1, s.dim))
-        self.embed = nn.Linear(encoder.dim, s.dim) if s.attention == "self" else None
+        self.embed = Linear(encoder.dim, s.dim) if s.attention == "self" else None
         self.blocks = nn.ModuleList(
             Block(s.dim, s.heads, s.mlp_ratio, s.norm_eps)
             if s.attention == "self"
@@ -119,6 +120,17 @@ class Decoder(nn.Module):
         x = decode(latent_BTD, places, angles, ids_keep_BK, ids_hidden_BM, keep_valid_BK, hidden_valid_BM, everywhere)
         return self.head(self.norm(x))  # type: ignore[no-any-return]
 
+    def _mask_rows(
+        self, places: Tensor, ids: Tensor, project: Callable[[Any, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The mask tokens (B, M, E) at `ids`, and what the first block projects them to (B, M, ...)."""
+        rows = self.mask_token[0] + places
+        if rows.dim() == 2 and rows.shape[0] <= ids.numel():
+            # Nothing of the sample is in them yet: project each position once.
+            return pick(rows, ids), pick(project(self.blocks[0], rows), ids)
+        rows = pick(rows, ids)
+        return rows, project(self.blocks[0], rows)
+
     def _decode_self(
         self,
         latent: Tensor,
@@ -133,10 +145,10 @@ class Decoder(nn.Module):
         assert self.embed is not None
         seen = self.embed(latent)
         seen = torch.cat([seen[:, : self.prefix], seen[:, self.prefix :] + pick(places, ids_keep)], 1)
-        mask_rows = self.mask_token[0] + places  # (L, E): the same for every sample where positions are
-        x = torch.cat([seen, pick(mask_rows, ids_hidden).to(seen.dtype)], 1)
+        asking, projected = self._mask_rows(places, ids_hidden, lambda first, rows: first.qkv(first.norm1(rows)))
+        x = torch.cat([seen, asking.to(seen.dtype)], 1)
         first = self.blocks[0]
-        qkv = torch.cat([first.qkv(first.norm1(seen)), pick(first.qkv(first.norm1(mask_rows)), ids_hidden)], 1)  # type: ignore[operator]
+        qkv = torch.cat([first.qkv(first.norm1(seen)), projected], 1)  # type: ignore[operator]
         if angles is not None:
             angles = before(pick(angles, torch.cat([ids_keep, ids_hidden], 1)), self.prefix, 0)
         key_valid = None
@@ -160,9 +172,7 @@ class Decoder(nn.Module):
         everywhere: bool,
     ) -> Tensor:
         asked = torch.cat([ids_keep, ids_hidden], 1) if everywhere else ids_hidden
-        mask_rows = self.mask_token[0] + places
-        first = self.blocks[0]
-        x, q = pick(mask_rows, asked), pick(first.q(first.norm1(mask_rows)), asked)  # type: ignore[operator]
+        x, q = self._mask_rows(places, asked, lambda first, rows: first.q(first.norm1(rows)))
         turns = None
         if angles is not None:
             turns = (pick(angles, asked), before(pick(angles, ids_keep), self.prefix, 0))
