@@ -71,7 +71,8 @@ def wait_for(run: Path, lines: int, process: subprocess.Popen[str]) -> None:
 
 def tensors(run: Path) -> dict[str, torch.Tensor]:
     last = checkpoints.newest(run)
-    return {**load_file(last / "model.safetensors"), **load_file(last / "optimizer.safetensors")}
+    found = {**load_file(last / "model.safetensors"), **load_file(last / "optimizer.safetensors")}
+    return {name: tensor.clone() for name, tensor in found.items()}  # what is loaded maps the file, which tests damage
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -148,7 +149,7 @@ def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
     pretrain(alone, *overrides)
     launched = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "maskedmodel",
-         "pretrain", "--run", str(ranks), *SMALL, *overrides],
+         "--", "pretrain", "--run", str(ranks), *SMALL, *overrides],
         capture_output=True,
         text=True,
         env=ENVIRONMENT,
@@ -171,7 +172,7 @@ def test_two_ranks_stop_together_on_a_signal(tmp_path: Path) -> None:
     run = tmp_path / "ranks"
     process = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "maskedmodel",
-         "pretrain", "--run", str(run), *SMALL, "train.steps=100000"],
+         "--", "pretrain", "--run", str(run), *SMALL, "train.steps=100000"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -138,9 +137,11 @@ class Collate:
 
 
 def _worker_init(_: int) -> None:
-    # A signal to the process group reaches workers too: they leave at once and leave saving to the main process.
+    # A signal to the process group reaches workers too. They outlive it, since the main process still needs them to
+    # finish its step, and the death of a worker would raise there. A second SIGTERM, which is how the main process
+    # ends a worker that hangs, is obeyed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     torch.set_num_threads(1)
 
 
@@ -168,7 +169,6 @@ def _checked(items: Iterator[Batch | MaskedModelError], timeout: float) -> Itera
         except RuntimeError as error:
             if "DataLoader" not in str(error):
                 raise
-            time.sleep(0.5)  # the signal that ended a worker may be on its way to this process too
             raise DataError(
                 "A data worker died or hung.",
                 got=str(error).splitlines()[0],
