@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
@@ -61,7 +61,7 @@ class WavesSettings(Settings):
 
 
 class Waves(DataSource[WavesSettings]):
-    seen: list[int] = []  # what the main process read, in order
+    seen: ClassVar[list[int]] = []  # what the main process read, in order
 
     def open(self, split: Split) -> Any:
         return _Waves(self.settings, split)

@@ -48,9 +48,7 @@ def flip(path: Path) -> None:
 
 @pytest.mark.parametrize("harm", [truncate, flip, Path.unlink])
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "COMMITTED"])
-def test_damaged_newest_falls_back(
-    tmp_path: Path, harm: Any, name: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damaged_newest_falls_back(tmp_path: Path, harm: Any, name: str, caplog: pytest.LogCaptureFixture) -> None:
     before, newest = write(tmp_path, 1), write(tmp_path, 2)
     if (harm, name) == (flip, "COMMITTED"):
         (newest / name).write_text("{")  # a flipped bit of white space would be no damage

@@ -57,7 +57,7 @@ def test_order_is_a_function_of_the_step(size: int, batch: int, start: int) -> N
 def test_ranks_share_out_the_global_batch(size: int, share: int, ranks: int) -> None:
     whole = list(StepBatches(size, share * ranks, 0, 0, 5))
     parts = [list(StepBatches(size, share * ranks, 0, 0, 5, rank, ranks)) for rank in range(ranks)]
-    assert [sum((part[step] for part in parts), []) for step in range(5)] == whole
+    assert [[pair for part in parts for pair in part[step]] for step in range(5)] == whole
 
 
 def test_permutations_differ_by_seed_and_epoch() -> None:

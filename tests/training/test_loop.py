@@ -14,8 +14,8 @@ from maskedmodel import CheckpointError, ConfigError, DataError, TrainingError
 from maskedmodel.config import RunConfig
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training import loop
-from maskedmodel.training.loop import learning_rate, validation_loss
 from maskedmodel.training.distributed import World
+from maskedmodel.training.loop import learning_rate, validation_loss
 from tests.training.conftest import Waves, build
 
 Go = Callable[..., loop.TrainResult]
@@ -85,8 +85,9 @@ def test_killed_twice_and_between_checkpoint_and_validation(
             run(tmp_path / "cut", *overrides)
     with monkeypatch.context() as patch:
         real = loop.validation_loss
-        patch.setattr(loop, "validation_loss", lambda m, *a: real(m, *a) if not (tmp_path / "cut/checkpoints").exists()
-                      else die())
+        patch.setattr(
+            loop, "validation_loss", lambda m, *a: real(m, *a) if not (tmp_path / "cut/checkpoints").exists() else die()
+        )
         with pytest.raises(Killed):
             run(tmp_path / "cut", *overrides)
     run(tmp_path / "cut", *overrides)
