@@ -125,7 +125,8 @@ class Mask:
             return cls(hidden, None, (length - hide, hide), True)
         real = torch.full((batch,), length, device=scores.device) if valid is None else valid.sum(1)
         if counts is None:
-            wanted, most = (real * ratio).round().long(), hidden_count(length, ratio)
+            # In float64, as Python counts: in float32 45 * 0.7 is 31.5.
+            wanted, most = (real.double() * ratio).round().long(), hidden_count(length, ratio)
             # keep(n) = n - round(ratio n) and round(ratio n) both grow with n: the full row bounds every row.
             widths: tuple[int, int] | None = (max(length - most, 1), max(most, 1))
         else:
