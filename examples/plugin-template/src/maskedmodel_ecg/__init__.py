@@ -11,7 +11,7 @@ from maskedmodel_ecg.data import EcgRecords, beats
 class EcgSettings(Settings):
     name: Literal["ecg"] = "ecg"
     channels: int = Field(12, gt=0, description="Number of channels (leads, sensors) of a signal.")
-    length: int = Field(1000, gt=0, description="Length of a signal, in samples.")
+    length: int = Field(600, gt=0, description="Length of a signal, in samples.")
     patch: int = Field(50, gt=0, description="Length of a token, in samples; divides the length.")
 
 
