@@ -26,7 +26,7 @@ from maskedmodel.plugins import Registry, load_registry
 from maskedmodel.report.page import write as write_report
 from maskedmodel.training.checkpoint import newest, read_state
 from maskedmodel.training.data import eval_batches
-from maskedmodel.training.distributed import World, join, pick_device
+from maskedmodel.training.distributed import join, pick_device
 from maskedmodel.training.interrupt import Signals
 from maskedmodel.training.loop import TrainResult, train
 from maskedmodel.training.tracking import Display, environment
@@ -58,14 +58,15 @@ class PretrainResult:
         if self.probe is not None:
             lines += ["", str(self.probe)]
         lines += [""] if self.picture is None else ["", f"pictures  {self.picture}"]
-        lines += [f"report    {self.report}", "", "next:"]
         lines += [
-            f"  maskedmodel {verb}"
-            for verb in (f"reconstruct {self.folder}", f"embed {self.folder} val --to features.parquet")
+            f"report    {self.report}",
+            "",
+            "next:",
+            f"  maskedmodel reconstruct {self.folder}",
+            f"  maskedmodel embed {self.folder} val --to features.parquet",
+            f'  python -c "import maskedmodel; print(maskedmodel.load({str(self.folder)!r}).encoder)"',
         ]
-        return "\n".join(
-            [*lines, f'  python -c "import maskedmodel; print(maskedmodel.load({str(self.folder)!r}).encoder)"']
-        )
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -96,27 +97,21 @@ def pretrain(
     folder = run_folder(config, run)
     for failure in registry.failures:
         log.warning("Plugin left out: %s", failure)
+    parts = build_components(resolved, registry)
+    with seeded(resolved.train.seed):
+        model = MaskedAutoencoder(parts.tokenizer, parts.scheduler, parts.objective, resolved.model)
     with join(resolved.train.device) as world:
         if not world.leads:
             world.wait()
-            _train(resolved, folder, registry, world, quiet)
+            train(resolved, folder, model, parts.source, world, quiet=True)
             return None
         with claimed(folder):
             settle(folder, resolved, registry)
             write_json(folder / "environment.json", environment(world.device))
             world.wait()
-            model, parts, training = _train(resolved, folder, registry, world, quiet)
+            training = train(resolved, folder, model, parts.source, world, quiet=quiet)
             with Signals() as signals, signals.may_cut():
                 return _look(resolved, folder, model, parts, training, world.device, quiet)
-
-
-def _train(
-    config: RunConfig, folder: Path, registry: Registry, world: World, quiet: bool
-) -> tuple[MaskedAutoencoder, Components, TrainResult]:
-    parts = build_components(config, registry)
-    with seeded(config.train.seed):
-        model = MaskedAutoencoder(parts.tokenizer, parts.scheduler, parts.objective, config.model)
-    return model, parts, train(config, folder, model, parts.source, world, quiet=quiet)
 
 
 def _look(

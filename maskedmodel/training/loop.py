@@ -159,6 +159,7 @@ def train(
         try:
             steps(run, wrapped, batches, records, signals, display)
         except Interrupted:
+            records.sync()
             run.save()
             raise
     losses = records.validated
