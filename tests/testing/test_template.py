@@ -57,7 +57,7 @@ def test_its_config_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     parts = build_components(load_config(folder / "pretrain.yaml", registry=registry), registry)
     assert parts.tokenizer.component_name() == "heart_rate"
     sample = parts.source.open("train")[0]
-    assert parts.tokenizer.tokenize(sample["signal"][None]).length == 12 * 20
+    assert parts.tokenizer.tokenize(sample["signal"][None]).length == 12 * 12
 
 
 def test_the_default_folder_is_named_after_the_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
