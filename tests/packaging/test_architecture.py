@@ -21,6 +21,7 @@ FLOORS = (
     ("errors", "noise"),
     ("tokens",),
     ("components",),
+    ("grid",),
     ("engine", "hookspecs"),
     ("plugins",),
     ("config",),
