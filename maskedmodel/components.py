@@ -59,6 +59,11 @@ class Component(Generic[S]):
         self.settings = settings if settings is not None else self.settings_class(**values)  # type: ignore[assignment]
 
     @classmethod
+    def example_settings(cls, folder: Path) -> S | None:
+        """Settings to check the component with where its own have no defaults; the files they need go to `folder`."""
+        return None
+
+    @classmethod
     def component_name(cls) -> str:
         """The name a config uses, from the settings class. Raises PluginError where it has none."""
         settings = getattr(cls, "settings_class", None)
@@ -82,6 +87,7 @@ class Tokenizer(Component[S], nn.Module, ABC):
     axes: tuple[str, ...]
     token_width: int  # P
     channel_count: int = 0  # distinct values of Tokens.channel; 0 = tokens carry none
+    round_trip_tolerance: float = 0.0  # largest error of detokenize(tokenize(x)), as a share of the largest value
     accepts_nan: bool = False  # whether NaN in a signal means a missing value; else such a sample is broken
 
     def __init__(self, settings: S | None = None, **values: Any) -> None:
@@ -161,6 +167,8 @@ class MaskScheduler(Component[S], nn.Module, ABC):
     buffers) and the noise it is handed. It counts no calls: a counter in a data worker ramps at a speed that depends
     on the number of workers, and is lost at a resume.
     """
+
+    deterministic: bool = False  # whether masks follow from the tokens alone, so that noise may change nothing
 
     def __init__(self, settings: S | None = None, **values: Any) -> None:
         nn.Module.__init__(self)

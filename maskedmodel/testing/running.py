@@ -117,17 +117,12 @@ def built(component: AnyComponent | type[AnyComponent]) -> Iterator[AnyComponent
     if isinstance(component, Component):
         yield type(component)(component.settings)
         return
-    required = [name for name, field in component.settings_class.model_fields.items() if field.is_required()]
-    example = getattr(component, "example_settings", None)
-    if example is None:
-        if required:
-            raise NotApplicable(
-                f"its settings need {', '.join(required)}, and it has no classmethod example_settings(folder)"
-            )
-        yield component()
-        return
     with tempfile.TemporaryDirectory(prefix="maskedmodel-kit-", ignore_cleanup_errors=True) as folder:
-        yield component(example(Path(folder)))
+        settings = component.example_settings(Path(folder))
+        required = [name for name, field in component.settings_class.model_fields.items() if field.is_required()]
+        if settings is None and required:
+            raise NotApplicable(f"its settings need {', '.join(required)}, and it has no example_settings(folder)")
+        yield component(settings)
 
 
 def run_check(check: Check, component: AnyComponent | type[AnyComponent]) -> None:

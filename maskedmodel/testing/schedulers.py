@@ -227,7 +227,7 @@ def check_every_token(scheduler: AnyScheduler) -> None:
 
 
 def _refuse_deterministic(scheduler: AnyScheduler) -> None:
-    if getattr(scheduler, "deterministic", False):
+    if scheduler.deterministic:
         raise NotApplicable("the class declares deterministic = True")
 
 

@@ -157,7 +157,7 @@ def check_round_trip(tokenizer: AnyTokenizer) -> None:
     signal = prepared(tokenizer)
     tokens = tokenizer.tokenize(signal)
     back = tokenizer.detokenize(tokens.values, tokens)
-    tolerance = float(getattr(tokenizer, "round_trip_tolerance", 0.0))
+    tolerance = tokenizer.round_trip_tolerance
     require(
         back.shape == signal.shape,
         tokenizer,
