@@ -208,7 +208,7 @@ class StoredWithExample(Stored):
 
 
 def test_required_settings_without_an_example_are_not_applicable() -> None:
-    with pytest.raises(NotApplicable, match="settings need path, and it has no classmethod example_settings"):
+    with pytest.raises(NotApplicable, match="settings need path, and it has no example_settings"):
         run_check(sources.check_ids, Stored)
     run_check(components.check_settings_documented, Stored)
 
