@@ -128,7 +128,7 @@ def _look(
     if config.evaluate.pictures:
         signals, ids = _some(parts, config, config.evaluate.pictures, device)
         image = pictures.reconstruction(model, signals, ids, seed=config.train.seed, step=training.steps)
-        picture = save_png(image, folder / "pictures" / "reconstruction.png")
+        picture = save_png(image, _pictures(folder) / "reconstruction.png")
     probed = None
     if config.evaluate.probe and parts.source.class_names() is not None:
         probed = _probe(config, folder, model, parts.source, device, quiet)
@@ -148,6 +148,12 @@ def _look(
         },
     )
     return PretrainResult(folder, training, baseline, probed, picture, write_report(folder))
+
+
+def _pictures(folder: Path) -> Path:
+    path = folder / "pictures"
+    path.mkdir(exist_ok=True)
+    return path
 
 
 def _some(parts: Components, config: RunConfig, count: int, device: torch.device) -> tuple[Tensor, list[str | int]]:
@@ -227,7 +233,7 @@ def reconstruct(
     else:
         signals, ids = _some(build_components(config, registry), config, count, device)
     chosen = pictures.pick_mode(model, mode)
-    path = Path(out) if out is not None else folder / "pictures" / f"reconstruction-{chosen}.png"
+    path = Path(out) if out is not None else _pictures(folder) / f"reconstruction-{chosen}.png"
     step = read_state(newest(folder))["step"]
     image = pictures.reconstruction(
         model, signals, ids, mode=chosen, seed=config.train.seed, step=step, captions=captions

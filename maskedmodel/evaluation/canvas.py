@@ -98,7 +98,6 @@ def save_png(image: Image.Image, path: Path | str) -> Path:
         info.add_itxt(str(key), str(value))
     beside = path.with_name(f".{path.name}.writing")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
             image.save(file, "PNG", pnginfo=info, optimize=True)
         beside.replace(path)
