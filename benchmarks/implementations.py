@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,14 @@ def maskedmodel(work: Work, compiled: bool) -> tuple[nn.Module, Loss]:
     """This project's engine."""
     model = _own(work, compiled)
     return model, lambda images: model(images).loss
+
+
+def with_mkl(work: Work, compiled: bool) -> tuple[nn.Module, Loss]:
+    """This project's engine with the matrix products that torch picks, as the peers have them."""
+    from maskedmodel.engine import kernels
+
+    kernels.ONEDNN = False
+    return maskedmodel(work, compiled)
 
 
 def nothing_hidden(work: Work, compiled: bool) -> tuple[nn.Module, Loss]:
@@ -131,6 +140,7 @@ class _LightlyMAE(nn.Module):
 
 BUILDERS: dict[str, Callable[[Work, bool], tuple[nn.Module, Loss]]] = {
     "maskedmodel": maskedmodel,
+    "maskedmodel, MKL": with_mkl,
     "nothing hidden": nothing_hidden,
     "transformers": transformers,
     "lightly": lightly,
@@ -163,8 +173,11 @@ class Stepper:
 
 def peak_mib() -> float:
     """The most memory this process has held, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage gives on Linux includes the process that started this one
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def serve(connection: Connection, name: str, work: Work, compiled: bool, threads: int) -> None:
