@@ -31,6 +31,7 @@ def _onednn_is_faster() -> bool:
 
 ONEDNN = _onednn_is_faster()
 PLAIN_KEYS = 0 if ONEDNN else 400  # up to so many keys the plain attention is faster than the fused kernel
+PLAIN_KEYS_OTHER = 400  # in another type than float32: in bf16 the fused kernel took up to twenty times as long
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -15,7 +15,8 @@ from maskedmodel.engine import kernels
 def attend(q_BHUd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, key_valid_BT: Tensor | None = None) -> Tensor:
     """Softmax attention (B, H, U, d). Keys where `key_valid_BT` is False get a weight of exactly zero."""
     mask = None if key_valid_BT is None else key_valid_BT[:, None, None, :]
-    if not q_BHUd.is_cpu or k_BHTd.shape[2] > kernels.PLAIN_KEYS:
+    most = kernels.PLAIN_KEYS if q_BHUd.dtype == torch.float32 else kernels.PLAIN_KEYS_OTHER
+    if not q_BHUd.is_cpu or k_BHTd.shape[2] > most:
         q, k, v = q_BHUd, k_BHTd, v_BHTd
         if q.is_cpu and not kernels.ONEDNN:
             # The fused kernel was markedly slower on the strided views that a joint projection leaves behind.
