@@ -161,10 +161,13 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Run the conformance checks. Exit code 1 where one fails."""
+    from rich.console import Console
+
     from maskedmodel.plugins import load_registry
     from maskedmodel.testing import run_checks
 
-    results = list(run_checks(load_registry(), name))
+    with Console(stderr=True).status("checking") as status:  # a line on a terminal, nothing elsewhere
+        results = run_checks(load_registry(), name, lambda r: status.update(f"checking {r.component}: {r.check}"))
     failed = sum(result.status == "failed" for result in results)
     if as_json:
         keys = ("component", "check", "status", "message")

@@ -242,7 +242,7 @@ def test_checks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
         SimpleNamespace(component="uniform", check="check_ratio", status="passed", message=""),
         SimpleNamespace(component="uniform", check="check_noise", status="not applicable", message="draws\n none"),
     ]
-    fake = SimpleNamespace(run_checks=lambda registry, name: results)
+    fake = SimpleNamespace(run_checks=lambda registry, name, report: results)
     monkeypatch.setattr(maskedmodel, "testing", fake, raising=False)
     monkeypatch.setitem(sys.modules, "maskedmodel.testing", fake)  # type: ignore[misc]
     assert run_cli(["plugins", "check", "uniform"]) == 0
