@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from maskedmodel.errors import DataError
+from maskedmodel.files import replacing
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -96,11 +97,9 @@ def save_png(image: Image.Image, path: Path | str) -> Path:
     info = PngInfo()
     for key, value in image.info.items():
         info.add_itxt(str(key), str(value))
-    beside = path.with_name(f".{path.name}.writing")
     try:
-        with beside.open("wb") as file:
+        with replacing(path) as file:
             image.save(file, "PNG", pnginfo=info, optimize=True)
-        beside.replace(path)
     except OSError as error:
         raise DataError(
             "A picture can't be written.",
@@ -108,8 +107,6 @@ def save_png(image: Image.Image, path: Path | str) -> Path:
             got=error.strerror or error,
             fix="Name a folder that exists, may be written to and has room.",
         ) from error
-    finally:
-        beside.unlink(missing_ok=True)
     return path
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from maskedmodel.components import SampleDataset, Tokenizer
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import DataError, DependencyError
+from maskedmodel.files import replacing
 from maskedmodel.training.data import Policy, eval_batches
 
 Pool = Literal["mean", "class"]
@@ -197,11 +198,9 @@ def save(features: Features, path: Path | str) -> Path:
             expected=", ".join(SUFFIXES),
             got=path.suffix or "no suffix",
         )
-    beside = path.with_name(f".{path.name}.writing")
     try:
-        with beside.open("wb") as file:
+        with replacing(path) as file:
             writers[path.suffix](features, file)
-        beside.replace(path)
     except OSError as error:
         raise DataError(
             "The features can't be written.",
@@ -209,8 +208,6 @@ def save(features: Features, path: Path | str) -> Path:
             got=error.strerror or error,
             fix="Name a folder that exists, may be written to and has room.",
         ) from error
-    finally:
-        beside.unlink(missing_ok=True)
     return path
 
 

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from maskedmodel.errors import CheckpointError, TrainingError
+from maskedmodel.files import replacing
 
 FORMAT = 1
 COMMITTED = "COMMITTED"
@@ -40,15 +41,10 @@ def _sync(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all: beside, synced, renamed."""
-    beside = path.with_name(f".{path.name}.writing")
     try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        with replacing(path) as file:
+            file.write(text.encode())
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise TrainingError(
             "A file of the run can't be written.",
             where=path,

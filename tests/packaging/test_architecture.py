@@ -18,7 +18,7 @@ CORE, PLUGINS = ROOT / "maskedmodel", ROOT / "plugins"
 
 # Lowest first; an import only ever goes down. A name covers its package, or its module and those called name_*.
 FLOORS = (
-    ("errors", "noise"),
+    ("errors", "files", "noise"),
     ("tokens",),
     ("components",),
     ("grid",),
