@@ -2,7 +2,7 @@
 
 torch multiplies float32 matrices with MKL, which on an AMD processor leaves AVX-512 unused; oneDNN, built into the same
 torch, is about twice as fast there, to the same accuracy. Attention follows: where MKL is fast, the plain product beats
-the fused kernel for short rows; on AMD the fused kernel wins at every length. Numbers: benchmarks/results.
+the fused kernel for short rows; on AMD the fused kernel is at least as fast at every length (benchmarks/results).
 """
 
 from __future__ import annotations
