@@ -107,22 +107,28 @@ def test_loss_predictions_and_gradients(size: tuple[int, int], normalise: bool) 
         torch.testing.assert_close(parameter.grad, mapped(name, gradients), rtol=1e-5, atol=1e-5, msg=name)
 
 
-def test_in_single_precision() -> None:
-    theirs = theirs_of((16, 16), 4, True).float()
-    ours = model_of(Box(size=(16, 16), patch=(4, 4)), normalise=True)
-    give_positions(theirs, ours, (4, 4))
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("size", [(16, 16), (8, 32)])
+def test_in_single_precision(size: tuple[int, int], normalise: bool) -> None:
+    theirs = theirs_of(size, 4, normalise)
+    ours = model_of(Box(size=size, patch=(4, 4)), normalise=normalise)
+    give_positions(theirs, ours, (size[0] // 4, size[1] // 4))
     theirs.float()
     parameters = dict(theirs.named_parameters())
     ours.load_state_dict({name: mapped(name, parameters).detach() for name in ours.state_dict()})
-    image = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(2))
-    result = theirs(image, noise=torch.rand(2, 16, generator=torch.Generator().manual_seed(3)))
-    output = ours(image, Mask(result.mask.bool()))
+    image = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(2))
+    drawn = torch.rand(2, 16, generator=torch.Generator().manual_seed(3))
+    result = theirs(image, noise=drawn, interpolate_pos_encoding=True)
+    mask = Mask(result.mask.bool())
+    output = ours(image, mask)
     torch.testing.assert_close(output.loss, result.loss, rtol=1e-5, atol=1e-5)
+    picked = result.logits.gather(1, mask.ids_hidden[..., None].expand_as(output.prediction))
+    torch.testing.assert_close(output.prediction, picked, rtol=1e-5, atol=1e-5)
     output.loss.backward()
     result.loss.backward()
     gradients = {name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}
     for name, parameter in ours.named_parameters():
-        torch.testing.assert_close(parameter.grad, mapped(name, gradients), rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(parameter.grad, mapped(name, gradients), rtol=1e-5, atol=1e-5, msg=name)
 
 
 def test_the_mapping_names_every_parameter() -> None:
