@@ -20,30 +20,9 @@ from maskedmodel.components import (
     heat,
 )
 from maskedmodel.errors import DataError, PluginError, ShapeError
-from maskedmodel.grid import GridTokenizer
 from maskedmodel.noise import Noise
 from maskedmodel.tokens import Tokens
-
-AXES = ("time", "height", "width")
-
-
-class BoxSettings(Settings):
-    name: Literal["box"] = "box"
-    channels: int = Field(1, description="Channels of a signal.")
-    size: tuple[int, ...] = Field((4, 6), description="Extents, in samples.")
-    patch: tuple[int, ...] = Field((2, 3), description="Extents of a token, in samples.")
-
-
-class Box(GridTokenizer[BoxSettings]):
-    channels = property(lambda self: self.settings.channels)
-    size = property(lambda self: self.settings.size)
-    patch = property(lambda self: self.settings.patch)
-    axes = AXES[1:]
-
-    def __init__(self, settings: BoxSettings | None = None, **values: Any) -> None:
-        settings = settings or BoxSettings(**values)
-        self.axes = AXES[-len(settings.size) :]
-        super().__init__(settings)
+from tests.boxes import Box, BoxSettings
 
 
 class OtherBox(Box):

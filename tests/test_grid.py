@@ -1,40 +1,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import Field
 from torch import Tensor
 
-from maskedmodel.components import Settings
 from maskedmodel.errors import ShapeError
-from maskedmodel.grid import GridTokenizer
-
-AXES = ("time", "height", "width")
-
-
-class BoxSettings(Settings):
-    name: Literal["box"] = "box"
-    channels: int = Field(1, description="Channels of a signal.")
-    size: tuple[int, ...] = Field((4, 6), description="Extents, in samples.")
-    patch: tuple[int, ...] = Field((2, 3), description="Extents of a token, in samples.")
-
-
-class Box(GridTokenizer[BoxSettings]):
-    channels = property(lambda self: self.settings.channels)
-    size = property(lambda self: self.settings.size)
-    patch = property(lambda self: self.settings.patch)
-    axes = AXES[1:]
-
-    def __init__(self, settings: BoxSettings | None = None, **values: Any) -> None:
-        settings = settings or BoxSettings(**values)
-        self.axes = AXES[-len(settings.size) :]
-        super().__init__(settings)
+from tests.boxes import AXES, Box
 
 
 class Slow(Box):
