@@ -361,7 +361,7 @@ def doctor(config: Config = None, *, overrides: Sequence[str] = ()) -> dict[str,
     signals, _ = _some(parts, resolved, min(resolved.train.batch, 8), device)
     if parts.tokenizer.needs_statistics:
         parts.tokenizer.fit_statistics([signals])
-    with seeded(resolved.train.seed):
+    with seeded(resolved.train.seed), torch.inference_mode():
         model = MaskedAutoencoder(parts.tokenizer, parts.scheduler, parts.objective, resolved.model).to(device)
         output = model(signals)
     return found | {
