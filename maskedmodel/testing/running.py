@@ -210,7 +210,7 @@ def parametrize_checks(
             check()
 
     `subjects` are component classes, or instances for other settings than the defaults. A check that doesn't apply
-    shows as skipped, with its reason. `expected_failures` maps names of checks to reasons why they fail for now; one
+    shows as skipped, with its reason. `expected_failures` maps names of checks to reasons why they fail; one
     that passes after all fails the test, so that the entry goes. Raises ValueError on a name that no check has.
     """
     import pytest
