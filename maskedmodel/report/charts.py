@@ -15,7 +15,7 @@ Style = Literal["line", "faint", "dots", "rule"]
 _Place = Callable[[float, float], tuple[str, str]]
 # A narrow drawing, so that its text stays readable when a phone shrinks it.
 WIDTH, HEIGHT = 440, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 26, 12, 40  # right: half of a label such as 100,000 stands past the axis
 _MOST = 400  # points drawn per series
 
 
