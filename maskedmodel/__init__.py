@@ -39,6 +39,15 @@ if TYPE_CHECKING:
     from maskedmodel.grid import GridTokenizer as GridTokenizer
     from maskedmodel.hookspecs import hookimpl as hookimpl
     from maskedmodel.noise import Noise as Noise
+    from maskedmodel.sources.dataset import SignalDataset as SignalDataset
+    from maskedmodel.sources.files import EncodedFiles as EncodedFiles
+    from maskedmodel.sources.files import existing_path as existing_path
+    from maskedmodel.sources.files import holds as holds
+    from maskedmodel.sources.labelled import FileSettings as FileSettings
+    from maskedmodel.sources.labelled import LabelledFiles as LabelledFiles
+    from maskedmodel.sources.splits import VALIDATION_NAMES as VALIDATION_NAMES
+    from maskedmodel.sources.splits import split_by_share as split_by_share
+    from maskedmodel.sources.splits import stratified as stratified
     from maskedmodel.tokens import Mask as Mask
     from maskedmodel.tokens import Output as Output
     from maskedmodel.tokens import Tokens as Tokens
@@ -75,6 +84,10 @@ _HOME = {
     "maskedmodel.grid": ["GridTokenizer"],
     "maskedmodel.hookspecs": ["hookimpl"],
     "maskedmodel.noise": ["Noise"],
+    "maskedmodel.sources.dataset": ["SignalDataset"],
+    "maskedmodel.sources.files": ["EncodedFiles", "existing_path", "holds"],
+    "maskedmodel.sources.labelled": ["FileSettings", "LabelledFiles"],
+    "maskedmodel.sources.splits": ["VALIDATION_NAMES", "split_by_share", "stratified"],
     "maskedmodel.tokens": ["Mask", "Output", "Tokens", "hidden_count"],
     "maskedmodel.weights.facebook": ["from_facebook"],
     "maskedmodel.weights.huggingface": ["from_huggingface"],

@@ -241,11 +241,15 @@ class Objective(Component[S], ABC):
 
 
 class Sample(TypedDict):
-    """One item of a dataset. `id` is unique within its split and the same on every machine."""
+    """One item of a dataset. `id` is unique within its split and the same on every machine.
+
+    `group` names what must stay on one side of a fold: a recording, a field of view, a well.
+    """
 
     signal: Tensor
     id: str | int
     label: NotRequired[int]
+    group: NotRequired[str]
 
 
 class SampleDataset(Protocol):

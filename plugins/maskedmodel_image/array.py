@@ -14,11 +14,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from maskedmodel import DataError, DataSource, SampleDataset, Settings, Split
+from maskedmodel import (
+    DataError,
+    DataSource,
+    SampleDataset,
+    Settings,
+    SignalDataset,
+    Split,
+    existing_path,
+    split_by_share,
+)
 from maskedmodel_image.cache import ArrayFile, check_memory
-from maskedmodel_image.dataset import SignalDataset
-from maskedmodel_image.files import existing_path
-from maskedmodel_image.splits import split_by_share
 
 Layout = Literal["NCHW", "NHWC", "NHW"]
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from maskedmodel import DataError, Sample, Split
+from maskedmodel import DataError, EncodedFiles, Sample, SignalDataset, Split
 from maskedmodel_image.cache import Stored, in_memory, on_disk
 from maskedmodel_image.decode import CHANNELS, Form, ImageFileSettings, decode, find_form
-from maskedmodel_image.files import EncodedImages
 
 _log = logging.getLogger(__name__)
 
@@ -21,29 +20,10 @@ _log = logging.getLogger(__name__)
 _TRIES = 64
 
 
-class SignalDataset:
-    """Samples out of `read(index)`, with their ids and, where there are any, labels."""
-
-    def __init__(
-        self, read: Callable[[int], Tensor], ids: Sequence[str | int], labels: Sequence[int] | None = None
-    ) -> None:
-        assert labels is None or len(labels) == len(ids)
-        self.read, self.ids, self.labels = read, ids, labels
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        sample = Sample(signal=self.read(index), id=self.ids[index])
-        if self.labels is not None:
-            sample["label"] = self.labels[index]
-        return sample
-
-
 class _Decoder:
     """Reads image `chosen[index]`."""
 
-    def __init__(self, images: EncodedImages, chosen: Sequence[int], form: Form, settings: ImageFileSettings) -> None:
+    def __init__(self, images: EncodedFiles, chosen: Sequence[int], form: Form, settings: ImageFileSettings) -> None:
         self.images, self.chosen, self.form, self.settings = images, chosen, form, settings
 
     def __call__(self, index: int) -> Tensor:
@@ -52,7 +32,7 @@ class _Decoder:
             return decode(stream, self.images.name(number), self.form, self.settings)
 
 
-def form_of(images: EncodedImages, settings: ImageFileSettings) -> Form:
+def form_of(images: EncodedFiles, settings: ImageFileSettings) -> Form:
     """What the settings say, else the first image whose header can be read. Raises DataError where none can be."""
     if settings.size is not None and settings.dtype != "auto":
         height, width = (settings.size, settings.size) if isinstance(settings.size, int) else settings.size
@@ -69,13 +49,14 @@ def form_of(images: EncodedImages, settings: ImageFileSettings) -> Form:
 
 
 def open_images(
-    images: EncodedImages,
+    images: EncodedFiles,
     chosen: Sequence[int],
     ids: Sequence[str],
-    labels: Sequence[int] | None,
+    labels: Sequence[int | None] | None,
     form: Form,
     settings: ImageFileSettings,
     split: Split,
+    groups: Sequence[str] | None = None,
 ) -> SignalDataset:
     """The chosen images as a dataset, stored decoded where the settings say so. `ids` and `labels` are theirs."""
     decoder = _Decoder(images, chosen, form, settings)
@@ -87,11 +68,11 @@ def open_images(
         key = _fingerprint(images, chosen, ids, form, settings)
         folder = Path(settings.cache).expanduser()
         read = on_disk(decoder, ids, form, folder, split, key)
-    return SignalDataset(read, ids, labels)
+    return SignalDataset(read, ids, labels, groups)
 
 
 def _fingerprint(
-    images: EncodedImages, chosen: Sequence[int], ids: Sequence[str], form: Form, settings: ImageFileSettings
+    images: EncodedFiles, chosen: Sequence[int], ids: Sequence[str], form: Form, settings: ImageFileSettings
 ) -> str:
     """A digest that changes when a decoded pixel could."""
     parts = [list(form.shape), form.dtype, settings.model_dump(include={"size", "mode", "dtype", "max_pixels"})]

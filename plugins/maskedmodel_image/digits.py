@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from maskedmodel import DataSource, Sample, SampleDataset, Settings, Split
+from maskedmodel import DataSource, Sample, SampleDataset, Settings, SignalDataset, Split, stratified
 from maskedmodel_image.cache import Stored
-from maskedmodel_image.dataset import SignalDataset, read_file
+from maskedmodel_image.dataset import read_file
 from maskedmodel_image.decode import ImageFileSettings
-from maskedmodel_image.splits import stratified
 
 _VAL_SHARE = 0.2
 

@@ -13,11 +13,18 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from maskedmodel import DataError, DataSource, Sample, SampleDataset, Split
+from maskedmodel import (
+    VALIDATION_NAMES,
+    DataError,
+    DataSource,
+    Sample,
+    SampleDataset,
+    Split,
+    existing_path,
+    split_by_share,
+)
 from maskedmodel_image.dataset import form_of, open_images, read_file
 from maskedmodel_image.decode import ImageFileSettings
-from maskedmodel_image.files import existing_path
-from maskedmodel_image.splits import VALIDATION_NAMES, split_by_share
 from maskedmodel_image.table import Table, load_pyarrow
 
 

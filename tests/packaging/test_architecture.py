@@ -21,7 +21,7 @@ FLOORS = (
     ("errors", "files", "noise"),
     ("tokens",),
     ("components",),
-    ("grid",),
+    ("grid", "sources"),
     ("engine", "hookspecs"),
     ("plugins",),
     ("config",),

@@ -6,7 +6,8 @@ import hashlib
 import math
 from collections.abc import Sequence
 
-from maskedmodel import DataError, Split
+from maskedmodel.components import Split
+from maskedmodel.errors import DataError
 
 # Sub-folders and files of these names hold the validation split, the first one present.
 VALIDATION_NAMES = ("val", "valid", "validation", "dev", "test")

@@ -1,0 +1,36 @@
+"""Samples out of a function that reads one signal by its number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from maskedmodel.components import Sample
+
+
+class SignalDataset:
+    """Samples out of `read(index)`, with their ids and, where there are any, labels and groups."""
+
+    def __init__(
+        self,
+        read: Callable[[int], Tensor],
+        ids: Sequence[str | int],
+        labels: Sequence[int | None] | None = None,
+        groups: Sequence[str] | None = None,
+    ) -> None:
+        assert labels is None or len(labels) == len(ids)
+        assert groups is None or len(groups) == len(ids)
+        self.read, self.ids, self.labels, self.groups = read, ids, labels, groups
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        sample = Sample(signal=self.read(index), id=self.ids[index])
+        label = None if self.labels is None else self.labels[index]
+        if label is not None:
+            sample["label"] = label
+        if self.groups is not None:
+            sample["group"] = self.groups[index]
+        return sample

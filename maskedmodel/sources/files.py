@@ -1,0 +1,319 @@
+"""Encoded files where they lie: in a folder, in a zip, or in a tar. Nothing is unpacked to disk."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Protocol
+
+from maskedmodel.errors import DataError
+
+# Images and sound hardly compress further: a member that unpacks to more than this, or to many times its size, is
+# neither.
+_MOST_BYTES = 1 << 29
+_MOST_RATIO, _ALWAYS_FINE_BYTES = 200, 1 << 24
+
+
+class EncodedFiles(Protocol):
+    """Encoded files by number. Safe to pickle, to fork, and to read from several threads."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What errors call the file."""
+
+    def open(self, index: int) -> BinaryIO:
+        """Its bytes, seekable. Raises DataError where they can't be read."""
+
+    def stamp(self, index: int) -> str:
+        """Something that changes when the bytes do, found without reading them."""
+
+
+def existing_path(setting: str, what: str) -> Path:
+    """`setting` as a path, ~ expanded. Raises DataError where nothing is there or it can't be looked at."""
+    path = Path(setting).expanduser()
+    try:
+        path.stat()
+    except OSError as error:
+        raise DataError(
+            f"The {what} can't be read.",
+            where=path,
+            got=error.strerror,
+            fix=f"Check the path; relative ones start at {os.getcwd()}.",
+        ) from error
+    return path
+
+
+def files_at(setting: str, what: str, extensions: tuple[str, ...], noun: str = "files") -> Files:
+    """The files with one of the `extensions` (".png", in lower case) in a folder, zip, tar, or folder of tars.
+
+    `what` names the setting and `noun` the files ("images") in errors. Raises DataError where there is none.
+    """
+    path = existing_path(setting, what)
+    if path.is_dir():
+        files: Files = FolderFiles(path, extensions)
+        shards = FolderFiles(path, (".tar",)).paths if not files.paths else []
+        if shards:
+            files = TarFiles([path / shard for shard in shards], extensions)
+    elif path.suffix.lower() == ".zip":
+        files = ZipFiles(path, extensions)
+    elif path.suffix.lower() == ".tar":
+        files = TarFiles([path], extensions)
+    else:
+        raise DataError(
+            f"The {what} is a file.", where=path, expected="a folder, a .zip or a .tar", got=path.suffix or path.name
+        )
+    if not files.paths:
+        raise DataError(
+            f"There are no {noun}.",
+            where=path,
+            expected=f"files that end in {' '.join(extensions)}",
+            got="none, in no sub-folder either",
+            fix="Check the path.",
+        )
+    return files
+
+
+def holds(path: Path, extensions: tuple[str, ...]) -> bool:
+    """Whether a folder, an archive or a single file looks like holding files with one of the extensions."""
+    if path.is_dir():
+        return any(file.suffix.lower() in extensions for file in path.rglob("*"))
+    archive = {".zip": ZipFiles, ".tar": lambda path, extensions: TarFiles([path], extensions)}.get(path.suffix.lower())
+    if archive is not None:
+        try:
+            return len(archive(path, extensions)) > 0
+        except DataError:
+            return True  # whoever opens it says what is wrong with it
+    return path.suffix.lower() in extensions
+
+
+class FolderFiles:
+    """The files below a folder that have one of the extensions, by their relative paths."""
+
+    def __init__(self, root: Path, extensions: tuple[str, ...]) -> None:
+        self.root, self.extensions = root, extensions
+        self.paths = sorted(self._walk(root, "", set()))
+
+    def _walk(self, folder: Path, prefix: str, seen: set[tuple[int, int]]) -> list[str]:
+        try:
+            own = folder.stat()
+            if (own.st_dev, own.st_ino) in seen:  # a link back up
+                return []
+            seen.add((own.st_dev, own.st_ino))
+            found = []
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        found += self._walk(Path(entry.path), f"{prefix}{entry.name}/", seen)
+                    elif entry.name.lower().endswith(self.extensions):
+                        found.append(prefix + entry.name)
+            return found
+        except OSError as error:
+            raise DataError("The folder can't be read.", where=folder, got=error.strerror) from error
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, index: int) -> str:
+        return str(self.root / self.paths[index])
+
+    def open(self, index: int) -> BinaryIO:
+        try:
+            return (self.root / self.paths[index]).open("rb")
+        except OSError as error:
+            raise DataError("The file can't be read.", where=self.name(index), got=error.strerror) from error
+
+    def beside(self, path: str) -> bytes | None:
+        """Another file by its relative path, such as a table of labels; None where there is none."""
+        try:
+            return (self.root / path).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise DataError("The file can't be read.", where=self.root / path, got=error.strerror) from error
+
+    def stamp(self, index: int) -> str:
+        try:
+            info = (self.root / self.paths[index]).stat()
+        except OSError as error:  # a link to nowhere: reading it is what fails, if anybody does
+            return f"unreadable: {error.strerror}"
+        return f"{info.st_size} {info.st_mtime_ns}"
+
+
+class ZipFiles:
+    """The files in a zip that have one of the extensions. Raises DataError on a member that no honest archive has."""
+
+    def __init__(self, path: Path, extensions: tuple[str, ...]) -> None:
+        self.path = path
+        self._handle: tuple[int, zipfile.ZipFile] | None = None
+        self.paths: list[str] = []
+        self._stamps: dict[str, str] = {}
+        seen: set[str] = set()
+        for member in self._zip.infolist():
+            self._check(member, member.filename in seen)
+            seen.add(member.filename)
+            if not member.is_dir() and _wanted(member.filename, extensions):
+                self.paths.append(member.filename)
+                self._stamps[member.filename] = f"{member.file_size} {member.CRC}"
+        self.paths.sort()
+
+    def _check(self, member: zipfile.ZipInfo, double: bool) -> None:
+        mode = member.external_attr >> 16
+        ratio = member.file_size / max(member.compress_size, 1)
+        problem = (
+            "a path that leads out of the archive"
+            if _leads_out(member.orig_filename)
+            else "a name that occurs twice"
+            if double
+            else "a link or device"
+            if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR)
+            else "a password"
+            if member.flag_bits & 1
+            else f"a declared size of {member.file_size} bytes"
+            if member.file_size > _MOST_BYTES
+            else f"a declared size of {ratio:.0f} times what is stored"
+            if ratio > _MOST_RATIO and member.file_size > _ALWAYS_FINE_BYTES
+            else None
+        )
+        if problem is not None:
+            raise _unsafe("zip", self.path, problem, member.orig_filename)
+
+    @property
+    def _zip(self) -> zipfile.ZipFile:
+        """Open in this process: two processes that share a file position would read each other's bytes."""
+        if self._handle is None or self._handle[0] != os.getpid():
+            try:
+                self._handle = (os.getpid(), zipfile.ZipFile(self.path))
+            except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+                raise DataError(
+                    "The zip can't be read.", where=self.path, got=f"{type(error).__name__}: {error}"
+                ) from error
+        return self._handle[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": None}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, index: int) -> str:
+        return f"{self.path}/{self.paths[index]}"
+
+    def open(self, index: int) -> BinaryIO:
+        return io.BytesIO(self._read(self.paths[index]))
+
+    def _read(self, path: str) -> bytes:
+        damaged = (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error)
+        try:
+            return self._zip.read(path)  # never more than the declared size
+        except damaged as error:
+            got = f"{type(error).__name__}: {error}"
+            raise DataError("The file can't be read out of the zip.", where=f"{self.path}/{path}", got=got) from error
+
+    def beside(self, path: str) -> bytes | None:
+        """Another member by its path; None where there is none."""
+        return self._read(path) if path in self._zip.namelist() else None
+
+    def stamp(self, index: int) -> str:
+        return self._stamps[self.paths[index]]
+
+
+class TarFiles:
+    """The files in uncompressed tars that have one of the extensions, such as shards of clips and their labels.
+
+    Members are read at their offset. Of several tars, the paths start with the tar's name. Raises DataError on a member
+    that no honest archive has.
+    """
+
+    def __init__(self, tars: Sequence[Path], extensions: tuple[str, ...]) -> None:
+        self._places: dict[str, tuple[Path, int, int]] = {}  # tar, offset and size of every plain member
+        for path in tars:
+            prefix = f"{path.stem}/" if len(tars) > 1 else ""
+            try:
+                with tarfile.open(path, "r:") as archive:
+                    for member in archive:
+                        self._note(path, prefix, member)
+            except (OSError, tarfile.TarError) as error:
+                raise DataError(
+                    "The tar can't be read.",
+                    where=path,
+                    expected="an uncompressed tar",
+                    got=f"{type(error).__name__}: {error}",
+                ) from error
+        self.paths = sorted(name for name in self._places if _wanted(name, extensions))
+
+    def _note(self, tar: Path, prefix: str, member: tarfile.TarInfo) -> None:
+        problem = (
+            "a path that leads out of the archive"
+            if _leads_out(member.name)
+            else "a name that occurs twice"
+            if prefix + member.name in self._places
+            else None
+            if member.isfile() or member.isdir()
+            else "a link or device"
+        )
+        if problem is not None:
+            raise _unsafe("tar", tar, problem, member.name)
+        if member.isfile():
+            self._places[prefix + member.name] = (tar, member.offset_data, member.size)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, index: int) -> str:
+        path = self.paths[index]
+        tar, inside = self._places[path][0], path.removeprefix(f"{self._places[path][0].stem}/")
+        return f"{tar}/{inside}"
+
+    def open(self, index: int) -> BinaryIO:
+        return io.BytesIO(self._read(self.paths[index]))
+
+    def _read(self, path: str) -> bytes:
+        tar, offset, size = self._places[path]
+        try:
+            with tar.open("rb") as file:
+                file.seek(offset)
+                content = file.read(size)
+        except OSError as error:
+            raise DataError("The tar can't be read.", where=tar, got=error.strerror) from error
+        if len(content) < size:
+            raise DataError("The tar ends too early.", where=f"{tar}/{path}", expected=size, got=len(content))
+        return content
+
+    def beside(self, path: str) -> bytes | None:
+        """Another member by its path; None where there is none."""
+        return self._read(path) if path in self._places else None
+
+    def stamp(self, index: int) -> str:
+        tar, offset, size = self._places[self.paths[index]]
+        return f"{offset} {size} {tar.stat().st_mtime_ns}"
+
+
+Files = FolderFiles | ZipFiles | TarFiles
+
+
+def _wanted(name: str, extensions: tuple[str, ...]) -> bool:
+    hidden = any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
+    return not hidden and name.lower().endswith(extensions)
+
+
+def _leads_out(name: str) -> bool:
+    return name.startswith(("/", "\\")) or name[1:2] == ":" or ".." in name.replace("\\", "/").split("/")
+
+
+def _unsafe(kind: str, path: Path, problem: str, name: str) -> DataError:
+    return DataError(
+        f"The {kind} isn't safe to read.",
+        where=path,
+        expected="plain members with relative paths, each once, of a sensible size",
+        got=f"{problem}: {name!r}",
+        fix="Unpack and inspect it with a tool you trust, then give the folder.",
+    )
