@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from maskedmodel.commands import preview as preview
     from maskedmodel.commands import probe as probe
     from maskedmodel.commands import reconstruct as reconstruct
+    from maskedmodel.components import ABSENT as ABSENT
     from maskedmodel.components import Component as Component
     from maskedmodel.components import DataSource as DataSource
     from maskedmodel.components import MaskScheduler as MaskScheduler
     from maskedmodel.components import Objective as Objective
     from maskedmodel.components import Sample as Sample
     from maskedmodel.components import SampleDataset as SampleDataset
+    from maskedmodel.components import Scale as Scale
+    from maskedmodel.components import Scales as Scales
     from maskedmodel.components import Settings as Settings
     from maskedmodel.components import Split as Split
     from maskedmodel.components import Tokenizer as Tokenizer
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from maskedmodel.errors import PluginError as PluginError
     from maskedmodel.errors import ShapeError as ShapeError
     from maskedmodel.errors import TrainingError as TrainingError
+    from maskedmodel.files import replacing as replacing
     from maskedmodel.grid import GridTokenizer as GridTokenizer
     from maskedmodel.hookspecs import hookimpl as hookimpl
     from maskedmodel.noise import Noise as Noise
@@ -52,6 +56,8 @@ if TYPE_CHECKING:
     from maskedmodel.tokens import Output as Output
     from maskedmodel.tokens import Tokens as Tokens
     from maskedmodel.tokens import hidden_count as hidden_count
+    from maskedmodel.training.tracking import Display as Display
+    from maskedmodel.weights.anything import read_weights as read_weights
     from maskedmodel.weights.facebook import from_facebook as from_facebook
     from maskedmodel.weights.huggingface import from_huggingface as from_huggingface
     from maskedmodel.weights.runs import load as load
@@ -59,12 +65,15 @@ if TYPE_CHECKING:
 _HOME = {
     "maskedmodel.commands": ["embed", "import_weights", "pretrain", "preview", "probe", "reconstruct"],
     "maskedmodel.components": [
+        "ABSENT",
         "Component",
         "DataSource",
         "MaskScheduler",
         "Objective",
         "Sample",
         "SampleDataset",
+        "Scale",
+        "Scales",
         "Settings",
         "Split",
         "Tokenizer",
@@ -81,6 +90,7 @@ _HOME = {
         "ShapeError",
         "TrainingError",
     ],
+    "maskedmodel.files": ["replacing"],
     "maskedmodel.grid": ["GridTokenizer"],
     "maskedmodel.hookspecs": ["hookimpl"],
     "maskedmodel.noise": ["Noise"],
@@ -89,6 +99,8 @@ _HOME = {
     "maskedmodel.sources.labelled": ["FileSettings", "LabelledFiles"],
     "maskedmodel.sources.splits": ["VALIDATION_NAMES", "split_by_share", "stratified"],
     "maskedmodel.tokens": ["Mask", "Output", "Tokens", "hidden_count"],
+    "maskedmodel.training.tracking": ["Display"],
+    "maskedmodel.weights.anything": ["read_weights"],
     "maskedmodel.weights.facebook": ["from_facebook"],
     "maskedmodel.weights.huggingface": ["from_huggingface"],
     "maskedmodel.weights.runs": ["load"],

@@ -12,7 +12,8 @@ A component is named by its settings class, so the two can't disagree:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NotRequired, Protocol, TypedDict, TypeVar, get_args
 
@@ -86,7 +87,7 @@ class Tokenizer(Component[S], nn.Module, ABC):
 
     axes: tuple[str, ...]
     token_width: int  # P
-    channel_count: int = 0  # distinct values of Tokens.channel; 0 = tokens carry none
+    channel_count: int = 0  # values of Tokens.channel that the engine tells apart: 0 to channel_count - 1
     round_trip_tolerance: float = 0.0  # largest error of detokenize(tokenize(x)), as a share of the largest value
     accepts_nan: bool = False  # whether NaN in a signal means a missing value; else such a sample is broken
 
@@ -147,17 +148,74 @@ class Tokenizer(Component[S], nn.Module, ABC):
         """The module from decoder states (..., E) to predictions (..., Q)."""
         return nn.Linear(dim, width)
 
-    def picture(self, signal: Tensor) -> Tensor:
-        """(B, 3, height, width) in [0, 1] for people to look at. Default: a heat map, each sample on its own scale."""
-        flat = signal.detach().float().flatten(1, -2) if signal.dim() > 3 else signal.detach().float()
-        low, high = flat.amin((1, 2), keepdim=True), flat.amax((1, 2), keepdim=True)
-        level = (flat - low) / (high - low).clamp(min=1e-12)
-        return heat(level)
+    def picture(self, signal: Tensor, like: Tensor | None = None) -> Tensor:
+        """(B, 3, height, width) in [0, 1] for people to look at, on the colour scale that `like` (B, ...) would have.
+
+        A picture of a reconstruction is given the original as `like`, so that the two can be compared. NaN is drawn in
+        the grey of `ABSENT`. Default: a heat map, each sample of `like` on its own scale, the last axis across.
+        """
+        flat = _flat(signal)
+        scale = flat if like is None else _flat(like)
+        low = scale.nan_to_num(torch.inf).amin((1, 2), keepdim=True)
+        high = scale.nan_to_num(-torch.inf).amax((1, 2), keepdim=True)
+        return heat((flat - low) / (high - low).clamp(min=1e-12))
+
+    def scales(self, signal: Tensor) -> Scales:
+        """What the sides of `picture(signal)` mean. Default: nothing is said."""
+        return Scales()
+
+    def footprint(self, tokens: Tokens, chosen: Tensor) -> Tensor | None:
+        """(B, height, width) bool: the pixels of a picture that show tokens `chosen` (B, L) alone.
+
+        Default, None: it is found by changing values and watching which pixels change. Give it where a picture isn't
+        made of pixels that each show a value, as a line plot isn't.
+        """
+        return None
+
+    def media(self, signals: Mapping[str, Tensor]) -> dict[str, bytes]:
+        """Files that show one sample in time, by name: {"original.wav": ..., "reconstruction.wav": ...}. Default: none.
+
+        `signals` holds "original", "masked", "reconstruction" and "pasted" (visible parts pasted in), each with a
+        batch of one.
+        """
+        return {}
+
+    def plain_features(self, stored: Tensor) -> dict[str, Tensor]:
+        """Features (B, W) that an encoder has to beat, by name, of a batch as stored, before `prepare`. Default: none.
+
+        Such as {"mean intensities": ...}. They stand in the table of a probe, beside the raw values.
+        """
+        return {}
+
+
+def _flat(signal: Tensor) -> Tensor:
+    """(B, height, width) of a signal with any number of dimensions."""
+    return signal.detach().float().flatten(1, -2) if signal.dim() > 3 else signal.detach().float()
+
+
+ABSENT = 0.62  # the grey of what isn't there or is hidden: neither black nor white
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What one side of a picture means: a title with its unit, and ticks (place from left or top in [0, 1], text)."""
+
+    title: str = ""
+    ticks: tuple[tuple[float, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Scales:
+    """The two sides of a picture; None where there is nothing to say."""
+
+    horizontal: Scale | None = None
+    vertical: Scale | None = None
 
 
 def heat(level: Tensor) -> Tensor:
-    """(B, H, W) in [0, 1] to (B, 3, H, W): a ramp from black through red and yellow to white."""
-    return torch.stack([(3 * level - shift).clamp(0, 1) for shift in range(3)], 1)
+    """(B, H, W) in [0, 1] to (B, 3, H, W): a ramp from black through red and yellow to white; NaN is grey."""
+    ramp = torch.stack([(3 * level - shift).clamp(0, 1) for shift in range(3)], 1)
+    return torch.where(level.isnan()[:, None], ABSENT, ramp)
 
 
 class MaskScheduler(Component[S], nn.Module, ABC):
@@ -201,6 +259,12 @@ class MaskScheduler(Component[S], nn.Module, ABC):
                 expected=f"(B, L) = {(tokens.batch, tokens.length)}",
                 got=tuple(scores.shape),
             )
+        if scores.device.type == "cpu" and bool(scores.isnan().any()):  # elsewhere looking would make the device wait
+            raise PluginError(
+                f"Mask scheduler {self.component_name()!r} gave scores that are NaN.",
+                expected="finite numbers: NaN has no rank",
+                got=f"{int(scores.isnan().sum())} of {scores.numel()}",
+            )
         return Mask.from_scores(scores, ratio, tokens.valid, self.counts(tokens, progress))
 
     def observe(self, mask: Mask, loss_per_token: Tensor, latent: Tensor) -> Tensor | None:
@@ -214,6 +278,12 @@ class Objective(Component[S], ABC):
     @abstractmethod
     def width(self, tokenizer: Tokenizer[Any]) -> int:
         """Q, the number of values to predict per token."""
+
+    def attach(self, tokenizer: Tokenizer[Any]) -> None:
+        """Called once, when a model is built: what a target must know of a token's layout is kept here.
+
+        Raises ConfigError where this objective can't go with such tokens.
+        """
 
     @abstractmethod
     def target(self, values: Tensor) -> Tensor:
@@ -273,6 +343,13 @@ class DataSource(Component[S], ABC):
     def class_names(self) -> list[str] | None:
         """What the labels 0, 1, ... mean; None where samples carry no label."""
         return None
+
+    def resolved(self) -> S:
+        """The settings with everything filled in that they leave to be learned from the data, such as channel names.
+
+        A run keeps these, and hands them to other data of the kind, which so means the same by the same number.
+        """
+        return self.settings
 
     def read(self, path: Path) -> Sample:
         """One file that a user names, as this source would hold it. Raises DataError where it can't be read."""

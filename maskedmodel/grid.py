@@ -26,6 +26,9 @@ class GridTokenizer(Tokenizer[S]):
                        signal may then have any number of channels, unless `channel_count` bounds them.
     channels_last      order of the values in a token: True = the channel runs fastest (MAE, VideoMAE),
                        False = slowest. It decides which published weights fit.
+
+    With `accepts_nan` NaN says that a value is absent: a token of nothing else is padding, and of a token that holds
+    some only the rest is scored. Then samples may differ in their extents: a batch is filled up with NaN.
     """
 
     separate_channels: bool = False
@@ -99,17 +102,39 @@ class GridTokenizer(Tokenizer[S]):
         patch = {f"p{axis}": extent for axis, extent in enumerate(self.patch)}
         values = rearrange(signal, f"{before} -> {after}", **patch)
         coords = torch.cartesian_prod(*(torch.arange(n, device=signal.device) for n in grid)).reshape(-1, len(grid))
-        if not self.separate_channels:
-            return Tokens(values, coords, self.axes, grid)
-        channel = torch.arange(channels, device=signal.device).repeat_interleave(coords.shape[0])
-        return Tokens(values, coords.repeat(channels, 1), self.axes, grid, channel)
+        channel = None
+        if self.separate_channels:
+            channel = torch.arange(channels, device=signal.device).repeat_interleave(coords.shape[0])
+            coords = coords.repeat(channels, 1)
+        tokens = Tokens(values, coords, self.axes, grid, channel)
+        return tokens.without_nan() if self.accepts_nan else tokens
 
     def detokenize(self, values: Tensor, like: Tokens) -> Tensor:
         assert like.grid is not None, "a GridTokenizer's tokens fill a grid"
+        if self.accepts_nan:
+            values = like.absent_as_nan(values)
         before, after = self._layout()
         cells = {f"g{axis}": count for axis, count in enumerate(like.grid)}
         patch = {f"p{axis}": extent for axis, extent in enumerate(self.patch)}
         return rearrange(values, f"{after} -> {before}", **cells, **patch)
+
+    def collate(self, signals: Sequence[Tensor]) -> Tensor:
+        """One batch out of samples. With `accepts_nan` they may differ in their extents, and are filled up with NaN."""
+        if not self.accepts_nan or len({tuple(signal.shape) for signal in signals}) == 1:
+            return super().collate(signals)
+        dims = {signal.dim() for signal in signals}
+        if dims != {1 + len(self.axes)}:
+            raise ShapeError(
+                "The samples of a batch differ in their number of dimensions.",
+                expected=f"(channels, {', '.join(self.axes)})",
+                got=", ".join(map(str, sorted(dims))),
+            )
+        most = [max(extents) for extents in zip(*(signal.shape for signal in signals), strict=True)]
+        kind = signals[0].dtype if signals[0].is_floating_point() else torch.float32
+        batch = torch.full((len(signals), *most), torch.nan, dtype=kind)
+        for row, signal in zip(batch, signals, strict=True):
+            row[tuple(slice(extent) for extent in signal.shape)] = signal
+        return batch
 
     def example(self, batch: int, generator: torch.Generator) -> Tensor:
         """Smooth random signals: white noise at a quarter of the resolution, interpolated."""

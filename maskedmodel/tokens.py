@@ -30,6 +30,8 @@ class Tokens:
              a channel, the grid is filled once per channel, channel by channel: L = channels * prod(grid).
     channel  (L,) or (B, L) int64 or None: the channel, lead or variate a token came from.
     valid    (B, L) bool or None: True = real, False = padding. None = all real.
+    observed (B, L, P) bool or None: which values of a token are there. None = all. The others hold any finite number:
+             an encoder is given it, but no loss falls on them. A token of which nothing is observed is padding.
     """
 
     values: Tensor
@@ -38,6 +40,7 @@ class Tokens:
     grid: tuple[int, ...] | None = None
     channel: Tensor | None = None
     valid: Tensor | None = None
+    observed: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.values.dim() != 3:
@@ -46,6 +49,7 @@ class Tokens:
         self._check("coords", self.coords, [(length, len(self.axes)), (batch, length, len(self.axes))])
         self._check("channel", self.channel, [(length,), (batch, length)])
         self._check("valid", self.valid, [(batch, length)])
+        self._check("observed", self.observed, [tuple(self.values.shape)])
 
     @staticmethod
     def _check(name: str, tensor: Tensor | None, allowed: Sequence[tuple[int, ...]]) -> None:
@@ -70,7 +74,32 @@ class Tokens:
             coords=self.coords if self.coords.dim() == 2 else self.coords[rows],
             channel=self.channel if self.channel is None or self.channel.dim() == 1 else self.channel[rows],
             valid=None if self.valid is None else self.valid[rows],
+            observed=None if self.observed is None else self.observed[rows],
         )
+
+    def without_nan(self) -> Tokens:
+        """The same tokens where NaN says that a value is absent: zeros in its place, `observed` and `valid` set.
+
+        Both stay None where every value is there.
+        """
+        absent = self.values.isnan()
+        if not absent.any():
+            return self
+        present = ~absent
+        some = present.any(-1)
+        valid = some if self.valid is None else some & self.valid
+        return replace(
+            self,
+            values=self.values.masked_fill(absent, 0),
+            valid=None if bool(valid.all()) else valid,
+            observed=None if bool(present[valid].all()) else present,
+        )
+
+    def absent_as_nan(self, values: Tensor) -> Tensor:
+        """`values` (B, L, P) for these tokens with NaN where `without_nan` found it: what a signal is made of again."""
+        if self.valid is not None:
+            values = values.masked_fill(~self.valid[..., None], torch.nan)
+        return values if self.observed is None else values.masked_fill(~self.observed, torch.nan)
 
 
 def hidden_count(length: int, ratio: float) -> int:

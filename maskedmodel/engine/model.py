@@ -33,9 +33,8 @@ class Encoder(nn.Module):
         s = settings
         self.settings = s
         self.embed = tokenizer.make_embed(s.dim)
-        self.places = Places(
-            s.positions, s.dim, s.heads, tokenizer.extents, tokenizer.channel_count, len(tokenizer.axes)
-        )
+        channels = tokenizer.channel_count if s.channels else 0
+        self.places = Places(s.positions, s.dim, s.heads, tokenizer.extents, channels, len(tokenizer.axes))
         self.class_token = nn.Parameter(torch.empty(1, 1, s.dim)) if s.class_token else None
         self.registers = nn.Parameter(torch.empty(1, s.registers, s.dim)) if s.registers else None
         self.blocks = nn.ModuleList(Block(s.dim, s.heads, s.mlp_ratio, s.norm_eps) for _ in range(s.depth))
@@ -85,9 +84,8 @@ class Decoder(nn.Module):
         super().__init__()
         s = settings
         self.settings, self.prefix = s, int(encoder.class_token) + encoder.registers
-        self.places = Places(
-            s.positions, s.dim, s.heads, tokenizer.extents, tokenizer.channel_count, len(tokenizer.axes)
-        )
+        channels = tokenizer.channel_count if s.channels else 0
+        self.places = Places(s.positions, s.dim, s.heads, tokenizer.extents, channels, len(tokenizer.axes))
         self.mask_token = nn.Parameter(torch.empty(1, 1, s.dim))
         self.embed = Linear(encoder.dim, s.dim) if s.attention == "self" else None
         self.blocks = nn.ModuleList(
@@ -204,6 +202,7 @@ class MaskedAutoencoder(nn.Module):
     ) -> None:
         super().__init__()
         settings = settings or ModelSettings()
+        objective.attach(tokenizer)
         self.settings, self.objective = settings, objective
         self.tokenizer, self.scheduler = tokenizer, scheduler
         self.encoder = Encoder(settings.encoder, tokenizer)
@@ -238,16 +237,35 @@ class MaskedAutoencoder(nn.Module):
         return Output(loss_per_token.sum() / scored, prediction, mask, latent, loss_per_token)
 
     def score(self, prediction: Tensor, tokens: Tokens, mask: Mask) -> Tensor:
-        """The loss of each hidden token, (B, M) float32, zero where the mask is filled up."""
+        """The loss of each hidden token, (B, M) float32, zero where the mask is filled up.
+
+        Of a token that is there in part, only those values count. Raises PluginError on an objective that can't do so.
+        """
         with torch.autocast(prediction.device.type, enabled=False):
-            hidden = pick(tokens.values, mask.ids_hidden).float()
-            loss = self.objective.loss(prediction.float(), self.objective.target(hidden))
+            hidden, prediction = pick(tokens.values, mask.ids_hidden).float(), prediction.float()
+            target = self.objective.target(hidden)
+            share: Tensor | None = None
+            if tokens.observed is not None:
+                observed = pick(tokens.observed, mask.ids_hidden)
+                if target.shape != observed.shape:
+                    raise PluginError(
+                        f"Objective {self.objective.component_name()!r} can't score tokens that are there in part.",
+                        expected=f"a target of one number per value, {tuple(observed.shape)}",
+                        got=tuple(target.shape),
+                        fix="Choose an objective such as patch, or data without missing values.",
+                    )
+                # A prediction that equals its target costs nothing, so the mean is over what was observed.
+                prediction = torch.where(observed, prediction, target)
+                share = observed.sum(-1).clamp(min=1) / observed.shape[-1]
+            loss = self.objective.loss(prediction, target)
         if loss.shape != mask.ids_hidden.shape:
             raise PluginError(
                 f"Objective {self.objective.component_name()!r} gave a loss of a wrong shape.",
                 expected=f"(B, M) = {tuple(mask.ids_hidden.shape)}",
                 got=tuple(loss.shape),
             )
+        if share is not None:
+            loss = loss / share
         return loss if mask.hidden_valid is None else loss.masked_fill(~mask.hidden_valid, 0)
 
     def tokens(self, signal: Tensor | Tokens) -> Tokens:

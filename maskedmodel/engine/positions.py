@@ -92,7 +92,9 @@ class Places(nn.Module):
         else:
             table = coords.new_zeros((*coords.shape[:-1], self.dim), dtype=torch.float32)
         if self.channels is not None and channel is not None:
-            table = table + self.channels(channel)
+            known = self.channels.num_embeddings
+            own = self.channels(channel.clamp(max=known - 1))
+            table = table + own.masked_fill((channel >= known)[..., None], 0)  # a channel never met in training
         return table
 
     def angles(self, coords: Tensor) -> Tensor | None:

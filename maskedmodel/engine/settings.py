@@ -31,6 +31,11 @@ class _Stack(BaseModel):
         description="sincos: fixed, of the coordinates, equal to MAE's for two axes. learned: a table per axis, added "
         "up. rotary: queries and keys turned by the coordinates.",
     )
+    channels: bool = Field(
+        True,
+        description="Whether a token is told which channel it came from, where tokens carry one: a learned embedding "
+        "is added to its position.",
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> _Stack:

@@ -84,10 +84,10 @@ def holds(path: Path, extensions: tuple[str, ...]) -> bool:
     """Whether a folder, an archive or a single file looks like holding files with one of the extensions."""
     if path.is_dir():
         return any(file.suffix.lower() in extensions for file in path.rglob("*"))
-    archive = {".zip": ZipFiles, ".tar": lambda path, extensions: TarFiles([path], extensions)}.get(path.suffix.lower())
-    if archive is not None:
+    if path.suffix.lower() in (".zip", ".tar"):
         try:
-            return len(archive(path, extensions)) > 0
+            files = ZipFiles(path, extensions) if path.suffix.lower() == ".zip" else TarFiles([path], extensions)
+            return len(files) > 0
         except DataError:
             return True  # whoever opens it says what is wrong with it
     return path.suffix.lower() in extensions

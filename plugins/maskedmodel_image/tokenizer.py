@@ -207,8 +207,8 @@ class ImageTokenizer(GridTokenizer[ImageSettings]):
         boxes = crop_boxes(noise, picture.shape[2], picture.shape[3], self.settings.crop, self.settings.aspect)
         return self._within(resized_crop(picture, boxes, self.size, self.settings.interpolation, flipped), signal)
 
-    def picture(self, signal: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1]: one channel as grey, otherwise the first three as red, green and blue."""
+    def picture(self, signal: Tensor, like: Tensor | None = None) -> Tensor:
+        """(B, 3, H, W) in [0, 1], as it is: one channel as grey, otherwise the first three as red, green and blue."""
         picture = self._as_float(signal.detach()).float().clamp(0, 1)
         if self.channels == 1:
             return picture.expand(-1, 3, -1, -1)

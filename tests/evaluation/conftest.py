@@ -38,7 +38,7 @@ class Grey(GridTokenizer[GreySettings]):
     def detokenize(self, values: Tensor, like: Any) -> Tensor:
         return super().detokenize(values, like) + self.shift
 
-    def picture(self, signal: Tensor) -> Tensor:
+    def picture(self, signal: Tensor, like: Tensor | None = None) -> Tensor:
         return signal.clamp(0, 1).expand(-1, 3, -1, -1)
 
 

@@ -234,7 +234,7 @@ class CollatesBackwards(Line):
 
 @fails("picture")
 class PictureOutOfRange(Line):
-    def picture(self, signal: Tensor) -> Tensor:
+    def picture(self, signal: Tensor, like: Tensor | None = None) -> Tensor:
         return 255 * super().picture(signal)
 
 

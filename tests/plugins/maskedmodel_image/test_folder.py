@@ -184,7 +184,7 @@ def test_a_missing_path_says_where_relative_ones_start(tmp_path, monkeypatch):
 
 def test_one_image_is_no_folder(tmp_path):
     put(tmp_path, "a.png")
-    with pytest.raises(DataError, match=r"(?s)is a file.*a folder or a \.zip"):
+    with pytest.raises(DataError, match=r"(?s)is a file.*a folder, a \.zip or a \.tar"):
         source(tmp_path / "a.png").open("train")
 
 
