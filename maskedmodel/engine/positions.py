@@ -29,6 +29,21 @@ def sincos(coords: Tensor, dim: int) -> Tensor:
     return nn.functional.pad(table, (0, dim - table.shape[-1]))
 
 
+def interleaved(coords: Tensor, grid: Sequence[int], dim: int) -> Tensor:
+    """Fixed positions along the raster order of a grid, coords (..., A) in cells to (..., dim) float32.
+
+    A token has one number, its place in raster order, whatever the number of axes; sine and cosine take turns, at the
+    speed 10000^(-2 floor(j / 2) / dim) in column j. This is the table of VideoMAE (Tong et al. 2022), computed in
+    float64 as there. It doesn't know which tokens are neighbours across a row or across time.
+    """
+    place = torch.zeros(coords.shape[:-1], dtype=torch.float64, device=coords.device)
+    for axis, extent in enumerate(grid):
+        place = place * extent + coords[..., axis].double()
+    column = torch.arange(dim, device=coords.device)
+    angles = place[..., None] * 10000.0 ** -(2 * (column // 2).double() / dim)
+    return torch.where(column % 2 == 0, angles.sin(), angles.cos()).float()
+
+
 def rotary(coords: Tensor, head_dim: int) -> Tensor:
     """Angles (..., head_dim / 2) float32 by which pairs of a query's and a key's values are turned.
 
@@ -72,12 +87,10 @@ class Places(nn.Module):
         self.kind, self.dim, self.head_dim = kind, dim, dim // heads
         if kind == "sincos" and dim < 2 * axes:
             raise ShapeError("The width is too small for the positions.", expected=f"at least {2 * axes}", got=dim)
+        if kind in ("learned", "interleaved") and extents is None:
+            raise _no_grid(kind, "this tokenizer has")
         if kind == "learned":
-            if extents is None:
-                raise ShapeError(
-                    "Learned positions need a grid, and this tokenizer has none.",
-                    fix="Use sincos or rotary positions.",
-                )
+            assert extents is not None
             self.tables = AxisTables(dim, extents)
         self.channels = nn.Embedding(channel_count, dim) if channel_count else None
         if self.channels is not None:
@@ -87,6 +100,10 @@ class Places(nn.Module):
         """(L, D), or (B, L, D) where coords or channels differ per sample."""
         if self.kind == "sincos":
             table = sincos(coords, self.dim)
+        elif self.kind == "interleaved":
+            if grid is None:
+                raise _no_grid(self.kind, "these tokens have")
+            table = interleaved(coords, grid, self.dim)
         elif self.kind == "learned":
             table = self.tables(coords, grid)
         else:
@@ -100,6 +117,12 @@ class Places(nn.Module):
     def angles(self, coords: Tensor) -> Tensor | None:
         """Rotary angles (L, d/2) or (B, L, d/2), or None where positions are added instead."""
         return rotary(coords, self.head_dim) if self.kind == "rotary" else None
+
+
+def _no_grid(kind: str, whose: str) -> ShapeError:
+    return ShapeError(
+        f"{kind.capitalize()} positions need a grid, and {whose} none.", fix="Use sincos or rotary positions."
+    )
 
 
 def pick(table: Tensor, ids: Tensor) -> Tensor:

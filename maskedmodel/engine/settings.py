@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Positions = Literal["sincos", "learned", "rotary"]
+Positions = Literal["sincos", "interleaved", "learned", "rotary"]
 
 # width, blocks, attention heads. Ti, S, B, L: Dosovitskiy et al. 2021 and Touvron et al. 2021; H as in MAE (patch 14).
 PRESETS: dict[str, tuple[int, int, int]] = {
@@ -26,10 +26,14 @@ class _Stack(BaseModel):
     heads: int = Field(gt=0, description="Number of attention heads; divides dim.")
     mlp_ratio: float = Field(4.0, gt=0, description="Width of a block's hidden layer, as a multiple of dim.")
     norm_eps: float = Field(1e-6, gt=0, description="Epsilon of every LayerNorm.")
+    final_norm_eps: float | None = Field(
+        None, gt=0, description="Epsilon of the LayerNorm after the last block. null: norm_eps."
+    )
     positions: Positions = Field(
         "sincos",
-        description="sincos: fixed, of the coordinates, equal to MAE's for two axes. learned: a table per axis, added "
-        "up. rotary: queries and keys turned by the coordinates.",
+        description="sincos: fixed, of the coordinates, equal to MAE's for two axes. interleaved: fixed, of the place "
+        "in raster order, VideoMAE's. learned: a table per axis, added up. rotary: queries and keys turned by the "
+        "coordinates.",
     )
     channels: bool = Field(
         True,

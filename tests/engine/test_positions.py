@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from maskedmodel import ShapeError
-from maskedmodel.engine.positions import AxisTables, Places, pick, rotary, sincos
+from maskedmodel.engine.positions import AxisTables, Places, interleaved, pick, rotary, sincos
 from maskedmodel.noise import seeded
 
 
@@ -144,3 +144,43 @@ def test_pick_takes_rows_of_a_shared_or_of_an_own_table() -> None:
     pick(shared, ids).sum().backward()
     assert shared.grad is not None
     assert shared.grad[:, 0].tolist() == [1, 2, 1]
+
+
+def videomae_table(length: int, dim: int) -> np.ndarray:
+    """VideoMAE's table, value by value: even columns are sines, odd ones cosines of the same angle."""
+    table = np.empty((length, dim))
+    for place in range(length):
+        for column in range(dim):
+            angle = place / 10000 ** (2 * (column // 2) / dim)
+            table[place, column] = np.cos(angle) if column % 2 else np.sin(angle)
+    return table
+
+
+@pytest.mark.parametrize(("extents", "dim"), [((8, 14, 14), 32), ((3, 2, 5), 7), ((6,), 4), ((1, 1), 2)])
+def test_interleaved_is_the_table_of_videomae(extents: tuple[int, ...], dim: int) -> None:
+    table = interleaved(raster(*extents), extents, dim)
+    assert table.dtype == torch.float32
+    np.testing.assert_allclose(table.numpy(), videomae_table(len(table), dim), rtol=0, atol=1e-6)
+
+
+def test_interleaved_is_what_transformers_computes() -> None:
+    from transformers.models.videomae.modeling_videomae import get_sinusoid_encoding_table
+
+    assert torch.equal(interleaved(raster(2, 3, 4), (2, 3, 4), 24), get_sinusoid_encoding_table(24, 24)[0])
+
+
+def test_interleaved_follows_coordinates_not_the_order_they_come_in() -> None:
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    whole = interleaved(raster(3, 4), (3, 4), 8)
+    assert torch.equal(interleaved(raster(3, 4)[order], (3, 4), 8), whole[order])
+    assert torch.equal(interleaved(raster(3, 4).expand(2, -1, -1), (3, 4), 8)[1], whole)
+
+
+def test_interleaved_places_need_a_grid() -> None:
+    places = Places("interleaved", 8, 1, (3, 4), 0, 2)
+    assert torch.equal(places(raster(3, 4), (3, 4), None), interleaved(raster(3, 4), (3, 4), 8))
+    assert places.angles(raster(3, 4)) is None
+    with pytest.raises(ShapeError, match="Interleaved positions need a grid, and these tokens have none"):
+        places(raster(3, 4), None, None)
+    with pytest.raises(ShapeError, match="Interleaved positions need a grid, and this tokenizer has none"):
+        Places("interleaved", 8, 1, None, 0, 2)
