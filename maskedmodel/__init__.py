@@ -17,19 +17,14 @@ if TYPE_CHECKING:
     from maskedmodel.commands import preview as preview
     from maskedmodel.commands import probe as probe
     from maskedmodel.commands import reconstruct as reconstruct
-    from maskedmodel.components import ABSENT as ABSENT
     from maskedmodel.components import Component as Component
     from maskedmodel.components import DataSource as DataSource
-    from maskedmodel.components import MaskScheduler as MaskScheduler
     from maskedmodel.components import Objective as Objective
     from maskedmodel.components import Sample as Sample
     from maskedmodel.components import SampleDataset as SampleDataset
-    from maskedmodel.components import Scale as Scale
-    from maskedmodel.components import Scales as Scales
     from maskedmodel.components import Settings as Settings
     from maskedmodel.components import Split as Split
     from maskedmodel.components import Tokenizer as Tokenizer
-    from maskedmodel.components import heat as heat
     from maskedmodel.engine.model import MaskedAutoencoder as MaskedAutoencoder
     from maskedmodel.errors import CheckpointError as CheckpointError
     from maskedmodel.errors import ConfigError as ConfigError
@@ -43,6 +38,13 @@ if TYPE_CHECKING:
     from maskedmodel.grid import GridTokenizer as GridTokenizer
     from maskedmodel.hookspecs import hookimpl as hookimpl
     from maskedmodel.noise import Noise as Noise
+    from maskedmodel.scales import ABSENT as ABSENT
+    from maskedmodel.scales import Scale as Scale
+    from maskedmodel.scales import Scales as Scales
+    from maskedmodel.scales import heat as heat
+    from maskedmodel.schedulers import FeatureEncoder as FeatureEncoder
+    from maskedmodel.schedulers import MaskScheduler as MaskScheduler
+    from maskedmodel.schedulers import Observed as Observed
     from maskedmodel.sources.dataset import SignalDataset as SignalDataset
     from maskedmodel.sources.files import EncodedFiles as EncodedFiles
     from maskedmodel.sources.files import existing_path as existing_path
@@ -65,19 +67,14 @@ if TYPE_CHECKING:
 _HOME = {
     "maskedmodel.commands": ["embed", "import_weights", "pretrain", "preview", "probe", "reconstruct"],
     "maskedmodel.components": [
-        "ABSENT",
         "Component",
         "DataSource",
-        "MaskScheduler",
         "Objective",
         "Sample",
         "SampleDataset",
-        "Scale",
-        "Scales",
         "Settings",
         "Split",
         "Tokenizer",
-        "heat",
     ],
     "maskedmodel.engine.model": ["MaskedAutoencoder"],
     "maskedmodel.errors": [
@@ -94,6 +91,8 @@ _HOME = {
     "maskedmodel.grid": ["GridTokenizer"],
     "maskedmodel.hookspecs": ["hookimpl"],
     "maskedmodel.noise": ["Noise"],
+    "maskedmodel.scales": ["ABSENT", "Scale", "Scales", "heat"],
+    "maskedmodel.schedulers": ["FeatureEncoder", "MaskScheduler", "Observed"],
     "maskedmodel.sources.dataset": ["SignalDataset"],
     "maskedmodel.sources.files": ["EncodedFiles", "existing_path", "holds"],
     "maskedmodel.sources.labelled": ["FileSettings", "LabelledFiles"],

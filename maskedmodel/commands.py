@@ -29,6 +29,7 @@ from maskedmodel.training.data import eval_batches
 from maskedmodel.training.distributed import join, pick_device
 from maskedmodel.training.interrupt import Signals
 from maskedmodel.training.loop import TrainResult, train
+from maskedmodel.training.state import fit_all
 from maskedmodel.training.tracking import Display, environment
 from maskedmodel.weights.anything import read_weights
 from maskedmodel.weights.report import LoadReport
@@ -316,8 +317,7 @@ def preview(config: Config = None, *, overrides: Sequence[str] = (), out: str | 
         parts.source.open("train"), parts.tokenizer, batch=4, limit=4, on_bad_sample=resolved.train.on_bad_sample
     )
     batch = next(iter(batches))
-    if parts.tokenizer.needs_statistics:
-        parts.tokenizer.fit_statistics([batch.signal])
+    fit_all(parts.tokenizer, parts.scheduler, lambda: [batch.signal])
     image = pictures.preview(parts.tokenizer, parts.scheduler, batch.signal, batch.ids, seed=resolved.train.seed)
     return save_png(image, Path(out) if out is not None else Path("preview.png"))
 
@@ -359,8 +359,7 @@ def doctor(config: Config = None, *, overrides: Sequence[str] = ()) -> dict[str,
     resolved = load_config(config, overrides, registry=registry)
     parts = build_components(resolved, registry)
     signals, _ = _some(parts, resolved, min(resolved.train.batch, 8), device)
-    if parts.tokenizer.needs_statistics:
-        parts.tokenizer.fit_statistics([signals])
+    fit_all(parts.tokenizer, parts.scheduler, lambda: [signals])
     with seeded(resolved.train.seed), torch.inference_mode():
         model = MaskedAutoencoder(parts.tokenizer, parts.scheduler, parts.objective, resolved.model).to(device)
         output = model(signals)

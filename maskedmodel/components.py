@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NotRequired, Protocol, TypedDict, TypeVar, get_args
 
@@ -23,7 +22,8 @@ from torch import Tensor, nn
 
 from maskedmodel.errors import DataError, PluginError, ShapeError
 from maskedmodel.noise import Noise
-from maskedmodel.tokens import Mask, Tokens
+from maskedmodel.scales import Scales, heat
+from maskedmodel.tokens import Tokens
 
 Split = Literal["train", "val"]
 
@@ -191,85 +191,6 @@ class Tokenizer(Component[S], nn.Module, ABC):
 def _flat(signal: Tensor) -> Tensor:
     """(B, height, width) of a signal with any number of dimensions."""
     return signal.detach().float().flatten(1, -2) if signal.dim() > 3 else signal.detach().float()
-
-
-ABSENT = 0.62  # the grey of what isn't there or is hidden: neither black nor white
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What one side of a picture means: a title with its unit, and ticks (place from left or top in [0, 1], text)."""
-
-    title: str = ""
-    ticks: tuple[tuple[float, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Scales:
-    """The two sides of a picture; None where there is nothing to say."""
-
-    horizontal: Scale | None = None
-    vertical: Scale | None = None
-
-
-def heat(level: Tensor) -> Tensor:
-    """(B, H, W) in [0, 1] to (B, 3, H, W): a ramp from black through red and yellow to white; NaN is grey."""
-    ramp = torch.stack([(3 * level - shift).clamp(0, 1) for shift in range(3)], 1)
-    return torch.where(level.isnan()[:, None], ABSENT, ramp)
-
-
-class MaskScheduler(Component[S], nn.Module, ABC):
-    """Decides which tokens are hidden.
-
-    A pure function of `progress` (0 at the first step, 1 at the last), its own checkpointed state (parameters and
-    buffers) and the noise it is handed. It counts no calls: a counter in a data worker ramps at a speed that depends
-    on the number of workers, and is lost at a resume.
-    """
-
-    deterministic: bool = False  # whether masks follow from the tokens alone, so that noise may change nothing
-
-    def __init__(self, settings: S | None = None, **values: Any) -> None:
-        nn.Module.__init__(self)
-        Component.__init__(self, settings, **values)
-
-    @abstractmethod
-    def ratio(self, progress: float) -> float:
-        """The share of real tokens to hide, in (0, 1)."""
-
-    def scores(self, tokens: Tokens, progress: float, noise: Noise) -> Tensor:
-        """(B, L): the tokens with the highest scores are hidden. Default: noise, so every set is as likely."""
-        return noise.uniform(tokens.length)
-
-    def counts(self, tokens: Tokens, progress: float) -> Tensor | None:
-        """(B,) int64, how many tokens each sample hides, where that differs by content. None = by `ratio` alone."""
-        return None
-
-    def sample(self, tokens: Tokens, progress: float, noise: Noise) -> Mask:
-        """The mask of a batch. Given: ranks `scores` and hides the highest. Raises PluginError on a wrong shape."""
-        ratio, scores = self.ratio(progress), self.scores(tokens, progress, noise)
-        if not 0 < ratio < 1:
-            raise PluginError(
-                f"Mask scheduler {self.component_name()!r} gave a ratio that hides all or nothing.",
-                expected="a number between 0 and 1, both excluded",
-                got=ratio,
-            )
-        if scores.shape != (tokens.batch, tokens.length):
-            raise PluginError(
-                f"Mask scheduler {self.component_name()!r} gave scores of a wrong shape.",
-                expected=f"(B, L) = {(tokens.batch, tokens.length)}",
-                got=tuple(scores.shape),
-            )
-        if scores.device.type == "cpu" and bool(scores.isnan().any()):  # elsewhere looking would make the device wait
-            raise PluginError(
-                f"Mask scheduler {self.component_name()!r} gave scores that are NaN.",
-                expected="finite numbers: NaN has no rank",
-                got=f"{int(scores.isnan().sum())} of {scores.numel()}",
-            )
-        return Mask.from_scores(scores, ratio, tokens.valid, self.counts(tokens, progress))
-
-    def observe(self, mask: Mask, loss_per_token: Tensor, latent: Tensor) -> Tensor | None:
-        """Learn from a step. `loss_per_token` (B, M) is detached. May return a scalar loss of its own."""
-        return None
 
 
 class Objective(Component[S], ABC):

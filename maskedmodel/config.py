@@ -11,13 +11,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from maskedmodel.components import DataSource, MaskScheduler, Objective, Settings, Tokenizer
+from maskedmodel.components import DataSource, Objective, Settings, Tokenizer
 from maskedmodel.config_errors import Problem, config_error, dotted, shown, translate
 from maskedmodel.config_files import apply_overrides, find_config, parse_override, plain, read_config, to_yaml
 from maskedmodel.config_sections import EvaluateSettings, OptimSettings, RunConfig, TrainSettings
 from maskedmodel.engine.settings import PRESETS
 from maskedmodel.errors import ConfigError, DependencyError, MaskedModelError, PluginError
 from maskedmodel.plugins import Kind, Registry, label
+from maskedmodel.schedulers import MaskScheduler
 
 __all__ = [
     "Components",

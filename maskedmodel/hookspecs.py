@@ -18,7 +18,8 @@ from typing import Any, Protocol
 
 import pluggy
 
-from maskedmodel.components import DataSource, MaskScheduler, Objective, Tokenizer
+from maskedmodel.components import DataSource, Objective, Tokenizer
+from maskedmodel.schedulers import MaskScheduler
 
 PROJECT = "maskedmodel"
 hookspec = pluggy.HookspecMarker(PROJECT)

@@ -18,9 +18,10 @@ from typing import Any, Literal, get_args, get_origin
 
 import pluggy
 
-from maskedmodel.components import Component, DataSource, MaskScheduler, Objective, Settings, Tokenizer
+from maskedmodel.components import Component, DataSource, Objective, Settings, Tokenizer
 from maskedmodel.errors import MaskedModelError, PluginError, nearest, suggestion
 from maskedmodel.hookspecs import PROJECT, Hooks
+from maskedmodel.schedulers import MaskScheduler
 
 ALLOW_VARIABLE = "MASKEDMODEL_PLUGINS"
 BLOCK_VARIABLE = "MASKEDMODEL_BLOCK_PLUGINS"

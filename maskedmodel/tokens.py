@@ -116,6 +116,8 @@ class Mask:
     widths   (K, M), upper bounds of the visible and hidden counts of a row, and
     even     whether every row has exactly K and M. Both are known to whoever made the mask by ranking; left None they
              are read from `hidden`, which makes a GPU wait.
+    gates    (B, L) or None: ones, by which visible tokens are multiplied as the encoder takes them in, so that the
+             gradient of the loss reaches whoever made them (a straight-through estimate).
 
     The derived ids are in raster order. Where rows keep different numbers of tokens the ids are padded, and
     `keep_valid` and `hidden_valid` say which entries are real; they are None where all are.
@@ -125,6 +127,7 @@ class Mask:
     valid: Tensor | None = None
     widths: tuple[int, int] | None = None
     even: bool | None = None
+    gates: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.hidden.dim() != 2 or self.hidden.dtype != torch.bool:
@@ -139,16 +142,24 @@ class Mask:
 
     @classmethod
     def from_scores(
-        cls, scores: Tensor, ratio: float, valid: Tensor | None = None, counts: Tensor | None = None
+        cls,
+        scores: Tensor,
+        ratio: float,
+        valid: Tensor | None = None,
+        counts: Tensor | int | None = None,
+        bounds: tuple[int, int] | None = None,
     ) -> Mask:
         """Hide the tokens with the highest scores (B, L).
 
-        Each row hides `hidden_count(real tokens, ratio)`, or what `counts` (B,) int64 says for it. Ties go to the
-        token that comes first, so a mask is reproducible across devices.
+        Each row hides `hidden_count(real tokens, ratio)`, or what `counts` says: one number for all rows, which goes
+        only with tokens that are all real, or (B,) int64, of which `bounds` are the fewest and the most where known.
+        Ties go to the token that comes first, so a mask is reproducible across devices.
         """
         batch, length = scores.shape
-        if counts is None and valid is None:
-            hide = hidden_count(length, ratio)
+        if isinstance(counts, int) and valid is not None:
+            counts = torch.full((batch,), counts, device=scores.device)
+        if valid is None and not isinstance(counts, Tensor):
+            hide = hidden_count(length, ratio) if counts is None else min(max(counts, 1), length - 1)
             ids = scores.argsort(dim=1, descending=True, stable=True)[:, :hide]
             hidden = torch.zeros(batch, length, dtype=torch.bool, device=scores.device).scatter_(1, ids, True)
             return cls(hidden, None, (length - hide, hide), True)
@@ -159,7 +170,10 @@ class Mask:
             # keep(n) = n - round(ratio n) and round(ratio n) both grow with n: the full row bounds every row.
             widths: tuple[int, int] | None = (max(length - most, 1), max(most, 1))
         else:
+            assert isinstance(counts, Tensor)
             wanted, widths = counts.to(scores.device).long(), None
+            if bounds is not None and valid is None:
+                widths = (length - max(bounds[0], 1), min(max(bounds[1], 1), length - 1))
         wanted = torch.minimum(wanted.clamp(min=1), (real - 1).clamp(min=0))
         if valid is not None:
             scores = scores.masked_fill(~valid, -torch.inf)
@@ -219,7 +233,8 @@ class Mask:
 
     def rows(self, rows: slice) -> Mask:
         """The mask of some of the samples."""
-        return Mask(self.hidden[rows], None if self.valid is None else self.valid[rows], self.widths, self.even)
+        valid, gates = (None if given is None else given[rows] for given in (self.valid, self.gates))
+        return Mask(self.hidden[rows], valid, self.widths, self.even, gates)
 
     def check(self) -> Mask:
         """Read the values and hold them to the invariants; returns the mask itself.

@@ -9,18 +9,10 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from maskedmodel.components import (
-    DataSource,
-    MaskScheduler,
-    Objective,
-    SampleDataset,
-    Settings,
-    Split,
-    Tokenizer,
-    heat,
-)
+from maskedmodel.components import DataSource, Objective, SampleDataset, Settings, Split, Tokenizer, heat
 from maskedmodel.errors import DataError, PluginError, ShapeError
 from maskedmodel.noise import Noise
+from maskedmodel.schedulers import MaskScheduler, Observed
 from maskedmodel.tokens import Tokens
 from tests.boxes import Box, BoxSettings
 
@@ -136,7 +128,7 @@ def test_the_default_scores_are_the_noise() -> None:
     mask = Flat().sample(tokens, 0.0, noise)
     highest = noise.uniform(4).argsort(1, descending=True)[:, :2].sort(1).values
     assert torch.equal(mask.ids_hidden, highest)
-    assert Flat().observe(mask, torch.zeros(2, 2), torch.zeros(2, 3, 8)) is None
+    assert Flat().observe(Observed(tokens, mask, torch.zeros(2, 2), torch.zeros(2, 3, 8), 0.0)) is None
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan")])

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from maskedmodel import config_files
-from maskedmodel.components import DataSource, MaskScheduler, Objective, Settings
+from maskedmodel.components import DataSource, Objective, Settings
 from maskedmodel.config import (
     NOT_SET,
     OptimSettings,
@@ -32,6 +32,7 @@ from maskedmodel.config_files import find_config, parse_override, parse_yaml, to
 from maskedmodel.errors import ConfigError, DataError, DependencyError, PluginError, ShapeError
 from maskedmodel.grid import GridTokenizer
 from maskedmodel.plugins import Failure, Registry
+from maskedmodel.schedulers import MaskScheduler
 
 
 class LineSettings(Settings):

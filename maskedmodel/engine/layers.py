@@ -101,6 +101,19 @@ class Block(nn.Module):
         x_BUD = x_BTD[:, ask_from:] + self.proj(mixed)
         return x_BUD + self.mlp(self.norm2(x_BUD))  # type: ignore[no-any-return]
 
+    def attention_of_first(
+        self, x_BTD: Tensor, angles: Tensor | None = None, key_valid_BT: Tensor | None = None
+    ) -> Tensor:
+        """How the first token's attention is shared out over all tokens, mean over heads, (B, T) float32."""
+        q, k, _ = (heads_first(t, self.heads) for t in self.qkv(self.norm1(x_BTD)).chunk(3, -1))
+        if angles is not None:
+            q, k = turn(q, angles), turn(k, angles)
+        scores = (q[:, :, :1].float() * q.shape[-1] ** -0.5) @ k.float().transpose(-2, -1)
+        if key_valid_BT is not None:
+            scores = scores.masked_fill(~key_valid_BT[:, None, None, :], -torch.inf)
+        shares: Tensor = scores.softmax(-1)[:, :, 0].mean(1)
+        return shares
+
 
 class CrossBlock(nn.Module):
     """Tokens ask a context of another width, then pass an MLP; they don't see each other (CrossMAE)."""

@@ -8,181 +8,20 @@ instead of once per sample; in its last block only hidden tokens ask; the head r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from maskedmodel.components import MaskScheduler, Objective, Tokenizer
-from maskedmodel.engine.layers import Block, CrossBlock, Linear, init_linear
-from maskedmodel.engine.positions import Places, pick
-from maskedmodel.engine.settings import DecoderSettings, EncoderSettings, ModelSettings
+from maskedmodel.components import Objective, Tokenizer
+from maskedmodel.engine.decoder import Decoder
+from maskedmodel.engine.encoder import Encoder
+from maskedmodel.engine.positions import pick
+from maskedmodel.engine.settings import ModelSettings
 from maskedmodel.errors import CheckpointError, PluginError, ShapeError
 from maskedmodel.noise import Noise
+from maskedmodel.schedulers import MaskScheduler
 from maskedmodel.tokens import Mask, Output, Tokens
-
-Grid = tuple[int, ...] | None
-
-
-class Encoder(nn.Module):
-    """A vision transformer that sees visible tokens only."""
-
-    def __init__(self, settings: EncoderSettings, tokenizer: Tokenizer[Any]) -> None:
-        super().__init__()
-        s = settings
-        self.settings = s
-        self.embed = tokenizer.make_embed(s.dim)
-        channels = tokenizer.channel_count if s.channels else 0
-        self.places = Places(s.positions, s.dim, s.heads, tokenizer.extents, channels, len(tokenizer.axes))
-        self.class_token = nn.Parameter(torch.empty(1, 1, s.dim)) if s.class_token else None
-        self.registers = nn.Parameter(torch.empty(1, s.registers, s.dim)) if s.registers else None
-        self.blocks = nn.ModuleList(Block(s.dim, s.heads, s.mlp_ratio, s.norm_eps) for _ in range(s.depth))
-        self.norm = nn.LayerNorm(s.dim, eps=s.norm_eps)
-        self.apply(init_linear)
-        for token in (self.class_token, self.registers):
-            if token is not None:
-                nn.init.normal_(token, std=0.02)
-
-    @property
-    def prefix(self) -> int:
-        """S, the number of class and register tokens."""
-        return int(self.settings.class_token) + self.settings.registers
-
-    def forward(
-        self,
-        values_BLP: Tensor,
-        coords: Tensor,
-        grid: Grid,
-        channel: Tensor | None,
-        ids_keep_BK: Tensor,
-        keep_valid_BK: Tensor | None,
-    ) -> Tensor:
-        """The latent (B, S + K, D)."""
-        visible_BKP = pick(values_BLP, ids_keep_BK)
-        if keep_valid_BK is not None:
-            # Filled-up ids point at tokens of any kind, hidden ones too: nothing of those may get in.
-            visible_BKP = visible_BKP.masked_fill(~keep_valid_BK[..., None], 0)
-        x = self.embed(visible_BKP) + pick(self.places(coords, grid, channel), ids_keep_BK)
-        prefix = [token.expand(x.shape[0], -1, -1) for token in (self.class_token, self.registers) if token is not None]
-        x = torch.cat([*prefix, x], 1)
-        angles = self.places.angles(coords)
-        if angles is not None:
-            angles = before(pick(angles, ids_keep_BK), self.prefix, 0)
-        key_valid = None if keep_valid_BK is None else before(keep_valid_BK, self.prefix, True)
-        for block in self.blocks:
-            x = block(x, angles, key_valid)
-        return self.norm(x)  # type: ignore[no-any-return]
-
-
-class Decoder(nn.Module):
-    """Predicts hidden tokens from the latent. Light, and thrown away after pretraining."""
-
-    def __init__(
-        self, settings: DecoderSettings, encoder: EncoderSettings, tokenizer: Tokenizer[Any], width: int
-    ) -> None:
-        super().__init__()
-        s = settings
-        self.settings, self.prefix = s, int(encoder.class_token) + encoder.registers
-        channels = tokenizer.channel_count if s.channels else 0
-        self.places = Places(s.positions, s.dim, s.heads, tokenizer.extents, channels, len(tokenizer.axes))
-        self.mask_token = nn.Parameter(torch.empty(1, 1, s.dim))
-        self.embed = Linear(encoder.dim, s.dim) if s.attention == "self" else None
-        self.blocks = nn.ModuleList(
-            Block(s.dim, s.heads, s.mlp_ratio, s.norm_eps)
-            if s.attention == "self"
-            else CrossBlock(s.dim, encoder.dim, s.heads, s.mlp_ratio, s.norm_eps)
-            for _ in range(s.depth)
-        )
-        self.norm = nn.LayerNorm(s.dim, eps=s.norm_eps)
-        self.head = tokenizer.make_head(s.dim, width)
-        self.apply(init_linear)
-        nn.init.normal_(self.mask_token, std=0.02)
-
-    def forward(
-        self,
-        latent_BTD: Tensor,
-        coords: Tensor,
-        grid: Grid,
-        channel: Tensor | None,
-        ids_keep_BK: Tensor,
-        ids_hidden_BM: Tensor,
-        keep_valid_BK: Tensor | None,
-        hidden_valid_BM: Tensor | None,
-        everywhere: bool = False,
-    ) -> Tensor:
-        """Predictions (B, M, Q) for hidden tokens; `everywhere`: (B, K + M, Q), visible tokens first."""
-        places = self.places(coords, grid, channel)
-        angles = self.places.angles(coords)
-        decode = self._decode_self if self.settings.attention == "self" else self._decode_cross
-        x = decode(latent_BTD, places, angles, ids_keep_BK, ids_hidden_BM, keep_valid_BK, hidden_valid_BM, everywhere)
-        return self.head(self.norm(x))  # type: ignore[no-any-return]
-
-    def _mask_rows(
-        self, places: Tensor, ids: Tensor, project: Callable[[Any, Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """The mask tokens (B, M, E) at `ids`, and what the first block projects them to (B, M, ...)."""
-        rows = self.mask_token[0] + places
-        if rows.dim() == 2 and rows.shape[0] <= ids.numel():
-            # Nothing of the sample is in them yet: project each position once.
-            return pick(rows, ids), pick(project(self.blocks[0], rows), ids)
-        rows = pick(rows, ids)
-        return rows, project(self.blocks[0], rows)
-
-    def _decode_self(
-        self,
-        latent: Tensor,
-        places: Tensor,
-        angles: Tensor | None,
-        ids_keep: Tensor,
-        ids_hidden: Tensor,
-        keep_valid: Tensor | None,
-        hidden_valid: Tensor | None,
-        everywhere: bool,
-    ) -> Tensor:
-        assert self.embed is not None
-        seen = self.embed(latent)
-        seen = torch.cat([seen[:, : self.prefix], seen[:, self.prefix :] + pick(places, ids_keep)], 1)
-        asking, projected = self._mask_rows(places, ids_hidden, lambda first, rows: first.qkv(first.norm1(rows)))
-        x = torch.cat([seen, asking.to(seen.dtype)], 1)
-        first = self.blocks[0]
-        qkv = torch.cat([first.qkv(first.norm1(seen)), projected], 1)  # type: ignore[operator]
-        if angles is not None:
-            angles = before(pick(angles, torch.cat([ids_keep, ids_hidden], 1)), self.prefix, 0)
-        key_valid = None
-        if keep_valid is not None and hidden_valid is not None:
-            key_valid = before(torch.cat([keep_valid, hidden_valid], 1), self.prefix, True)
-        skipped = self.prefix if everywhere else seen.shape[1]
-        for index, block in enumerate(self.blocks):
-            last = index == len(self.blocks) - 1
-            x = block(x, angles, key_valid, qkv if index == 0 else None, skipped if last else 0)
-        return x
-
-    def _decode_cross(
-        self,
-        latent: Tensor,
-        places: Tensor,
-        angles: Tensor | None,
-        ids_keep: Tensor,
-        ids_hidden: Tensor,
-        keep_valid: Tensor | None,
-        hidden_valid: Tensor | None,
-        everywhere: bool,
-    ) -> Tensor:
-        asked = torch.cat([ids_keep, ids_hidden], 1) if everywhere else ids_hidden
-        x, q = self._mask_rows(places, asked, lambda first, rows: first.q(first.norm1(rows)))
-        turns = None
-        if angles is not None:
-            turns = (pick(angles, asked), before(pick(angles, ids_keep), self.prefix, 0))
-        key_valid = None if keep_valid is None else before(keep_valid, self.prefix, True)
-        for index, block in enumerate(self.blocks):
-            x = block(x, latent, turns, key_valid, q if index == 0 else None)
-        return x
-
-
-def before(x: Tensor, count: int, value: float | bool) -> Tensor:
-    """`x` (B, T, ...) with `count` entries of `value` put before it along the second dimension."""
-    return torch.cat([x.new_full((x.shape[0], count, *x.shape[2:]), value), x], 1)
 
 
 class MaskedAutoencoder(nn.Module):
@@ -206,6 +45,7 @@ class MaskedAutoencoder(nn.Module):
         self.settings, self.objective = settings, objective
         self.tokenizer, self.scheduler = tokenizer, scheduler
         self.encoder = Encoder(settings.encoder, tokenizer)
+        scheduler.attach(tokenizer, self.encoder)
         self.decoder = Decoder(settings.decoder, settings.encoder, tokenizer, objective.width(tokenizer))
 
     @property
@@ -274,7 +114,7 @@ class MaskedAutoencoder(nn.Module):
 
     def _encode(self, tokens: Tokens, mask: Mask) -> Tensor:
         return self.encoder(  # type: ignore[no-any-return]
-            tokens.values, tokens.coords, tokens.grid, tokens.channel, mask.ids_keep, mask.keep_valid
+            tokens.values, tokens.coords, tokens.grid, tokens.channel, mask.ids_keep, mask.keep_valid, mask.gates
         )
 
     def _decode(self, latent: Tensor, tokens: Tokens, mask: Mask, everywhere: bool = False) -> Tensor:
@@ -309,11 +149,12 @@ class MaskedAutoencoder(nn.Module):
 
     def encode(self, signal: Tensor | Tokens) -> Tensor:
         """Features of every token, (B, L, D) in raster order. Never masks; the same each time."""
-        return self._features(signal)[0][:, self.encoder.prefix :]
+        return self.encoder.features(self.tokens(signal))[:, self.encoder.prefix :]
 
     def embed(self, signal: Tensor | Tokens, pool: Literal["mean", "class"] = "mean") -> Tensor:
         """One feature vector per sample, (B, D): the mean over its real tokens, or its class token."""
-        latent, valid = self._features(signal)
+        tokens = self.tokens(signal)
+        latent, valid = self.encoder.features(tokens), tokens.valid
         if pool == "class":
             if not self.settings.encoder.class_token:
                 raise ShapeError("This encoder has no class token.", fix='Pool with "mean".')
@@ -323,12 +164,6 @@ class MaskedAutoencoder(nn.Module):
             return features.mean(1)
         weight = valid[..., None].to(features.dtype)
         return (features * weight).sum(1) / weight.sum(1).clamp(min=1)
-
-    def _features(self, signal: Tensor | Tokens) -> tuple[Tensor, Tensor | None]:
-        tokens = self.tokens(signal)
-        everything = torch.arange(tokens.length, device=tokens.values.device).expand(tokens.batch, -1)
-        latent = self.encoder(tokens.values, tokens.coords, tokens.grid, tokens.channel, everything, tokens.valid)
-        return latent, tokens.valid
 
     def reconstruct(
         self,

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from maskedmodel.errors import DataError
 from maskedmodel.files import replacing
+from maskedmodel.scales import ABSENT, Scales
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
 
-GREY = 0.62  # what is hidden: neutral, and neither black nor white
+GREY = ABSENT  # what is hidden looks like what isn't there
 SMALLEST, WIDE, LARGEST = 144, 480, 640  # pixels of a panel's longer side: at least, at least if wide, at most
 _MARGIN, _GAP, _LINE = 16, 12, 18
 _WHITE, _INK, _FAINT = (255, 255, 255), (28, 32, 36), (104, 112, 120)
@@ -36,7 +37,8 @@ class Panel:
 class Sheet:
     """Rows of panels under column headings, with a title, lines of explanation and a caption per row.
 
-    Wide pictures are laid under each other instead, each under its own heading.
+    Wide pictures are laid under each other instead, each under its own heading. `scales` say what the sides of every
+    panel mean: the vertical one stands left of a row, the horizontal one below each panel.
     """
 
     title: str
@@ -44,6 +46,7 @@ class Sheet:
     headings: Sequence[str]
     rows: list[list[Panel]]
     captions: Sequence[str] | None = None
+    scales: Scales = field(default_factory=Scales)
     facts: dict[str, str] = field(default_factory=dict)  # kept in the file as PNG text
 
     def draw(self) -> Image.Image:
@@ -53,11 +56,12 @@ class Sheet:
         height, width = self.rows[0][0].picture.shape[1:]
         columns = len(self.headings) if width <= 2 * height else 1
         tiles = [[_tile(panel, SMALLEST if columns > 1 else WIDE) for panel in row] for row in self.rows]
-        cell_w, cell_h = tiles[0][0].size
+        tile_w, tile_h = tiles[0][0].size
+        left, below = _room(self.scales)
         # A panel narrower than its heading would let headings run into each other.
-        step = max(cell_w, max(round(_font(13, True).getlength(text)) for text in self.headings))
-        inner = columns * step + (columns - 1) * _GAP
-        inner = max(inner, 480)
+        step = max(tile_w, max(round(_font(13, True).getlength(text)) for text in self.headings))
+        cell_h = tile_h + below
+        inner = max(left + columns * step + (columns - 1) * _GAP, 480)
         parts = [(line, 12, _FAINT) for text in self.lines for line in _wrap(text, 12, inner)]
         top = _MARGIN + 26 + _LINE * len(parts) + 10
         repeat = columns == 1
@@ -69,24 +73,67 @@ class Sheet:
         draw.text((_MARGIN, _MARGIN), _cut(self.title, 16, inner, True), _INK, _font(16, True))
         for number, (line, size, colour) in enumerate(parts):
             draw.text((_MARGIN, _MARGIN + 26 + _LINE * number), line, colour, _font(size))
-        y = top
+        y, x = top, _MARGIN + left
         if not repeat:
             for column, text in enumerate(self.headings):
-                draw.text((_MARGIN + column * (step + _GAP), y), text, _INK, _font(13, True))
+                draw.text((x + column * (step + _GAP), y), text, _INK, _font(13, True))
             y += _LINE + 4
         for number, row in enumerate(tiles):
             for index, tile in enumerate(row):
                 if repeat:
-                    draw.text((_MARGIN, y), self.headings[index], _INK, _font(13, True))
+                    draw.text((x, y), self.headings[index], _INK, _font(13, True))
                     y += _LINE
-                sheet.paste(tile, (_MARGIN + (index % columns) * (step + _GAP), y))
+                place = x + (index % columns) * (step + _GAP), y
+                sheet.paste(tile, place)
+                _draw_scales(sheet, self.scales, (*place, *tile.size), index % columns == 0)
                 y += cell_h + _GAP if repeat else 0
             y += 0 if repeat else cell_h + _GAP
             if self.captions is not None:
-                draw.text((_MARGIN, y - _GAP + 4), _cut(self.captions[number], 12, inner), _FAINT, _font(12))
+                draw.text((x, y - _GAP + 4), _cut(self.captions[number], 12, inner - left), _FAINT, _font(12))
                 y += _LINE + 4
         sheet.info.update(self.facts)
         return sheet
+
+
+def _room(scales: Scales) -> tuple[int, int]:
+    """Pixels that scales need left of a row and below a panel."""
+    left = below = 0
+    if scales.vertical is not None:
+        widest = max((_font(10).getlength(text) for _, text in scales.vertical.ticks), default=0.0)
+        left = round(widest) + 10 + (_LINE if scales.vertical.title else 0)
+    if scales.horizontal is not None:
+        below = (14 if scales.horizontal.ticks else 0) + (14 if scales.horizontal.title else 0) + 4
+    return left, below
+
+
+def _draw_scales(sheet: Image.Image, scales: Scales, box: tuple[int, int, int, int], first: bool) -> None:
+    """Ticks and titles around a panel at (x, y, width, height); the vertical scale only where it is first of a row."""
+    from PIL import Image, ImageDraw
+
+    x, y, width, height = box
+    draw = ImageDraw.Draw(sheet)
+    if scales.horizontal is not None:
+        for place, text in scales.horizontal.ticks:
+            at = x + round(place * (width - 1))
+            draw.line([(at, y + height), (at, y + height + 3)], _FAINT)
+            half = _font(10).getlength(text) / 2
+            draw.text((min(max(at - half, x), x + width - 2 * half), y + height + 3), text, _FAINT, _font(10))
+        title = scales.horizontal.title
+        down = 17 if scales.horizontal.ticks else 3
+        draw.text((x + (width - _font(10).getlength(title)) / 2, y + height + down), title, _FAINT, _font(10))
+    if scales.vertical is not None and first:
+        for place, text in scales.vertical.ticks:
+            at = y + round(place * (height - 1))
+            draw.line([(x - 4, at), (x - 1, at)], _FAINT)
+            draw.text(
+                (x - 6 - _font(10).getlength(text), min(max(at - 6, y - 2), y + height - 10)), text, _FAINT, _font(10)
+            )
+        if scales.vertical.title:
+            title = _cut(scales.vertical.title, 10, max(height, 60))
+            strip = Image.new("RGB", (round(_font(10).getlength(title)) + 2, 14), _WHITE)
+            ImageDraw.Draw(strip).text((1, 0), title, _FAINT, _font(10))
+            turned = strip.rotate(90, expand=True)
+            sheet.paste(turned, (x - _room(scales)[0], y + (height - turned.height) // 2))
 
 
 def save_png(image: Image.Image, path: Path | str) -> Path:

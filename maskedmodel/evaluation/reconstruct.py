@@ -11,17 +11,19 @@ hidden patches themselves they make almost any model look good. The mode says wh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from maskedmodel.components import MaskScheduler, Tokenizer
+from maskedmodel.components import Tokenizer
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import ConfigError, ShapeError, suggestion
 from maskedmodel.evaluation.canvas import GREY, Panel, Sheet, token_edges
 from maskedmodel.evaluation.features import evaluating
 from maskedmodel.noise import Noise
+from maskedmodel.schedulers import MaskScheduler
 from maskedmodel.tokens import Mask, Tokens
 
 if TYPE_CHECKING:
@@ -84,7 +86,86 @@ def masked_error(model: MaskedAutoencoder, signals: Tensor | Tokens, mask: Mask)
         return float(model(model.tokens(signals), mask).loss)
 
 
+@dataclass(frozen=True, eq=False)
+class Completed:
+    """What a model makes of a batch under one mask, as signals (B, ...): what pictures and media are made from."""
+
+    tokens: Tokens
+    mask: Mask
+    mode: Mode
+    error: float  # the loss on hidden tokens, in the training target space
+    signals: dict[str, Tensor]  # original, masked, reconstruction, pasted
+
+
 @torch.no_grad()
+def complete(
+    model: MaskedAutoencoder,
+    signals: Tensor,
+    ids: Sequence[str | int],
+    *,
+    mode: str | None = None,
+    mask: Mask | None = None,
+    seed: int = 0,
+    progress: float = 1.0,
+) -> Completed:
+    """Complete a prepared batch. `ids` key the fixed masks; `mask` takes their place where given."""
+    chosen = pick_mode(model, mode)
+    with evaluating(model):
+        tokens = model.tokens(signals)
+        mask = fixed_mask(model, tokens, ids, seed=seed, progress=progress) if mask is None else mask
+        whose: Literal["oracle", "visible"] = "oracle" if chosen == "oracle" else "visible"
+        made = {
+            "original": model.tokenizer.detokenize(tokens.values, tokens),
+            "masked": model.tokenizer.detokenize(_without_hidden(tokens, mask), tokens),
+            "reconstruction": model.reconstruct(tokens, mask, statistics=whose, paste=False),
+            "pasted": model.reconstruct(tokens, mask, statistics=whose, paste=True),
+        }
+        return Completed(tokens, mask, chosen, masked_error(model, tokens, mask), made)
+
+
+@torch.no_grad()
+def draw(
+    model: MaskedAutoencoder, done: Completed, *, step: int | None = None, captions: Sequence[str] | None = None
+) -> Image.Image:
+    """A grid with one row per sample: original | masked | reconstruction | visible patches pasted in.
+
+    step      of the checkpoint, written into the picture.
+    captions  a line under each row, such as a file's name.
+    """
+    original = done.signals["original"]
+    columns = {name: model.tokenizer.picture(signal, original) for name, signal in done.signals.items()}
+    columns["masked"] = masked_picture(model.tokenizer, done.tokens, done.mask)
+    ratio = _ratio(done.mask)
+    baseline = model.objective.baseline(model.tokenizer)
+    against = "" if baseline is None else f" (always predicting zero: {baseline:.3f})"
+    when = "" if step is None else f", checkpoint of step {step:,}"
+    sheet = Sheet(
+        title=f"Reconstruction{when}",
+        lines=[
+            f"Mode: {_SAYS[done.mode]}.",
+            f"{ratio:.1%} of the tokens hidden (grey). Loss on hidden tokens, in the training target space: "
+            f"{done.error:.3f}{against}.",
+            "What the reconstruction shows in place of visible patches was never trained: no loss falls on them.",
+        ],
+        headings=["original", "masked", "reconstruction", "visible pasted in"],
+        rows=[[Panel(column[row]) for column in columns.values()] for row in range(len(original))],
+        captions=captions,
+        scales=model.tokenizer.scales(original),
+        facts={"mode": _SAYS[done.mode], "ratio": f"{ratio:.4f}", "step": "" if step is None else str(step)},
+    )
+    return sheet.draw()
+
+
+@torch.no_grad()
+def media(model: MaskedAutoencoder, done: Completed, most: int = 4) -> dict[str, bytes]:
+    """The files in which the tokenizer shows the first samples in time: "1-original.wav", "1-reconstruction.wav"."""
+    found: dict[str, bytes] = {}
+    for row in range(min(len(done.signals["original"]), most)):
+        one = {name: signal[row : row + 1] for name, signal in done.signals.items()}
+        found |= {f"{row + 1}-{name}": content for name, content in model.tokenizer.media(one).items()}
+    return found
+
+
 def reconstruction(
     model: MaskedAutoencoder,
     signals: Tensor,
@@ -97,43 +178,10 @@ def reconstruction(
     step: int | None = None,
     captions: Sequence[str] | None = None,
 ) -> Image.Image:
-    """A grid with one row per sample: original | masked | reconstruction | visible patches pasted in.
-
-    signals   a prepared batch.
-    ids       key the fixed masks; `mask` takes their place where given.
-    step      of the checkpoint, written into the picture.
-    captions  a line under each row, such as a file's name.
-    """
+    """`complete` and `draw` in one."""
     _check_batch(signals, ids, captions)
-    chosen = pick_mode(model, mode)
-    with evaluating(model):
-        tokens = model.tokens(signals)
-        mask = fixed_mask(model, tokens, ids, seed=seed, progress=progress) if mask is None else mask
-        whose: Literal["oracle", "visible"] = "oracle" if chosen == "oracle" else "visible"
-        plain = model.reconstruct(tokens, mask, statistics=whose, paste=False)
-        pasted = model.reconstruct(tokens, mask, statistics=whose, paste=True)
-        error = masked_error(model, tokens, mask)
-    draw = model.tokenizer.picture
-    original = model.tokenizer.detokenize(tokens.values, tokens)
-    columns = [draw(original), masked_picture(model.tokenizer, tokens, mask), draw(plain), draw(pasted)]
-    ratio = _ratio(mask)
-    baseline = model.objective.baseline(model.tokenizer)
-    against = "" if baseline is None else f" (always predicting zero: {baseline:.3f})"
-    when = "" if step is None else f", checkpoint of step {step:,}"
-    sheet = Sheet(
-        title=f"Reconstruction{when}",
-        lines=[
-            f"Mode: {_SAYS[chosen]}.",
-            f"{ratio:.1%} of the tokens hidden (grey). Loss on hidden tokens, in the training target space: "
-            f"{error:.3f}{against}.",
-            "What the reconstruction shows in place of visible patches was never trained: no loss falls on them.",
-        ],
-        headings=["original", "masked", "reconstruction", "visible pasted in"],
-        rows=[[Panel(column[row]) for column in columns] for row in range(len(ids))],
-        captions=captions,
-        facts={"mode": _SAYS[chosen], "ratio": f"{ratio:.4f}", "step": "" if step is None else str(step)},
-    )
-    return sheet.draw()
+    done = complete(model, signals, ids, mode=mode, mask=mask, seed=seed, progress=progress)
+    return draw(model, done, step=step, captions=captions)
 
 
 @torch.no_grad()
@@ -153,7 +201,8 @@ def preview(
     """
     _check_batch(signals, ids, captions)
     tokens = tokenizer.tokenize(signals)
-    original = tokenizer.picture(tokenizer.detokenize(tokens.values, tokens))
+    signal = tokenizer.detokenize(tokens.values, tokens)
+    original = tokenizer.picture(signal)
     coords = tokens.coords if tokens.coords.dim() == 3 else tokens.coords.expand(tokens.batch, -1, -1)
     chequers = _where(tokenizer, tokens, coords.sum(2).long() % 2 == 1)
     edges = [token_edges(chequer) for chequer in chequers]
@@ -173,6 +222,7 @@ def preview(
         headings=headings,
         rows=[[Panel(column[row], edges[row]) for column in columns] for row in range(len(ids))],
         captions=captions,
+        scales=tokenizer.scales(signal),
     )
     return sheet.draw()
 
@@ -183,30 +233,46 @@ def masked_picture(tokenizer: Tokenizer[Any], tokens: Tokens, mask: Mask) -> Ten
     Where a pixel shows several tokens, as with tokens per channel, it is grey if all of them are hidden; else those
     that are hidden take the mean of the sample's visible values.
     """
-    weight = mask.visible[..., None].to(tokens.values.dtype)
-    mean = (tokens.values * weight).sum((1, 2), keepdim=True) / (
-        weight.sum((1, 2), keepdim=True) * tokens.values.shape[2]
-    )
-    shown = tokenizer.picture(tokenizer.detokenize(torch.where(mask.visible[..., None], tokens.values, mean), tokens))
+    original = tokenizer.detokenize(tokens.values, tokens)
+    shown = tokenizer.picture(tokenizer.detokenize(_without_hidden(tokens, mask), tokens), original)
     return torch.where(_where(tokenizer, tokens, mask.hidden)[:, None], torch.full_like(shown, GREY), shown)
+
+
+def _without_hidden(tokens: Tokens, mask: Mask) -> Tensor:
+    """The token values (B, L, P), those of hidden tokens replaced by the mean of the sample's visible values."""
+    weight = mask.visible[..., None].to(tokens.values.dtype)
+    count = weight.sum((1, 2), keepdim=True) * tokens.values.shape[2]
+    return torch.where(
+        mask.hidden[..., None], (tokens.values * weight).sum((1, 2), keepdim=True) / count, tokens.values
+    )
 
 
 def _where(tokenizer: Tokenizer[Any], tokens: Tokens, chosen: Tensor) -> Tensor:
     """(B, H, W) bool: the pixels of the picture that show chosen tokens (B, L) alone.
 
-    Only the tokenizer knows where a token lands in its picture. So three signals are drawn, of zeros, of ones, and of
-    ones in the chosen tokens: a pixel that looks as with ones and not as with zeros shows chosen tokens alone.
+    Only the tokenizer knows where a token lands in its picture. Where it doesn't say, it is found out: the values of
+    the chosen tokens are moved to either end of the sample's range, then those of the others. A pixel that changes
+    with the former and not with the latter shows chosen tokens alone.
     """
+    said = tokenizer.footprint(tokens, chosen)
+    if said is not None:
+        return said
+    values = tokens.values
+    flat = values.flatten(1)
+    ends = [flat.amin(1), flat.amax(1)]
+    ends[1] = torch.where(ends[1] > ends[0], ends[1], ends[0] + 1)  # a constant sample has to change, too
+    original = tokenizer.detokenize(values, tokens)
+    before = tokenizer.picture(original, original)
 
-    def drawn(which: Tensor) -> Tensor:
-        values = which[..., None].expand(tokens.values.shape).to(tokens.values.dtype)
-        return tokenizer.picture(tokenizer.detokenize(values, tokens))
+    def changed(which: Tensor) -> Tensor:
+        seen = torch.zeros_like(before[:, 0], dtype=torch.bool)
+        for end in ends:
+            moved = torch.where(which[..., None], end[:, None, None], values)
+            after = tokenizer.picture(tokenizer.detokenize(moved, tokens), original)
+            seen |= (after - before).abs().amax(1) > 1e-4
+        return seen
 
-    zeros, ones, some = drawn(torch.zeros_like(chosen)), drawn(torch.ones_like(chosen)), drawn(chosen)
-    differs = (some - zeros).abs().amax(1) > 1e-4
-    if not bool(((ones - zeros).abs() > 1e-4).any()):
-        return differs  # a picture on each sample's own scale draws anything constant alike
-    return differs & ((some - ones).abs().amax(1) <= 1e-4)
+    return changed(chosen) & ~changed(~chosen)
 
 
 def _ratio(mask: Mask) -> float:

@@ -9,10 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from maskedmodel.components import MaskScheduler, Objective, Settings, Tokenizer
+from maskedmodel.components import Objective, Settings, Tokenizer
 from maskedmodel.engine.settings import DecoderSettings, EncoderSettings, ModelSettings
 from maskedmodel.errors import MaskedModelError
 from maskedmodel.grid import GridTokenizer
+from maskedmodel.schedulers import MaskScheduler
 from maskedmodel.tokens import Tokens
 
 # A model of some 400,000 weights: enough to learn one batch by heart, and 30 steps of it take about a second.
@@ -125,6 +126,7 @@ def suitable(objective: Objective[Any]) -> Iterator[tuple[str, Box, Tensor]]:
     """The kit's tokenizers that the objective doesn't refuse, each with hidden values (3, M, P) as its tokens have."""
     for name, box in boxes().items():
         try:
+            objective.attach(box)
             objective.width(box)
         except MaskedModelError:
             continue  # a clear refusal: check_width demands that one is left

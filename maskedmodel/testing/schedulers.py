@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedmodel.components import MaskScheduler
 from maskedmodel.errors import MaskedModelError
 from maskedmodel.noise import Noise
+from maskedmodel.schedulers import MaskScheduler, Observed
 from maskedmodel.testing.fixtures import generator, layouts
 from maskedmodel.testing.rules import CheckFailed, NotApplicable, require, untouched_generators
 from maskedmodel.tokens import Mask, Tokens, hidden_count
@@ -92,7 +92,8 @@ def check_count(scheduler: AnyScheduler) -> None:
             hidden, real = scheduler.sample(tokens, progress, _noise(tokens)).hidden.sum(1), _real(tokens)
             ratio, counts = scheduler.ratio(progress), scheduler.counts(tokens, progress)
             if counts is not None:
-                expected = torch.minimum(counts.clamp(min=1), (real - 1).clamp(min=0)).tolist()
+                wanted = torch.as_tensor(counts).expand(tokens.batch)
+                expected = torch.minimum(wanted.clamp(min=1), (real - 1).clamp(min=0)).tolist()
             else:
                 expected = [hidden_count(int(length), ratio) for length in real]
             require(
@@ -280,7 +281,7 @@ def check_observe(scheduler: AnyScheduler) -> None:
         mask = scheduler.sample(tokens, 0.5, _noise(tokens))
         losses = torch.rand(mask.ids_hidden.shape, generator=generator())
         latent = torch.randn(tokens.batch, 1 + mask.ids_keep.shape[1], 8, generator=generator())
-        loss = scheduler.observe(mask, losses, latent)
+        loss = scheduler.observe(Observed(tokens, mask, losses, latent, 0.5))
         require(
             loss is None or (loss.dim() == 0 and bool(torch.isfinite(loss))),
             scheduler,

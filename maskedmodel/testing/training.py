@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from maskedmodel.components import MaskScheduler, Objective, Tokenizer
+from maskedmodel.components import Objective, Tokenizer
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.noise import Noise, seeded
+from maskedmodel.schedulers import MaskScheduler, Observed
 from maskedmodel.testing.fixtures import TINY_MODEL, Box, Direct, Fixed, generator, suitable
 from maskedmodel.testing.rules import CheckFailed, require
 
@@ -54,6 +55,9 @@ def _train(tokenizer: Tokenizer[Any], scheduler: MaskScheduler[Any], objective: 
     signal = tokenizer.prepare(tokenizer.example(1, generator()))
     if tokenizer.needs_statistics:
         tokenizer.fit_statistics([signal])
+    tokens = tokenizer.tokenize(signal)
+    if scheduler.needs_statistics:
+        scheduler.fit_statistics([tokens])
     with seeded(0):
         model = MaskedAutoencoder(tokenizer, scheduler, objective, TINY_MODEL)
     if isinstance(model.decoder.head, nn.Linear):
@@ -62,11 +66,15 @@ def _train(tokenizer: Tokenizer[Any], scheduler: MaskScheduler[Any], objective: 
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0)
     noise, losses = Noise.of(range(1)), []
     for step in range(STEPS):
-        output = model(signal, progress=step / (STEPS - 1), noise=noise)
-        own = scheduler.observe(output.mask, output.loss_per_token.detach(), output.latent)
+        progress = step / (STEPS - 1)
+        output = model(tokens, progress=progress, noise=noise)
+        seen = Observed(tokens, output.mask, output.loss_per_token.detach(), output.latent, progress)
+        own = scheduler.observe(seen)
         total = output.loss if own is None else output.loss + own
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
+        with torch.no_grad():
+            scheduler.after_step(model.encoder, progress)
         losses.append(output.loss.detach())
     return torch.stack(losses)

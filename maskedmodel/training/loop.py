@@ -24,6 +24,7 @@ from maskedmodel.components import DataSource, SampleDataset
 from maskedmodel.config import OptimSettings, RunConfig, TrainSettings
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import TrainingError
+from maskedmodel.schedulers import Observed
 from maskedmodel.tokens import Mask, Tokens
 from maskedmodel.training.data import Batch, Broken, StepBatches, eval_batches, train_batches
 from maskedmodel.training.distributed import World
@@ -100,11 +101,19 @@ def micro_batches(
 
 
 def backward(
-    model: nn.Module, parts: list[tuple[Tokens, Mask]], scored: float, settings: TrainSettings, world: World
+    model: nn.Module,
+    parts: list[tuple[Tokens, Mask]],
+    scored: float,
+    settings: TrainSettings,
+    world: World,
+    progress: float = 0.0,
 ) -> float:
-    """Gradients of the mean over all `scored` tokens of the global batch; returns this rank's share of the loss."""
+    """Gradients of the mean over all `scored` tokens of the global batch; returns this rank's share of the loss.
+
+    A scheduler's own loss is a mean over samples, so each micro-batch's counts by its share of the samples.
+    """
     core: MaskedAutoencoder = model.module if isinstance(model, DistributedDataParallel) else model  # type: ignore[assignment]
-    total = 0.0
+    total, samples = 0.0, sum(tokens.batch for tokens, _ in parts)
     for index, (tokens, mask) in enumerate(parts):
         # DDP averages over ranks at the last micro-batch; times the world size makes that a sum.
         last = index == len(parts) - 1
@@ -113,8 +122,11 @@ def backward(
             with autocast(settings.precision, world.device):
                 output = model(tokens, mask)
             loss = output.loss_per_token.sum() / scored
-            extra = core.scheduler.observe(mask, output.loss_per_token.detach(), output.latent)
-            (loss if extra is None else loss + extra / (len(parts) * world.size)).mul(world.size).backward()
+            seen = Observed(tokens, mask, output.loss_per_token.detach(), output.latent, progress)
+            extra = core.scheduler.observe(seen)
+            if extra is not None:
+                loss = loss + (extra - extra.detach()) * (tokens.batch / samples / world.size)  # its gradient alone
+            loss.mul(world.size).backward()
         total += float(loss.detach())
     return total
 
@@ -196,7 +208,7 @@ def steps(
             group["lr"] = rate
         parts = micro_batches(run.model, batch, settings, progress)
         scored, stop = world.total(sum(mask.scored for _, mask in parts), signals.received is not None)
-        (loss,) = world.total(backward(model, parts, max(scored, 1), settings, world))
+        (loss,) = world.total(backward(model, parts, max(scored, 1), settings, world, progress))
         gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients, foreach=True))
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -205,6 +217,8 @@ def steps(
             torch.nn.utils.clip_grads_with_norm_(run.model.parameters(), optim.clip, torch.tensor(norm), foreach=True)
         run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            run.model.scheduler.after_step(run.model.encoder, progress)
         run.step += 1
 
         display.update(run.step, f"loss {loss:.4f}  {seen / (time.monotonic() - since):,.0f} samples/s")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from maskedmodel.components import DataSource, SampleDataset
+from maskedmodel.components import DataSource, SampleDataset, Tokenizer
 from maskedmodel.config import OptimSettings, RunConfig, TrainSettings
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import CheckpointError, ConfigError, TrainingError
+from maskedmodel.schedulers import MaskScheduler
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training.data import Batch, Broken, broken_error, eval_batches, fingerprint
 from maskedmodel.training.distributed import World
@@ -29,9 +31,10 @@ def make_optimizer(model: nn.Module, optim: OptimSettings) -> torch.optim.AdamW:
 
 
 def fit_statistics(model: MaskedAutoencoder, dataset: SampleDataset, settings: TrainSettings) -> None:
-    """Let the tokenizer measure what its settings leave to be measured."""
-    if model.tokenizer.needs_statistics:
-        batches = eval_batches(
+    """Let the tokenizer, and then the scheduler, measure what their settings leave to be measured."""
+
+    def batches() -> Iterator[Tensor]:
+        prepared = eval_batches(
             dataset,
             model.tokenizer,
             batch=settings.batch,
@@ -39,7 +42,18 @@ def fit_statistics(model: MaskedAutoencoder, dataset: SampleDataset, settings: T
             limit=STATISTICS_SAMPLES,
             on_bad_sample=settings.on_bad_sample,
         )
-        model.tokenizer.fit_statistics(batch.signal for batch in batches)
+        return (batch.signal for batch in prepared)
+
+    fit_all(model.tokenizer, model.scheduler, batches)
+
+
+def fit_all(tokenizer: Tokenizer[Any], scheduler: MaskScheduler[Any], batches: Callable[[], Iterable[Tensor]]) -> None:
+    """As `fit_statistics`, over what `batches()` gives."""
+    with torch.no_grad():
+        if tokenizer.needs_statistics:
+            tokenizer.fit_statistics(batches())
+        if scheduler.needs_statistics:
+            scheduler.fit_statistics(tokenizer.tokenize(signal) for signal in batches())
 
 
 class Run:

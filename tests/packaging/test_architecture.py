@@ -18,10 +18,10 @@ CORE, PLUGINS = ROOT / "maskedmodel", ROOT / "plugins"
 
 # Lowest first; an import only ever goes down. A name covers its package, or its module and those called name_*.
 FLOORS = (
-    ("errors", "files", "noise"),
+    ("errors", "files", "noise", "scales"),
     ("tokens",),
     ("components",),
-    ("grid", "sources"),
+    ("grid", "schedulers", "sources"),
     ("engine", "hookspecs"),
     ("plugins",),
     ("config",),

@@ -17,6 +17,7 @@ from maskedmodel import (
     MaskScheduler,
     Noise,
     Objective,
+    Observed,
     Sample,
     Settings,
     ShapeError,
@@ -401,8 +402,8 @@ class RefusesOneAxis(TakesTwoAxesForGranted):
 
 @fails("observe", "overfit")
 class ObservesAVector(Half):
-    def observe(self, mask: Mask, loss_per_token: Tensor, latent: Tensor) -> Tensor:
-        return loss_per_token
+    def observe(self, seen: Observed) -> Tensor:
+        return seen.loss_per_token
 
 
 class SquareSettings(Settings):

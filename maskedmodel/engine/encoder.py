@@ -1,0 +1,104 @@
+"""The encoder: a vision transformer over visible tokens (Dosovitskiy et al. 2021; He et al. 2021).
+
+Shapes as in tokens.py, and S the number of class and register tokens before the visible ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maskedmodel.components import Tokenizer
+from maskedmodel.engine.layers import Block, init_linear
+from maskedmodel.engine.positions import Places, pick
+from maskedmodel.engine.settings import EncoderSettings
+from maskedmodel.errors import ConfigError
+from maskedmodel.tokens import Tokens
+
+Grid = tuple[int, ...] | None
+
+
+class Encoder(nn.Module):
+    """A vision transformer that sees visible tokens only."""
+
+    def __init__(self, settings: EncoderSettings, tokenizer: Tokenizer[Any]) -> None:
+        super().__init__()
+        s = settings
+        self.settings = s
+        self.embed = tokenizer.make_embed(s.dim)
+        channels = tokenizer.channel_count if s.channels else 0
+        self.places = Places(s.positions, s.dim, s.heads, tokenizer.extents, channels, len(tokenizer.axes))
+        self.class_token = nn.Parameter(torch.empty(1, 1, s.dim)) if s.class_token else None
+        self.registers = nn.Parameter(torch.empty(1, s.registers, s.dim)) if s.registers else None
+        self.blocks = nn.ModuleList(Block(s.dim, s.heads, s.mlp_ratio, s.norm_eps) for _ in range(s.depth))
+        self.norm = nn.LayerNorm(s.dim, eps=s.final_norm_eps or s.norm_eps)
+        self.apply(init_linear)
+        for token in (self.class_token, self.registers):
+            if token is not None:
+                nn.init.normal_(token, std=0.02)
+
+    @property
+    def prefix(self) -> int:
+        """S, the number of class and register tokens."""
+        return int(self.settings.class_token) + self.settings.registers
+
+    def forward(
+        self,
+        values_BLP: Tensor,
+        coords: Tensor,
+        grid: Grid,
+        channel: Tensor | None,
+        ids_keep_BK: Tensor,
+        keep_valid_BK: Tensor | None,
+        gates_BL: Tensor | None = None,
+        last: bool = True,
+    ) -> Tensor:
+        """The latent (B, S + K, D); without the `last` block and the norm after it, what that block is given."""
+        visible_BKP = pick(values_BLP, ids_keep_BK)
+        if keep_valid_BK is not None:
+            # Filled-up ids point at tokens of any kind, hidden ones too: nothing of those may get in.
+            visible_BKP = visible_BKP.masked_fill(~keep_valid_BK[..., None], 0)
+        x = self.embed(visible_BKP) + pick(self.places(coords, grid, channel), ids_keep_BK)
+        if gates_BL is not None:
+            x = x * gates_BL.gather(1, ids_keep_BK)[..., None].to(x.dtype)
+        prefix = [token.expand(x.shape[0], -1, -1) for token in (self.class_token, self.registers) if token is not None]
+        x = torch.cat([*prefix, x], 1)
+        angles = self.places.angles(coords)
+        if angles is not None:
+            angles = before(pick(angles, ids_keep_BK), self.prefix, 0)
+        key_valid = None if keep_valid_BK is None else before(keep_valid_BK, self.prefix, True)
+        for block in self.blocks if last else self.blocks[:-1]:
+            x = block(x, angles, key_valid)
+        return self.norm(x) if last else x  # type: ignore[no-any-return]
+
+    def features(self, tokens: Tokens) -> Tensor:
+        """The latent (B, S + L, D) of tokens of which nothing is hidden."""
+        return self._whole(tokens)
+
+    def _whole(self, tokens: Tokens, last: bool = True) -> Tensor:
+        everything = torch.arange(tokens.length, device=tokens.values.device).expand(tokens.batch, -1)
+        return self(  # type: ignore[no-any-return]
+            tokens.values, tokens.coords, tokens.grid, tokens.channel, everything, tokens.valid, last=last
+        )
+
+    def class_attention(self, tokens: Tokens) -> Tensor:
+        """How much the class token attends to each token in the last block, mean over heads, (B, L) float32.
+
+        Nothing is hidden; padding gets zero. Raises ConfigError where the encoder has no class token.
+        """
+        if self.class_token is None:
+            raise ConfigError("This encoder has no class token to ask.", where="model.encoder.class_token", got=False)
+        x = self._whole(tokens, last=False)
+        angles = self.places.angles(tokens.coords)
+        if angles is not None:
+            angles = angles if angles.dim() == 3 else angles[None]
+            angles = before(angles.expand(tokens.batch, -1, -1), self.prefix, 0)
+        key_valid = None if tokens.valid is None else before(tokens.valid, self.prefix, True)
+        return self.blocks[-1].attention_of_first(x, angles, key_valid)[:, self.prefix :]  # type: ignore[operator,no-any-return]
+
+
+def before(x: Tensor, count: int, value: float | bool) -> Tensor:
+    """`x` (B, T, ...) with `count` entries of `value` put before it along the second dimension."""
+    return torch.cat([x.new_full((x.shape[0], count, *x.shape[2:]), value), x], 1)

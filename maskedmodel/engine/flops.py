@@ -1,0 +1,90 @@
+"""Floating-point work of the engine, counted from its settings: a multiplication and an addition are two.
+
+Counted are the matrix products, as this engine does them: visible tokens alone in the encoder, the mask tokens' first
+projection once per position, hidden tokens alone asking in the decoder's last block and passing the head.
+Normalisation, activations, softmax, ranking and the optimizer aren't counted, as usual.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from maskedmodel.engine.model import MaskedAutoencoder
+
+TRAIN = 3  # forward and backward together, in forward passes: a backward pass costs two
+
+
+@dataclass(frozen=True)
+class Work:
+    """Forward work of one batch."""
+
+    encoder: float
+    decoder: float
+
+    @property
+    def total(self) -> float:
+        return self.encoder + self.decoder
+
+
+def block_flops(tokens: int, dim: int, mlp_ratio: float = 4.0, asking: int | None = None) -> float:
+    """A self-attention block, forward, one sample: four projections, scores and mixing, two layers of the MLP.
+
+    Of `tokens` that answer, `asking` ask and pass the MLP (default: all).
+    """
+    asking = tokens if asking is None else asking
+    keys_and_values, queries_and_output = 2 * dim * dim * tokens, 2 * dim * dim * asking
+    attention = 2 * asking * tokens * dim
+    mlp = 2 * dim * int(dim * mlp_ratio) * asking
+    return 2 * float(keys_and_values + queries_and_output + attention + mlp)
+
+
+def cross_block_flops(asking: int, context: int, dim: int, context_dim: int, mlp_ratio: float = 4.0) -> float:
+    """A cross-attention block, forward, one sample: `asking` tokens of width `dim` ask `context` of `context_dim`."""
+    projections = 2 * dim * dim * asking + 2 * context_dim * dim * context
+    attention = 2 * asking * context * dim
+    mlp = 2 * dim * int(dim * mlp_ratio) * asking
+    return 2 * float(projections + attention + mlp)
+
+
+def forward_flops(
+    model: MaskedAutoencoder, visible: int, hidden: int, batch: int = 1, *, shared_positions: bool = True
+) -> Work:
+    """The work of a batch whose rows each keep `visible` tokens and hide `hidden`.
+
+    `shared_positions` is False where coordinates differ per sample: then no projection is shared over the batch.
+    """
+    e, d = model.settings.encoder, model.settings.decoder
+    seen = model.encoder.prefix + visible
+    encoder = visible * per_token(model.encoder.embed, model.tokenizer.token_width)
+    encoder += e.depth * block_flops(seen, e.dim, e.mlp_ratio)
+
+    rows = batch * hidden
+    projected = min(visible + hidden, rows) if shared_positions else rows  # mask tokens in the first block, per batch
+    head = hidden * per_token(model.decoder.head, d.dim)
+    if d.attention == "cross":
+        decoder = d.depth * cross_block_flops(hidden, seen, d.dim, e.dim, d.mlp_ratio)
+        saved = 2 * d.dim * d.dim * (rows - projected)
+    else:
+        length = seen + hidden
+        decoder = 2 * seen * e.dim * d.dim
+        decoder += (d.depth - 1) * block_flops(length, d.dim, d.mlp_ratio)
+        decoder += block_flops(length, d.dim, d.mlp_ratio, asking=hidden)
+        if d.depth == 1:  # the one block is the first as well, which projects queries of all tokens
+            decoder += 2 * d.dim * d.dim * seen
+        saved = 2 * 3 * d.dim * d.dim * (rows - projected)
+    return Work(batch * encoder, batch * (decoder + head) - saved)
+
+
+def per_token(module: nn.Module, width: int) -> float:
+    """The work of a module that maps tokens of `width` values one by one, for one token."""
+    if isinstance(module, nn.Linear):
+        return 2.0 * module.in_features * module.out_features
+    parameter = next(module.parameters(), torch.zeros(()))
+    token = torch.zeros(1, 1, width, dtype=parameter.dtype, device=parameter.device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(token)
+    return float(counter.get_total_flops())
