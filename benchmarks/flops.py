@@ -2,14 +2,15 @@
 
 Counted are the matrix products, forward and backward (twice the forward). Normalisation, activations, softmax and the
 optimizer aren't. The count is that of the plain method, whatever an implementation saves: all mask tokens pass all
-decoder blocks and the head, and every patch is embedded.
+decoder blocks and the head, and every patch is embedded. What maskedmodel's own engine multiplies is counted in
+maskedmodel/engine/flops.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-TRAIN = 3  # a backward pass costs two forward passes
+from maskedmodel.engine.flops import TRAIN, block_flops
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,6 @@ WORKS = {
         size=32, patch=2, batch=32, dim=192, depth=12, heads=3, decoder_dim=192, decoder_depth=4, decoder_heads=3
     ),
 }
-
-
-def block_flops(tokens: int, dim: int, mlp_ratio: float = 4.0) -> float:
-    """A transformer block, forward, one sample: four projections, scores and mixing, two layers of the MLP."""
-    projections = (4 + 2 * mlp_ratio) * dim * dim * tokens
-    attention = 2 * tokens * tokens * dim
-    return 2 * (projections + attention)
 
 
 def step_flops(work: Work, hidden: int | None = None) -> float:
