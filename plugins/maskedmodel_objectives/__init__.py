@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from maskedmodel import Objective, hookimpl
+from maskedmodel_objectives.fourier import Fourier
 from maskedmodel_objectives.patch import Patch
 
 
 @hookimpl
 def maskedmodel_objectives() -> list[type[Objective[Any]]]:
-    return [Patch]
+    return [Patch, Fourier]

@@ -13,12 +13,25 @@ from hypothesis import strategies as st
 from maskedmodel_objectives.patch import Patch
 from pydantic import ValidationError
 
-from maskedmodel import Tokenizer
+from maskedmodel import ConfigError, GridTokenizer, Settings, ShapeError, Tokenizer
 from maskedmodel.testing import parametrize_checks
 from maskedmodel.testing.fixtures import boxes, generator
+from tests.engine.conftest import Ragged
+
+VIDEOMAE = {"per": "channel", "epsilon_at": "spread"}
 
 
-@parametrize_checks([Patch, Patch(normalise=False), Patch(loss="l1"), Patch(loss="smooth_l1", beta=0.5)])
+@parametrize_checks(
+    [
+        Patch,
+        Patch(normalise=False),
+        Patch(loss="l1"),
+        Patch(loss="smooth_l1", beta=0.5),
+        Patch(per="channel"),
+        Patch(epsilon_at="spread"),
+        Patch(per="channel", epsilon_at="spread"),
+    ]
+)
 def test_conformance(check: Callable[[], None]) -> None:
     check()
 
@@ -123,7 +136,76 @@ def test_normalising_forgets_contrast_and_brightness() -> None:
     torch.testing.assert_close(Patch().target(5 * values + 3), Patch().target(values), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("given", [{"epsilon": 0}, {"beta": 0}, {"loss": "l2"}, {"norm": True}])
+class Line(GridTokenizer[Settings]):
+    """Tokens of 4 samples of 3 channels, in an order of choice."""
+
+    axes, channels, size, patch = ("time",), 3, (8,), (4,)
+
+    def __init__(self, last: bool, separate: bool = False) -> None:
+        self.channels_last, self.separate_channels = last, separate
+        super().__init__(Settings(name="line"))
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_videomaes_target_is_per_channel_with_epsilon_outside_the_root(last: bool) -> None:
+    line, objective = Line(last), Patch(per="channel", epsilon_at="spread", epsilon=0.1)
+    objective.attach(line)
+    signal = torch.randn(2, 3, 8, generator=generator(), dtype=torch.float64) * torch.tensor([1.0, 5.0, 0.1])[:, None]
+    target = line.detokenize(objective.target(line.tokenize(signal).values), line.tokenize(signal)).numpy()
+    for sample in range(2):
+        for channel in range(3):
+            for start in (0, 4):
+                values = signal[sample, channel, start : start + 4].numpy()
+                spread = (sum((value - values.mean()) ** 2 for value in values) / 3) ** 0.5 + 0.1
+                expected = (values - values.mean()) / spread
+                np.testing.assert_allclose(target[sample, channel, start : start + 4], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_per_channel_statistics_bring_the_values_back(last: bool) -> None:
+    line, objective = Line(last), Patch(**VIDEOMAE)
+    objective.attach(line)
+    values = line.tokenize(torch.randn(2, 3, 8, generator=generator())).values
+    statistics = objective.statistics(values)
+    assert statistics is not None
+    assert statistics.shape == (2, 2, 6)
+    groups = values.unflatten(-1, (4, 3)).transpose(-1, -2) if last else values.unflatten(-1, (3, 4))
+    torch.testing.assert_close(statistics, torch.cat([groups.mean(-1), groups.std(-1) + 1e-6], -1))
+    torch.testing.assert_close(objective.to_values(objective.target(values), statistics), values)
+
+
+def test_per_channel_baseline_counts_the_values_of_a_channel() -> None:
+    line, objective = Line(last=True), Patch(**VIDEOMAE)
+    objective.attach(line)
+    assert objective.baseline(line) == pytest.approx(3 / 4)
+    target = objective.target(line.tokenize(torch.randn(64, 3, 8, generator=generator())).values)
+    loss = objective.loss(torch.zeros_like(target), target)
+    torch.testing.assert_close(loss, torch.full_like(loss, 3 / 4), atol=1e-4, rtol=0)
+
+
+def test_tokens_of_one_channel_each_are_the_same_per_patch_and_per_channel() -> None:
+    line = Line(last=True, separate=True)
+    values = line.tokenize(torch.randn(2, 3, 8, generator=generator())).values
+    per_channel, per_patch = Patch(per="channel"), Patch()
+    per_channel.attach(line)
+    assert torch.equal(per_channel.target(values), per_patch.target(values))
+    assert per_channel.baseline(line) == per_patch.baseline(line) == 3 / 4
+
+
+def test_per_channel_needs_a_grid_and_a_tokenizer() -> None:
+    with pytest.raises(ConfigError, match="how channels lie in the tokens of 'ragged'"):
+        Patch(per="channel").attach(Ragged())
+    Patch(per="channel", normalise=False).attach(Ragged())
+    with pytest.raises(ShapeError, match=r"(?s)doesn't know these tokens.*attach"):
+        Patch(per="channel").target(torch.zeros(1, 2, 12))
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, -1e4])
+def test_a_constant_patch_has_a_target_of_zero_with_epsilon_outside_too(level: float) -> None:
+    assert not Patch(epsilon_at="spread").target(torch.full((1, 2, 16), level)).any()
+
+
+@pytest.mark.parametrize("given", [{"epsilon": 0}, {"per": "row"}, {"beta": 0}, {"loss": "l2"}, {"norm": True}])
 def test_unusable_settings_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Patch(**given)
