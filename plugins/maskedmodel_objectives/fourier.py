@@ -18,8 +18,9 @@ class FourierSettings(Settings):
     share: float = Field(
         0.01,
         ge=0,
-        le=1,
-        description="Share a of the spectrum: the loss is (1 - a) * squared difference + a * difference of magnitudes.",
+        lt=1,
+        description="Share a of the spectrum: the loss is (1 - a) * squared difference + a * difference of magnitudes. "
+        "Below 1, as magnitudes alone leave open where things are.",
     )
     norm: Literal["backward", "ortho"] = Field(
         "backward",
@@ -74,9 +75,9 @@ class Fourier(Objective[FourierSettings]):
         rows, columns = self._patch
         channels = values.shape[-1] // (rows * columns)
         if self._channels_last:
-            images = values.unflatten(-1, (rows, columns, channels)).movedim(-1, -3)
+            images = values.reshape(*values.shape[:-1], rows, columns, channels).movedim(-1, -3)
         else:
-            images = values.unflatten(-1, (channels, rows, columns))
+            images = values.reshape(*values.shape[:-1], channels, rows, columns)
         # The slope of a complex magnitude is taken as zero at zero, so no epsilon is needed under a root.
         magnitude = torch.fft.rfft2(images.float(), norm=self.settings.norm).abs()
         count = torch.full((columns // 2 + 1,), 2.0, device=values.device)
@@ -101,4 +102,4 @@ def _layout(tokenizer: Tokenizer[Any]) -> tuple[tuple[int, int], bool]:
             fix="Choose objective.name: patch.",
         )
     rows, columns = tokenizer.patch
-    return (rows, columns), tokenizer.channels_last or tokenizer.separate_channels
+    return (rows, columns), tokenizer.channels_last
