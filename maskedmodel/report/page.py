@@ -6,11 +6,9 @@ Every text from the run goes through html.escape; the page's own policy forbids 
 from __future__ import annotations
 
 import base64
-import math
 import shlex
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 from statistics import median
 from string import Template
@@ -18,12 +16,15 @@ from typing import Any
 
 from maskedmodel.evaluation.classifiers import Accuracy
 from maskedmodel.report.charts import Series, legend, line_chart, smoothed
+from maskedmodel.report.markup import number as _number
+from maskedmodel.report.markup import part as _part
+from maskedmodel.report.markup import section as _section
+from maskedmodel.report.markup import text as _text
 from maskedmodel.report.reader import RunData, read
 from maskedmodel.training.checkpoint import write_text
 
 _LISTED = 50  # bad samples
 _TEXT = 100_000  # characters of the config
-_CELL = 400  # characters of any other text
 
 
 def write(run: Path | str) -> Path:
@@ -39,7 +40,7 @@ def write(run: Path | str) -> Path:
 
 def render(data: RunData) -> str:
     """The page."""
-    template = resources.files("maskedmodel.report").joinpath("template.html").read_text("utf-8")
+    template, style = (_part(name) for name in ("template.html", "style.css"))
     name = data.run.resolve().name
     sections = [
         _section("Loss", _losses(data)),
@@ -51,6 +52,7 @@ def render(data: RunData) -> str:
         _section("Settings and surroundings", _settings(data)),
     ]
     return Template(template).substitute(
+        style=style,
         title=f"{_text(name)} - maskedmodel",
         heading=_text(name),
         status=_status(data),
@@ -60,31 +62,12 @@ def render(data: RunData) -> str:
     )
 
 
-def _text(value: object, most: int = _CELL) -> str:
-    """Any text of the run, safe to put anywhere in the page, its middle left out where it is very long."""
-    text = str(value)
-    if len(text) > most:
-        text = f"{text[: most // 2]} ... {text[-most // 2 :]}"
-    # A lone surrogate, as in a file name that isn't UTF-8, can't be written at all.
-    return escape(text.encode("utf-8", "backslashreplace").decode("utf-8"))
-
-
-def _section(heading: str, body: str) -> str:
-    return f"<section>\n<h2>{heading}</h2>\n{body}\n</section>" if body else ""
-
-
 def _table(caption: str, headings: Sequence[str], rows: Sequence[str]) -> str:
     """A table of rows that are markup already."""
     head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
     top = (f"<caption>{caption}</caption>" if caption else "") + (f"<thead><tr>{head}</tr></thead>" if head else "")
     kind = ' class="two"' if len(headings) != 3 else ""
     return f'<div class="scroll"><table{kind}>{top}<tbody>{"".join(rows)}</tbody></table></div>'
-
-
-def _number(value: Any, digits: int = 4) -> str:
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        return "-"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
 
 
 def _status(data: RunData) -> str:

@@ -28,7 +28,7 @@ FLOORS = (
     ("training",),
     ("evaluation", "weights", "folder"),
     ("report", "serve", "testing"),
-    ("compare",),
+    ("comparison",),
     ("commands",),
     ("cli",),
     ("__main__",),
