@@ -17,6 +17,7 @@ import typer
 import maskedmodel
 from maskedmodel import cli_plugins
 from maskedmodel.cli_output import plain_lines, print_error, print_json
+from maskedmodel.cli_verbs import with_plugin_verbs
 from maskedmodel.errors import MaskedModelError
 
 _GLOBAL_FLAGS = ("--debug", "--strict-plugins")
@@ -41,6 +42,14 @@ ConfigAndOverrides = Annotated[
     ),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE ...]",
+        help="Settings to change, such as data.label=speaker or evaluate.protocol=folds.",
+        show_default=False,
+    ),
+]
 Out = Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Where to write the picture.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -110,11 +119,14 @@ def reconstruct(
 
 
 @app.command()
-def probe(run: Run, as_json: Json = False) -> None:
-    """k-NN and linear probe, against random weights and raw values."""
+def probe(run: Run, overrides: Overrides = None, as_json: Json = False) -> None:
+    """k-NN and linear probe, against random weights and plain features."""
+    stray = [argument for argument in overrides or () if "=" not in argument]
+    if stray:
+        raise typer.BadParameter(f"expected one run, got {', '.join(stray)}, too. Settings are KEY=VALUE.")
     from maskedmodel import commands
 
-    result = commands.probe(run, quiet=as_json)
+    result = commands.probe(run, overrides=overrides or (), quiet=as_json)
     if as_json:
         print_json(result.to_dict())
     else:
@@ -241,8 +253,8 @@ def run_cli(arguments: list[str]) -> int:
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     flags = [argument for argument in own if argument in _GLOBAL_FLAGS]  # welcome after the verb, too
     rest = [argument for argument in own if argument not in _GLOBAL_FLAGS] + arguments[len(own) :]
-    command = typer.main.get_command(app)
     try:
+        command = with_plugin_verbs(app, rest)
         with command.make_context("maskedmodel", [*flags, *(rest or ["--help"])]) as context:
             command.invoke(context)
         sys.stdout.flush()

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from maskedmodel.components import DataSource, Sample
-from maskedmodel.config import Components, RunConfig, build_components, load_config
+from maskedmodel.commands_data import read_file, source_at
+from maskedmodel.components import DataSource
+from maskedmodel.config import Components, RunConfig, build_components, difference, load_config
 from maskedmodel.engine.model import MaskedAutoencoder
-from maskedmodel.errors import DataError
+from maskedmodel.errors import ConfigError
 from maskedmodel.evaluation import features as feature_files
 from maskedmodel.evaluation import probes
 from maskedmodel.evaluation import reconstruct as pictures
-from maskedmodel.evaluation.canvas import save_png
+from maskedmodel.evaluation.canvas import save_file, save_png
 from maskedmodel.evaluation.probes import ProbeResult
-from maskedmodel.folder import claimed, run_folder, settle, write_json
+from maskedmodel.folder import FREE, claimed, run_folder, settle, write_json
 from maskedmodel.noise import seeded
 from maskedmodel.plugins import Registry, load_registry
 from maskedmodel.report.page import write as write_report
@@ -99,6 +101,7 @@ def pretrain(
     for failure in registry.failures:
         log.warning("Plugin left out: %s", failure)
     parts = build_components(resolved, registry)
+    resolved = resolved.model_copy(update={"data": parts.source.resolved()})
     with seeded(resolved.train.seed):
         model = MaskedAutoencoder(parts.tokenizer, parts.scheduler, parts.objective, resolved.model)
     with join(resolved.train.device) as world:
@@ -128,11 +131,11 @@ def _look(
     picture = None
     if config.evaluate.pictures:
         signals, ids = _some(parts, config, config.evaluate.pictures, device)
-        image = pictures.reconstruction(model, signals, ids, seed=config.train.seed, step=training.steps)
-        picture = save_png(image, _pictures(folder) / "reconstruction.png")
+        picture = _draw(model, signals, ids, _pictures(folder) / "reconstruction.png", config, training.steps)
     probed = None
     if config.evaluate.probe and parts.source.class_names() is not None:
-        probed = _probe(config, folder, model, parts.source, device, quiet)
+        probed = _probe(config, model, parts.source, device, quiet)
+        write_json(folder / "probe.json", probed.to_dict())
     baseline = parts.objective.baseline(parts.tokenizer)
     write_json(
         folder / "summary.json",
@@ -149,6 +152,25 @@ def _look(
         },
     )
     return PretrainResult(folder, training, baseline, probed, picture, write_report(folder))
+
+
+def _draw(
+    model: MaskedAutoencoder,
+    signals: Tensor,
+    ids: Sequence[str | int],
+    path: Path,
+    config: RunConfig,
+    step: int,
+    mode: str | None = None,
+    captions: Sequence[str] | None = None,
+) -> Path:
+    """The picture, and what shows its samples in time in a folder beside it."""
+    done = pictures.complete(model, signals, ids, mode=mode, seed=config.train.seed)
+    for name, content in pictures.media(model, done).items():
+        beside = path.with_suffix("")
+        beside.mkdir(exist_ok=True)
+        save_file(content, beside / name)
+    return save_png(pictures.draw(model, done, step=step, captions=captions), path)
 
 
 def _pictures(folder: Path) -> Path:
@@ -173,7 +195,6 @@ def _some(parts: Components, config: RunConfig, count: int, device: torch.device
 
 def _probe(
     config: RunConfig,
-    folder: Path,
     model: MaskedAutoencoder,
     source: DataSource[Any],
     device: torch.device,
@@ -191,7 +212,6 @@ def _probe(
             on_bad_sample=config.train.on_bad_sample,
             progress=display.phase,
         )
-    write_json(folder / "probe.json", result.to_dict())
     return result
 
 
@@ -205,10 +225,26 @@ def _opened(run: str | Path) -> tuple[Path, RunConfig, Registry, MaskedAutoencod
     return folder, config, registry, model.to(device), device
 
 
-def probe(run: str | Path, *, quiet: bool = False) -> ProbeResult:
-    """k-NN and a linear probe on a run's encoder, next to random weights and raw values. Writes probe.json."""
+def probe(run: str | Path, *, overrides: Sequence[str] = (), quiet: bool = False) -> ProbeResult:
+    """k-NN and a linear probe on a run's encoder, next to random weights and plain features. Writes probe.json.
+
+    `overrides` such as "data.label=speaker" and "evaluate.protocol=folds" probe the encoder on other data or in another
+    way; the result then goes to a file named after them.
+    """
     folder, config, registry, model, device = _opened(run)
-    result = _probe(config, folder, model, build_components(config, registry).source, device, quiet)
+    changed = load_config(folder / "config.yaml", overrides, registry=registry, needs_data=not config.data)
+    fixed = [where for where, _, _ in difference(config, changed) if not where.startswith(("data", *FREE))]
+    if fixed:
+        raise ConfigError(
+            "A probe can't change what the encoder was trained with.",
+            where=fixed[0],
+            expected="settings of data and evaluate",
+            fix="Leave that out, or pretrain with it.",
+        )
+    about = " ".join(overrides)
+    result = replace(_probe(changed, model, build_components(changed, registry).source, device, quiet), about=about)
+    name = re.sub(r"[^\w.-]+", "-", about)[:80].strip("-.")
+    write_json(folder / (f"probe-{name}.json" if name else "probe.json"), result.to_dict())
     write_report(folder)
     return result
 
@@ -228,7 +264,7 @@ def reconstruct(
     folder, config, registry, model, device = _opened(run)
     captions = [Path(file).name for file in files] or None
     if files:
-        samples = [_read(Path(file).expanduser(), config, registry) for file in files]
+        samples = [read_file(Path(file).expanduser(), config, registry) for file in files]
         prepared = [model.tokenizer.prepare(sample["signal"][None].to(device))[0] for sample in samples]
         signals, ids = model.tokenizer.collate(prepared), [sample["id"] for sample in samples]
     else:
@@ -236,10 +272,7 @@ def reconstruct(
     chosen = pictures.pick_mode(model, mode)
     path = Path(out) if out is not None else _pictures(folder) / f"reconstruction-{chosen}.png"
     step = read_state(newest(folder))["step"]
-    image = pictures.reconstruction(
-        model, signals, ids, mode=chosen, seed=config.train.seed, step=step, captions=captions
-    )
-    save_png(image, path)
+    _draw(model, signals, ids, path, config, step, chosen, captions)
     write_report(folder)
     return path
 
@@ -257,7 +290,7 @@ def embed(
     if str(data) in ("train", "val"):
         datasets = [build_components(config, registry).source.open(data)]  # type: ignore[arg-type]
     else:
-        source = _source_at(Path(data).expanduser(), config, registry, overrides)
+        source = source_at(Path(data).expanduser(), config, registry, overrides)
         datasets = [source.open("train"), source.open("val")]  # both: the user means all of it
     found = []
     with Display("looking", 1, quiet=quiet) as display:
@@ -275,37 +308,6 @@ def embed(
                 )
             )
     return feature_files.save(feature_files.joined(found), to)
-
-
-def _read(path: Path, config: RunConfig, registry: Registry) -> Sample:
-    """One file as the run's data source reads it, or, for imported weights, as the source that knows such files."""
-    source = _source_at(path, config, registry) if config.data is None else build_components(config, registry).source
-    return source.read(path)
-
-
-def _source_at(path: Path, config: RunConfig, registry: Registry, overrides: Sequence[str] = ()) -> DataSource[Any]:
-    """The data source for a path: the run's own kind, with its settings but for names, where it knows such data."""
-    if not path.exists():
-        raise DataError("There is no such data.", where=path, expected="train, val, or the path of a file or folder")
-    known = sorted(name for name, cls in registry.data_sources.items() if cls.recognises(path))
-    named = [text.partition("=")[2] for text in overrides if text.startswith("data.name=")]
-    own = {} if config.data is None else config.data.model_dump(mode="json")
-    name = named[-1] if named else own.get("name") if own.get("name") in known else None
-    if name is None and len(known) != 1:
-        raise DataError(
-            "It is unclear how to read this data.",
-            where=path,
-            got=f"known to {', '.join(known)}" if known else "no data source knows such files",
-            fix="Say which data source reads it: data.name=NAME.",
-        )
-    fields = type(config.data).model_fields if config.data is not None and name == config.data.name else {}
-    # Free text names things of the run's own data: its files, its labels, its cache.
-    kept = {
-        key: own[key] for key, field in fields.items() if str not in (field.annotation, *get_args(field.annotation))
-    }
-    data = {**kept, "name": name or known[0], "path": str(path)}
-    settled = load_config({**config.model_dump(mode="json"), "data": data}, overrides, registry=registry)
-    return build_components(settled, registry).source
 
 
 def preview(config: Config = None, *, overrides: Sequence[str] = (), out: str | Path | None = None) -> Path:

@@ -79,6 +79,11 @@ class EvaluateSettings(_Section):
     pool: Literal["mean", "class"] = Field(
         "mean", description="What stands for a sample: the mean of its tokens or the class token."
     )
+    protocol: Literal["split", "folds", "leave_one_out"] = Field(
+        "split",
+        description="What a probe is fitted to and tested on. split: the training and the validation part. folds: each "
+        "group of samples in turn is tested by all others. leave_one_out: each sample in turn.",
+    )
     neighbours: int = Field(20, gt=0, description="Neighbours in the k-NN vote.")
     temperature: float = Field(0.07, gt=0, description="Temperature of the k-NN vote, in units of cosine similarity.")
     train_samples: int | None = Field(None, gt=0, description="Most labelled training samples to use. null: all.")

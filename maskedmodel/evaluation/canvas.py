@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -144,9 +145,16 @@ def save_png(image: Image.Image, path: Path | str) -> Path:
     info = PngInfo()
     for key, value in image.info.items():
         info.add_itxt(str(key), str(value))
+    content = io.BytesIO()
+    image.save(content, "PNG", pnginfo=info, optimize=True)
+    return save_file(content.getvalue(), path)
+
+
+def save_file(content: bytes, path: Path) -> Path:
+    """Write a picture or sound whole or not at all. Raises DataError where the disk refuses."""
     try:
         with replacing(path) as file:
-            image.save(file, "PNG", pnginfo=info, optimize=True)
+            file.write(content)
     except OSError as error:
         raise DataError(
             "A picture can't be written.",

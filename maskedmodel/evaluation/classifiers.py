@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,11 @@ class Accuracy:
         half = math.sqrt(z2 * share * (1 - share) / count + z2 * z2 / (4 * count * count)) / (1 + z2 / count)
         return cls(share, max(centre - half, 0.0), min(centre + half, 1.0), count)
 
+    @classmethod
+    def over(cls, folds: Sequence[Accuracy]) -> Accuracy:
+        """That of all folds together."""
+        return cls.of(sum(round(fold.value * fold.count) for fold in folds), sum(fold.count for fold in folds))
+
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
@@ -53,6 +60,12 @@ class Linear:
     accuracy: Accuracy
     c: float
     converged: bool
+
+    @classmethod
+    def over(cls, folds: Sequence[Linear]) -> Linear:
+        """That of all folds together; `c` is the median of theirs."""
+        accuracy = Accuracy.over([fold.accuracy for fold in folds])
+        return cls(accuracy, median_low([fold.c for fold in folds]), all(fold.converged for fold in folds))
 
 
 def knn_predict(train: Tensor, labels: Tensor, test: Tensor, k: int = 20, temperature: float = 0.07) -> Tensor:

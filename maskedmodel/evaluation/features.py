@@ -20,7 +20,7 @@ from maskedmodel.components import SampleDataset, Tokenizer
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import DataError, DependencyError
 from maskedmodel.files import replacing
-from maskedmodel.training.data import Policy, eval_batches
+from maskedmodel.training.data import UNLABELLED, Policy, eval_batches
 
 Pool = Literal["mean", "class"]
 Progress = Callable[[int, int], None]  # (samples done, samples in all)
@@ -32,14 +32,16 @@ class Features:
     """One vector per sample, in the order of the data set.
 
     values   (N, D) float32, on the CPU.
-    labels   (N,) int64, or None where any sample has none.
+    labels   (N,) int64, -1 where a sample has none; None where no sample has one.
     ids      the N samples' ids.
+    groups   of each sample: what must stay on one side of a fold.
     digests  hash of each prepared signal, where asked for: equal signals have equal ones.
     """
 
     values: Tensor
     labels: Tensor | None
     ids: tuple[str | int, ...]
+    groups: tuple[str, ...] = ()
     digests: tuple[bytes, ...] = ()
 
 
@@ -65,17 +67,20 @@ def collect(
     limit: int | None = None,
     workers: int = 0,
     on_bad_sample: Policy = "fail",
+    plain: bool = False,
     digests: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Features]:
     """Several views of the same samples in one pass over the data: each maps a prepared batch to (B, D).
 
-    Where batches differ in width (ragged signals), rows are filled up with zeros to the widest.
+    `plain` adds the tokenizer's plain features. Where batches differ in width (ragged signals), rows are filled up
+    with zeros to the widest.
     Raises DataError where there is no sample.
     """
     rows: dict[str, list[Tensor]] = {name: [] for name in views}
-    labels: list[Tensor | None] = []
+    labels: list[Tensor] = []
     ids: list[str | int] = []
+    groups: list[str] = []
     hashes: list[bytes] = []
     total = len(dataset) if limit is None else min(limit, len(dataset))
     batches = eval_batches(
@@ -85,17 +90,23 @@ def collect(
         for item in batches:
             for name, view in views.items():
                 rows[name].append(view(item.signal).float().cpu())
+            if plain and item.stored is not None:
+                for name, values in tokenizer.plain_features(item.stored).items():
+                    rows.setdefault(name, []).append(values.float().cpu())
             if digests:
                 hashes += [hashlib.blake2b(row.tobytes()).digest() for row in item.signal.cpu().numpy()]
             labels.append(item.labels)
             ids += item.ids
+            groups += item.groups
             if progress is not None:
                 progress(len(ids), total)
     if not ids:
         raise DataError("There is no sample to take features of.", expected="1 or more", got=f"limit {limit}")
-    known = [label.cpu() for label in labels if label is not None]
-    every = torch.cat(known) if len(known) == len(labels) else None
-    return {name: Features(_stack(parts), every, tuple(ids), tuple(hashes)) for name, parts in rows.items()}
+    every = torch.cat(labels)
+    known = None if bool((every == UNLABELLED).all()) else every
+    return {
+        name: Features(_stack(parts), known, tuple(ids), tuple(groups), tuple(hashes)) for name, parts in rows.items()
+    }
 
 
 def _stack(parts: list[Tensor]) -> Tensor:
@@ -170,12 +181,13 @@ def raw(
 
 
 def joined(parts: Sequence[Features]) -> Features:
-    """Features of several data sets as one; labels only where all have them."""
-    labels = [part.labels for part in parts if part.labels is not None]
+    """Features of several data sets as one."""
+    labels = [torch.full((len(part.ids),), UNLABELLED) if part.labels is None else part.labels for part in parts]
     return Features(
-        torch.cat([part.values for part in parts]),
-        torch.cat(labels) if len(labels) == len(parts) else None,
+        _stack([part.values for part in parts]),
+        None if all(part.labels is None for part in parts) else torch.cat(labels),
         tuple(i for part in parts for i in part.ids),
+        tuple(group for part in parts for group in part.groups),
         tuple(digest for part in parts for digest in part.digests),
     )
 
@@ -186,6 +198,8 @@ def save(features: Features, path: Path | str) -> Path:
     .parquet  columns id, label (where known), feature (a fixed-size list of float32)
     .npz      arrays id, label, feature
     .csv      columns id, label, f0, f1, ...: nine digits, which give the same float32 back
+
+    A sample without a label has null in parquet, nothing in a csv, and -1 in an npz.
 
     Raises DataError on another suffix, a missing folder or a full disk; DependencyError without pyarrow.
     """
@@ -228,7 +242,8 @@ def _parquet(features: Features, file: IO[bytes]) -> None:
     flat = pa.array(features.values.numpy().reshape(-1), pa.float32())
     columns = {"id": pa.array(_ids(features))}
     if features.labels is not None:
-        columns["label"] = pa.array(features.labels.numpy())
+        missing = (features.labels == UNLABELLED).numpy()
+        columns["label"] = pa.array(features.labels.numpy(), mask=missing if missing.any() else None)
     columns["feature"] = pa.FixedSizeListArray.from_arrays(flat, features.values.shape[1])
     parquet.write_table(pa.table(columns), file)
 
@@ -245,7 +260,11 @@ def _csv(features: Features, file: IO[bytes]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     label = [] if features.labels is None else ["label"]
     writer.writerow(["id", *label, *(f"f{i}" for i in range(features.values.shape[1]))])
-    labels = [[]] * len(features.ids) if features.labels is None else [[int(x)] for x in features.labels]
+    labels = (
+        [[]] * len(features.ids)
+        if features.labels is None
+        else [["" if x == UNLABELLED else x] for x in features.labels.tolist()]
+    )
     for name, own, row in zip(_ids(features), labels, features.values.tolist(), strict=True):
         writer.writerow([name, *own, *(f"{value:.9g}" for value in row)])
     text.detach()

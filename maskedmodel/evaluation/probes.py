@@ -9,16 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from maskedmodel.components import DataSource, SampleDataset
 from maskedmodel.config_sections import EvaluateSettings
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import DataError
 from maskedmodel.evaluation.classifiers import C_GRID, HELD_OUT, MAX_ITERATIONS, Accuracy, Linear, knn, linear
-from maskedmodel.evaluation.features import Features, collect, evaluating, flat_tokens
+from maskedmodel.evaluation.features import Features, collect, evaluating, flat_tokens, joined
 from maskedmodel.noise import seeded
-from maskedmodel.training.data import Policy
+from maskedmodel.training.data import UNLABELLED, Policy
 
 RAW_LIMIT = 1 << 26  # values of raw signals that a linear probe gets through in some minutes and 3 GiB
 
@@ -42,6 +41,7 @@ class ProbeResult:
     rows: tuple[ProbeRow, ...]
     protocol: str
     notes: tuple[str, ...] = ()
+    about: str = ""  # the settings that differ from the run's own, such as "data.label=speaker"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values only."""
@@ -58,7 +58,7 @@ class ProbeResult:
             )
             for row in values["rows"]
         )
-        return cls(rows, values["protocol"], tuple(values["notes"]))
+        return cls(rows, values["protocol"], tuple(values["notes"]), values.get("about", ""))
 
     def __str__(self) -> str:
         headings, rows = self.table()
@@ -130,13 +130,14 @@ def probe(
             limit=limit,
             workers=workers,
             on_bad_sample=on_bad_sample,
+            plain=True,
             digests=True,
             progress=lambda done, total: report(f"features of {what}", done, total),
         )
 
     training, validation = source.open("train"), source.open("val")
     size = len(training) if settings.train_samples is None else min(settings.train_samples, len(training))
-    example = model.tokenizer.example(1, torch.Generator().manual_seed(0)).to(device)
+    example = model.tokenizer.prepare(model.tokenizer.example(1, torch.Generator().manual_seed(0)).to(device))
     width = flat_tokens(model.tokenizer, example).shape[1]
     if size * width > RAW_LIMIT:
         del views["raw values"]
@@ -145,35 +146,59 @@ def probe(
         train = read(training, "the training part", settings.train_samples)
         test = read(validation, "the validation part", settings.val_samples)
     first, second = next(iter(train.values())), next(iter(test.values()))
-    y, z = _labels(first, "train"), _labels(second, "val")
+    both = {name: joined([train[name], test[name]]) for name in train}
+    any_view = next(iter(both.values()))
+    labels = _labels(any_view)
+    folds = _folds(settings.protocol, any_view, labels, len(first.ids))
+    if settings.protocol == "split":
+        notes += _cautions(first, second, *(labels[rows] for rows in folds[0]))
     rows = []
-    for number, name in enumerate(views):
-        report(f"probe of {name}", number, len(views))
-        a, b = _same_width(train[name].values, test[name].values)
-        near = knn(a, y, b, z, settings.neighbours, settings.temperature)
-        rows.append(ProbeRow(name, a.shape[1], near, linear(a, y, b, z, seed=seed)))
-    report("probes", len(views), len(views))
-    notes += _cautions(first, second, y, z)
+    for number, (name, features) in enumerate(both.items()):
+        report(f"probe of {name}", number, len(both))
+        x = features.values
+        near = [knn(x[a], labels[a], x[b], labels[b], settings.neighbours, settings.temperature) for a, b in folds]
+        fitted = [linear(x[a], labels[a], x[b], labels[b], seed=seed) for a, b in folds]
+        rows.append(ProbeRow(name, x.shape[1], Accuracy.over(near), Linear.over(fitted)))
+    report("probes", len(both), len(both))
     stopped = [row.name for row in rows if not row.linear.converged]
     notes += [f"The linear probe of {name} didn't converge in {MAX_ITERATIONS} iterations." for name in stopped]
-    return ProbeResult(tuple(rows), _protocol(model, settings, y, z, seed), tuple(notes))
+    left_out = int((labels == UNLABELLED).sum())
+    if left_out:
+        notes.append(f"{left_out} of {len(labels)} samples have no label and take no part.")
+    return ProbeResult(tuple(rows), _protocol(model, settings, labels, folds, seed), tuple(notes))
 
 
-def _labels(features: Features, split: str) -> Tensor:
+def _labels(features: Features) -> Tensor:
     if features.labels is None:
         raise DataError(
-            "A probe needs a label for every sample.",
-            where=f"split {split!r} of the data source",
-            got=f"{len(features.ids)} samples, some or all without a label",
+            "A probe needs labels.",
+            where="data",
+            got=f"{len(features.ids)} samples, none with a label",
             fix="Use labelled data, such as one folder per class.",
         )
     return features.labels
 
 
-def _same_width(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of ragged signals filled up to the wider of both."""
-    width = max(a.shape[1], b.shape[1])
-    return F.pad(a, (0, width - a.shape[1])), F.pad(b, (0, width - b.shape[1]))
+def _folds(protocol: str, features: Features, labels: Tensor, train: int) -> list[tuple[Tensor, Tensor]]:
+    """Indices of labelled samples to fit to and to test on. The first `train` samples are the training part's."""
+    known = (labels != UNLABELLED).nonzero()[:, 0]
+    if protocol == "split":
+        parts = known[known < train], known[known >= train]
+        for name, part in zip(("train", "val"), parts, strict=True):
+            if not len(part):
+                raise DataError("A probe needs labels in both parts.", where=f"split {name!r} of the data source")
+        return [parts]
+    groups = features.groups if protocol == "folds" else tuple(map(str, range(len(labels))))
+    number = {name: place for place, name in enumerate(dict.fromkeys(groups[i] for i in known.tolist()))}
+    if len(number) < 2:
+        raise DataError(
+            "Folds need samples of two groups or more.",
+            where="evaluate.protocol",
+            got=f"{len(number)} group",
+            fix="Say what groups samples, such as data.group=fold, or choose another protocol.",
+        )
+    own = torch.tensor([number[groups[i]] for i in known.tolist()])
+    return [(known[own != fold], known[own == fold]) for fold in range(len(number))]
 
 
 def _cautions(train: Features, test: Features, y: Tensor, z: Tensor) -> list[str]:
@@ -192,17 +217,33 @@ def _cautions(train: Features, test: Features, y: Tensor, z: Tensor) -> list[str
     return notes
 
 
-def _protocol(model: MaskedAutoencoder, settings: EvaluateSettings, y: Tensor, z: Tensor, seed: int) -> str:
+def _protocol(
+    model: MaskedAutoencoder,
+    settings: EvaluateSettings,
+    labels: Tensor,
+    folds: list[tuple[Tensor, Tensor]],
+    seed: int,
+) -> str:
     feature = "mean over the tokens" if settings.pool == "mean" else "class token"
-    k, grid = min(settings.neighbours, len(y)), ", ".join(f"{c:g}" for c in C_GRID)
-    classes = Counter(y.tolist())
-    chance = float((z == classes.most_common(1)[0][0]).double().mean())
+    fewest = min(len(fitted) for fitted, _ in folds)
+    k, grid = min(settings.neighbours, fewest), ", ".join(f"{c:g}" for c in C_GRID)
+    tested = torch.cat([rows for _, rows in folds])
+    classes = Counter(labels[torch.unique(torch.cat([rows for fold in folds for rows in fold]))].tolist())
+    always = [Counter(labels[fitted].tolist()).most_common(1)[0][0] for fitted, _ in folds]
+    right = sum(int((labels[rows] == guess).sum()) for guess, (_, rows) in zip(always, folds, strict=True))
+    parts = {
+        "split": f"{len(folds[0][0])} training and {len(folds[0][1])} validation samples",
+        "folds": f"{len(folds)}-fold cross validation by group over {len(tested)} samples of both parts; the encoder "
+        "saw the training part without labels",
+        "leave_one_out": f"leave-one-out over {len(tested)} samples of both parts; the encoder saw the training part "
+        "without labels",
+    }[settings.protocol]
     return (
         f"Frozen encoder, nothing masked, no augmentation. Feature: {feature} of the encoder's output after its final "
         f"LayerNorm, {model.settings.encoder.dim} values. "
         f"k-NN: k={k}, cosine similarity, votes exp(similarity / {settings.temperature:g}). "
-        f"Linear probe: multinomial logistic regression (L-BFGS) on features standardised by the training part; C "
-        f"chosen from {grid} on {HELD_OUT:.0%} of the training part held out by class, then fitted to all of it. "
-        f"{len(y)} training and {len(z)} validation samples, {len(classes)} classes; always answering the "
-        f"commonest gives {chance:.3f}. Seed {seed}. Intervals: 95 %, Wilson, over validation samples."
+        f"Linear probe: multinomial logistic regression (L-BFGS) on features standardised by the part it is fitted to; "
+        f"C chosen from {grid} on {HELD_OUT:.0%} of that part held out by class, then fitted to all of it. "
+        f"{parts}, {len(classes)} classes; always answering the commonest gives {right / len(tested):.3f}. "
+        f"Seed {seed}. Intervals: 95 %, Wilson, over tested samples."
     )

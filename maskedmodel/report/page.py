@@ -15,6 +15,7 @@ from string import Template
 from typing import Any
 
 from maskedmodel.evaluation.classifiers import Accuracy
+from maskedmodel.evaluation.probes import ProbeResult
 from maskedmodel.report.charts import Series, legend, line_chart, smoothed
 from maskedmodel.report.markup import number as _number
 from maskedmodel.report.markup import part as _part
@@ -45,7 +46,7 @@ def render(data: RunData) -> str:
     sections = [
         _section("Loss", _losses(data)),
         _section("Pictures", _pictures(data)),
-        _section("What the features are worth", _probe(data)),
+        _section("What the features are worth", _probes(data)),
         _section("Masks, gradients and speed", _curves(data)),
         _section("Samples that could not be read", _broken(data)),
         _section("What to type next", _next(data)),
@@ -163,27 +164,44 @@ def _pictures(data: RunData) -> str:
         about = f"pictures/{name}{': ' if picture.about else ''}{_text(picture.about)}"
         image = f'<img alt="{about}" src="{source}">'
         parts.append(f'<figure class="picture">{image}<figcaption>{about}</figcaption></figure>')
+    for medium in data.media:
+        name = _text(medium.name)
+        if medium.data is None:
+            parts.append(f'<p class="soft">pictures/{name} had no room here: open the file itself.</p>')
+            continue
+        source = f"data:{medium.kind};base64,{base64.b64encode(medium.data).decode()}"
+        shown = (
+            f'<audio controls src="{source}" aria-label="{name}"></audio>'
+            if medium.kind.startswith("audio/")
+            else f'<img alt="{name}" src="{source}">'
+        )
+        parts.append(f'<figure class="picture">{shown}<figcaption>pictures/{name}</figcaption></figure>')
     return f'<div class="pictures">{"".join(parts)}</div>' if parts else ""
 
 
-def _probe(data: RunData) -> str:
-    if data.probe is None:
-        return ""
+def _probes(data: RunData) -> str:
+    probes = ([] if data.probe is None else [data.probe]) + data.other_probes
+    return "".join(_probe(probe) for probe in probes)
 
+
+def _probe(probe: ProbeResult) -> str:
     def cell(accuracy: Accuracy, more: str = "") -> str:
         interval = f"{accuracy.low:.3f} to {accuracy.high:.3f}"
         return f"<td>{accuracy.value:.3f}<small>{interval}</small>{f'<small>{more}</small>' if more else ''}</td>"
 
     rows = []
-    for row in data.probe.rows:
+    for row in probe.rows:
         c = f"C {row.linear.c:g}{'' if row.linear.converged else ', not converged'}"
         cells = cell(row.knn) + cell(row.linear.accuracy, c)
         rows.append(
             f'<tr><th scope="row">{_text(row.name)}<br><small class="soft">{row.width} values</small></th>{cells}</tr>'
         )
-    notes = "".join(f'<p class="note">{_text(note, 2000)}</p>' for note in data.probe.notes)
-    table = _table("Accuracy on the validation part, and its 95 % interval", ("features", "k-NN", "linear probe"), rows)
-    return f'{notes}{table}<p class="soft">{_text(data.probe.protocol, 4000)}</p>'
+    notes = "".join(f'<p class="note">{_text(note, 2000)}</p>' for note in probe.notes)
+    what = f"With {_text(probe.about)}: accuracy" if probe.about else "Accuracy"
+    table = _table(
+        f"{what} on samples it wasn't fitted to, and its 95 % interval", ("features", "k-NN", "linear probe"), rows
+    )
+    return f'{notes}{table}<p class="soft">{_text(probe.protocol, 4000)}</p>'
 
 
 def _broken(data: RunData) -> str:

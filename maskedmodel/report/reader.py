@@ -16,6 +16,8 @@ from maskedmodel.training.tracking import read_lines
 
 _PLAIN, _MOST, _ROOM = 300_000, 450_000, 1_000_000  # bytes: kept as it is, one picture, all pictures
 _SIDE = 2400  # pixels: what a larger picture is shrunk to
+_MEDIA_ROOM = 3_000_000  # bytes of what moves or sounds
+_MEDIA = {".gif": "image/gif", ".webp": "image/webp", ".wav": "audio/wav"}
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,15 @@ class Picture:
     kind: str
     data: bytes | None
     about: str = ""
+
+
+@dataclass(frozen=True)
+class Media:
+    """What moves or sounds, to embed: `name` relative to the folder of pictures; `data` None where it had no room."""
+
+    name: str
+    kind: str
+    data: bytes | None
 
 
 @dataclass
@@ -41,8 +52,10 @@ class RunData:
     environment: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     probe: ProbeResult | None = None
+    other_probes: list[ProbeResult] = field(default_factory=list)
     broken: list[tuple[str, str]] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+    media: list[Media] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
     @property
@@ -94,6 +107,9 @@ def read(run: Path) -> RunData:
     data.environment = attempt(run / "environment.json", _mapping, {})
     data.summary = attempt(run / "summary.json", _mapping, {})
     data.probe = attempt(run / "probe.json", lambda path: ProbeResult.from_dict(_mapping(path)), None)
+    for path in sorted(run.glob("probe-*.json")):
+        other = attempt(path, lambda path: ProbeResult.from_dict(_mapping(path)), None)
+        data.other_probes += [] if other is None else [other]
     states = sorted((run / "checkpoints").glob("step-*/state.json"))
     if states:
         data.broken = attempt(states[-1], _broken, [])
@@ -106,6 +122,8 @@ def read(run: Path) -> RunData:
             picture = replace(picture, data=None)
         data.pictures.append(picture)
         room -= len(picture.data or b"")
+    if data.pictures:
+        data.media = attempt(run / "pictures" / data.pictures[0].name, _media, [])
     return data
 
 
@@ -123,6 +141,18 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 def _broken(path: Path) -> list[tuple[str, str]]:
     return [(str(sample["id"]), str(sample["reason"])) for sample in _mapping(path).get("broken", [])]
+
+
+def _media(picture: Path) -> list[Media]:
+    """What shows the samples of a picture in time, as far as there is room."""
+    found, room = [], _MEDIA_ROOM
+    for path in sorted(picture.with_suffix("").glob("*")):
+        if path.suffix in _MEDIA:
+            data = path.read_bytes()
+            fits = len(data) <= room
+            room -= len(data) if fits else 0
+            found.append(Media(f"{path.parent.name}/{path.name}", _MEDIA[path.suffix], data if fits else None))
+    return found
 
 
 def _newest_first(path: Path) -> tuple[float, str]:

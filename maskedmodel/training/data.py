@@ -22,6 +22,7 @@ from maskedmodel.errors import DataError, MaskedModelError
 from maskedmodel.noise import Noise, sample_key, stable_hash
 
 Policy = Literal["fail", "skip"]
+UNLABELLED = -1
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class Batch:
     ids: list[str | int]
     keys: Tensor  # (B,) int64
     epochs: Tensor  # (B,) int64
-    labels: Tensor | None = None  # (B,) int64
+    labels: Tensor  # (B,) int64, UNLABELLED where a sample has none
+    groups: list[str]  # a sample without a group is one of its own
+    stored: Tensor | None = None  # what `signal` was prepared from, where it is prepared
     broken: list[Broken] = field(default_factory=list)
 
     def noise(self, seed: int, epoch: int | None = None) -> Noise:
@@ -125,13 +128,13 @@ class Collate:
             signal = self.tokenizer.collate([sample["signal"] for sample in samples])
         except MaskedModelError as error:
             return error
-        labels = [sample["label"] for sample in samples if "label" in sample]
         return Batch(
             signal,
             ids=[sample["id"] for sample in samples],
             keys=torch.tensor([sample_key(sample["id"]) for sample in samples], dtype=torch.int64),
             epochs=torch.tensor([epoch for _, epoch in whole], dtype=torch.int64),
-            labels=torch.tensor(labels, dtype=torch.int64) if len(labels) == len(samples) else None,
+            labels=torch.tensor([sample.get("label", UNLABELLED) for sample in samples], dtype=torch.int64),
+            groups=[sample.get("group", str(sample["id"])) for sample in samples],
             broken=broken,
         )
 
@@ -219,7 +222,7 @@ def eval_batches(
         if item.broken and on_bad_sample == "fail":
             raise broken_error(item.broken[0])
         item = item.to(device)
-        item.signal = tokenizer.prepare(item.signal)
+        item.stored, item.signal = item.signal, tokenizer.prepare(item.signal)
         yield item
 
 

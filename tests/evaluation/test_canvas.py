@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from maskedmodel import DataError
+from maskedmodel import DataError, Scale, Scales
 from maskedmodel.evaluation import canvas
 from maskedmodel.evaluation.canvas import Panel, Sheet, save_png, token_edges
 
@@ -80,16 +81,27 @@ def test_facts_are_kept_in_the_file(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = sheet(8, 8).draw()
-
-    def full(*arguments: Any, **values: Any) -> None:
-        arguments[1].write(b"half")
+    def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(DataError, match="No space left"):
-        save_png(image, tmp_path / "a.png")
+        save_png(sheet(8, 8).draw(), tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_scales_stand_beside_and_below_the_panels() -> None:
+    plain = sheet(8, 8)
+    scales = Scales(Scale("time (s)", ((0.0, "0"), (1.0, "1.5"))), Scale("frequency (Hz)", ((0.0, "8000"), (1.0, "0"))))
+    labelled = replace(plain, scales=scales)
+    left, below = canvas._room(scales)
+    assert left > 30
+    assert below > 20
+    before, after = plain.draw(), labelled.draw()
+    assert after.height == before.height + below * len(plain.rows)
+    # The panels are the same, further right and lower; in the room that was made there is ink.
+    margin = pixels(after)[:, canvas._MARGIN : canvas._MARGIN + left]
+    assert (margin[-below - 100 :] < 200).any()
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:

@@ -94,13 +94,17 @@ def test_equal_signals_have_equal_digests(model: MaskedAutoencoder, bars: Any) -
     assert [digest in train.digests for digest in test.digests] == [True] * 2 + [False] * 18
 
 
-def test_joined_keeps_labels_only_where_all_have_them(model: MaskedAutoencoder, bars: Any) -> None:
+def test_joined_marks_samples_without_a_label(model: MaskedAutoencoder, bars: Any) -> None:
     train, val = (extract(model, bars().open(split)) for split in ("train", "val"))
     both = joined([train, val])
     assert both.ids == train.ids + val.ids
     assert both.labels is not None
     assert len(both.labels) == len(both.values) == 60
-    assert joined([train, extract(model, bars(labelled=False).open("val"))]).labels is None
+    unlabelled = extract(model, bars(labelled=False).open("val"))
+    mixed = joined([train, unlabelled]).labels
+    assert mixed is not None
+    assert mixed.tolist() == [*train.labels.tolist(), *[-1] * 20]  # type: ignore[union-attr]
+    assert joined([unlabelled, unlabelled]).labels is None
 
 
 def test_parquet(small: Features, tmp_path: Path) -> None:

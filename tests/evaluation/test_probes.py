@@ -69,8 +69,58 @@ def test_duplicates_across_splits_are_named(model: MaskedAutoencoder, bars: Any)
 
 
 def test_unlabelled_data_is_refused(model: MaskedAutoencoder, bars: Any) -> None:
-    with pytest.raises(DataError, match="label for every sample"):
+    with pytest.raises(DataError, match="A probe needs labels"):
         probe(model, bars(labelled=False), EvaluateSettings())
+
+
+@pytest.mark.parametrize(
+    ("protocol", "folds", "said"), [("folds", 3, "3-fold"), ("leave_one_out", 59, "leave-one-out")]
+)
+def test_folds_test_every_labelled_sample_once(
+    model: MaskedAutoencoder, bars: Any, monkeypatch: pytest.MonkeyPatch, protocol: Any, folds: int, said: str
+) -> None:
+    source = bars()
+    samples = {split: source.open(split) for split in ("train", "val")}
+    for split in ("train", "val"):
+        for index, sample in enumerate(samples[split]):
+            sample["group"] = f"field {index % 3}"
+    del samples["train"][0]["label"]
+    monkeypatch.setattr(type(source), "open", lambda self, split: samples[split])
+    counted: list[int] = []
+    fit = module.linear
+
+    def counting(x: Any, y: Any, tested: Any, labels: Any, *, seed: int) -> Any:
+        counted.append(len(labels))
+        assert len(y) + len(labels) == 59
+        return fit(x, y, tested, labels, seed=seed)
+
+    monkeypatch.setattr(module, "linear", counting)
+    result = probe(model, source, EvaluateSettings(protocol=protocol))
+    assert [sum(counted), len(counted)] == [59 * 3, folds * 3]
+    assert all(row.knn.count == row.linear.accuracy.count == 59 for row in result.rows)
+    assert said in result.protocol
+    assert any("1 of 60 samples have no label" in note for note in result.notes)
+
+
+def test_folds_of_one_group_are_refused(model: MaskedAutoencoder, bars: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = bars()
+    samples = [{**sample, "group": "all"} for sample in source.open("train")]
+    monkeypatch.setattr(type(source), "open", lambda self, split: samples)
+    with pytest.raises(DataError, match="two groups or more"):
+        probe(model, source, EvaluateSettings(protocol="folds"))
+
+
+def test_plain_features_of_the_tokenizer_are_rows(
+    model: MaskedAutoencoder, bars: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        type(model.tokenizer),
+        "plain_features",
+        lambda self, stored: {"brightness": stored.mean((2, 3))},
+        raising=False,
+    )
+    result = probe(model, bars(), EvaluateSettings())
+    assert [(row.name, row.width) for row in result.rows][-1] == ("brightness", 1)
 
 
 def test_a_class_unknown_to_training_is_named(

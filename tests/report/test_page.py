@@ -190,3 +190,18 @@ def test_an_old_page_is_replaced_and_nothing_is_left_beside(run: Path) -> None:
     assert not list(run.glob(".*"))
     with pytest.raises(DataError):
         write(run / "none")
+
+
+def test_sound_and_moving_pictures_are_embedded_and_other_probes_have_tables(run: Path) -> None:
+    folder = run / "pictures" / "oracle"
+    folder.mkdir()
+    (folder / "1-original.wav").write_bytes(b"RIFF")
+    (folder / "1-clip.gif").write_bytes(b"GIF89a")
+    (folder / "notes.txt").write_text("not shown")
+    probe = json.loads((run / "probe.json").read_text())
+    (run / "probe-speaker.json").write_text(json.dumps({**probe, "about": "data.label=<speaker>"}))
+    page = write(run).read_text()
+    assert '<audio controls src="data:audio/wav;base64,UklGRg=="' in page
+    assert 'src="data:image/gif;base64,R0lGODlh"' in page
+    assert "not shown" not in page
+    assert "With data.label=&lt;speaker&gt;: accuracy" in page
