@@ -104,11 +104,13 @@ def probe(
     batch: int = 256,
     workers: int = 0,
     on_bad_sample: Policy = "fail",
+    baselines: bool = True,
     progress: Progress | None = None,
 ) -> ProbeResult:
     """Probe a trained encoder next to the same encoder with random weights and next to the raw values.
 
-    Every row sees the same samples, which are read once. Raises DataError where samples carry no labels, or too few.
+    Every row sees the same samples, which are read once. Without `baselines` there is the encoder's row alone.
+    Raises DataError where samples carry no labels, or too few.
     """
     report = progress or (lambda what, done, total: None)
     twin = random_twin(model, seed)
@@ -130,7 +132,7 @@ def probe(
             limit=limit,
             workers=workers,
             on_bad_sample=on_bad_sample,
-            plain=True,
+            plain=baselines,
             digests=True,
             progress=lambda done, total: report(f"features of {what}", done, total),
         )
@@ -139,7 +141,9 @@ def probe(
     size = len(training) if settings.train_samples is None else min(settings.train_samples, len(training))
     example = model.tokenizer.prepare(model.tokenizer.example(1, torch.Generator().manual_seed(0)).to(device))
     width = flat_tokens(model.tokenizer, example).shape[1]
-    if size * width > RAW_LIMIT:
+    if not baselines:
+        views = {"trained encoder": views["trained encoder"]}
+    elif size * width > RAW_LIMIT:
         del views["raw values"]
         notes.append(f"No row for raw values: {size} samples of {width} values are too many for a linear probe.")
     with evaluating(model), evaluating(twin):

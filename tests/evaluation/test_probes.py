@@ -54,6 +54,13 @@ def test_probe_takes_as_many_samples_as_the_settings_say(model: MaskedAutoencode
     assert "k=9" in result.protocol  # never more neighbours than there are samples
 
 
+def test_without_baselines_the_encoder_stands_alone(model: MaskedAutoencoder, bars: Any) -> None:
+    alone = probe(model, bars(), EvaluateSettings(), baselines=False)
+    beside = probe(model, bars(), EvaluateSettings())
+    assert alone.rows == beside.rows[:1]
+    assert alone.protocol == beside.protocol
+
+
 def test_json_round_trip_and_table(model: MaskedAutoencoder, bars: Any) -> None:
     result = probe(model, bars(doubled=1), EvaluateSettings())
     assert ProbeResult.from_dict(json.loads(json.dumps(result.to_dict(), allow_nan=False))) == result
