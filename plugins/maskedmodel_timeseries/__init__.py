@@ -1,12 +1,30 @@
-"""Time series: the `raster` and `series` tokenizers, and the sources `seasonal`, `csv` and `table`."""
+"""Time series: tokenizers `series` and `raster`, masks `horizon`, sources `seasonal`, `csv` and `table`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from maskedmodel import Tokenizer, hookimpl
+from maskedmodel import DataSource, MaskScheduler, Tokenizer, hookimpl
 
 
 @hookimpl
 def maskedmodel_tokenizers() -> list[type[Tokenizer[Any]]]:
-    return []
+    from maskedmodel_timeseries.raster import RasterTokenizer
+    from maskedmodel_timeseries.series import SeriesTokenizer
+
+    return [SeriesTokenizer, RasterTokenizer]
+
+
+@hookimpl
+def maskedmodel_mask_schedulers() -> list[type[MaskScheduler[Any]]]:
+    from maskedmodel_timeseries.horizon import Horizon
+
+    return [Horizon]
+
+
+@hookimpl
+def maskedmodel_data_sources() -> list[type[DataSource[Any]]]:
+    from maskedmodel_timeseries.seasonal import Seasonal
+    from maskedmodel_timeseries.windows import Csv, ParquetTable
+
+    return [Seasonal, Csv, ParquetTable]

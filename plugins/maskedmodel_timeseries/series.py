@@ -1,0 +1,203 @@
+"""The `series` tokenizer: any number of variates, each cut into patches of time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from einops import rearrange
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor
+from torch.nn import functional as F
+
+from maskedmodel import Scales, Settings, ShapeError, Tokenizer, Tokens
+from maskedmodel_timeseries.lines import columns_of, draw_lines, line_scales, token_pixels
+from maskedmodel_timeseries.moments import filled, mean_and_std, mean_spread_features
+
+
+class SeriesSettings(Settings):
+    """Settings of the `series` tokenizer."""
+
+    name: Literal["series"] = "series"
+    length: PositiveInt = Field(512, description="Usual length of a window, in time steps. Divides by the patch.")
+    patch: PositiveInt = Field(16, description="Length of a token, in time steps.")
+    variates: PositiveInt = Field(
+        1,
+        description="Usual number of variates in a sample. Above 1 the model tells them apart by a learned embedding. "
+        "1: it knows a single series, and a forecast takes each variate alone.",
+    )
+    normalise: Literal["instance", "none"] = Field(
+        "instance",
+        description="instance: each variate of a window less its mean, over its standard deviation, both of the "
+        "observed values before the horizon. none: as the data source gives it.",
+    )
+    horizon: int = Field(
+        0,
+        ge=0,
+        description="Steps at the end of a window that its statistics leave out: the longest horizon that masks hide, "
+        "so that what is hidden never shows in how the rest is normalised.",
+    )
+
+    @model_validator(mode="after")
+    def _room_for_history(self) -> SeriesSettings:
+        if self.horizon >= self.length:
+            raise ValueError(f"horizon {self.horizon} leaves nothing of a window of {self.length} steps")
+        return self
+
+
+class SeriesTokenizer(Tokenizer[SeriesSettings]):
+    """Tokens (variate, time patch) of signals (B, V, T), variate by variate; `Tokens.channel` is the variate.
+
+    Time is counted from the present: the last token of a usual window has the coordinate length / patch - 1, whatever
+    came before it. So a shorter history, or one filled up with NaN on the left, gives the same tokens at the same
+    places. A longer one reaches below zero.
+
+    NaN is a missing value: it is neither seen nor scored. A patch of nothing else is padding.
+    """
+
+    axes = ("time",)
+    accepts_nan = True
+
+    def __init__(self, settings: SeriesSettings | None = None, **values: Any) -> None:
+        super().__init__(settings, **values)
+        self.token_width = self.settings.patch
+        self.channel_count = self.settings.variates
+        self._cells(self.settings.length)  # refuses a length that the patch doesn't divide, before anything is trained
+
+    @property
+    def extents(self) -> tuple[int]:
+        return (self.settings.length // self.settings.patch,)
+
+    def _cells(self, steps: int) -> int:
+        patch = self.settings.patch
+        if steps < patch or steps % patch:
+            below = max(steps // patch, 1) * patch
+            raise ShapeError(
+                "The length in time doesn't divide by the patch.",
+                expected=f"a multiple of {patch} steps; nearest: {below} or {below + patch}",
+                got=steps,
+                fix="Call prepare first, which fills up on the left, or choose another patch or window.",
+            )
+        return steps // patch
+
+    def tokenize(self, signal: Tensor) -> Tokens:
+        if signal.dim() != 3 or not signal.is_floating_point() or signal.shape[1] < 1:
+            raise ShapeError(
+                "Tokenizer 'series' can't cut this signal.",
+                expected="(batch, variates, time) in floating point",
+                got=f"{tuple(signal.shape)} {signal.dtype}",
+            )
+        variates, cells, usual = signal.shape[1], self._cells(signal.shape[2]), self.extents[0]
+        values = rearrange(signal, "b v (n p) -> b (v n) p", p=self.settings.patch)
+        time = torch.arange(cells, device=signal.device) + (usual - cells)
+        channel = torch.arange(variates, device=signal.device).repeat_interleave(cells)
+        grid = (cells,) if cells == usual else None
+        tokens = Tokens(values, time.repeat(variates)[:, None], self.axes, grid, channel)
+        return filled(tokens.without_nan())
+
+    def detokenize(self, values: Tensor, like: Tokens) -> Tensor:
+        values = like.absent_as_nan(values)
+        return rearrange(values, "b (v n) p -> b v (n p)", v=self._variates_of(like))
+
+    @staticmethod
+    def _variates_of(tokens: Tokens) -> int:
+        if tokens.grid is not None:
+            return tokens.length // tokens.grid[0]
+        # The last token of each variate, and no other, stands at the last place in time.
+        return int((tokens.coords[:, 0] == tokens.coords[-1, 0]).sum())
+
+    def prepare(self, signal: Tensor) -> Tensor:
+        """(B, V, T) normalised, and filled up on the left with NaN to a multiple of the patch.
+
+        A variate of which nothing is observed before the horizon has no scale, so all of it is taken as missing.
+        """
+        if signal.dim() != 3:
+            raise ShapeError(
+                "Tokenizer 'series' can't take this signal.",
+                expected="(batch, variates, time)",
+                got=tuple(signal.shape),
+            )
+        signal = signal if signal.is_floating_point() else signal.float()
+        if self.settings.normalise == "instance":
+            history = signal.shape[2] - self.settings.horizon
+            if history < 1:
+                raise ShapeError(
+                    "The window is no longer than the horizon, so there is nothing to normalise it by.",
+                    expected=f"more than {self.settings.horizon} steps",
+                    got=signal.shape[2],
+                )
+            mean, std = mean_and_std(signal[..., :history])
+            signal = (signal - mean) / std
+        return self.filled_up(signal)
+
+    def filled_up(self, signal: Tensor) -> Tensor:
+        """(B, V, T) with NaN before it up to a multiple of the patch."""
+        return F.pad(signal, (-signal.shape[2] % self.settings.patch, 0), value=torch.nan)
+
+    def collate(self, signals: Sequence[Tensor]) -> Tensor:
+        """(B, V, T) of samples (v, t): more variates below, and earlier times on the left, are filled with NaN."""
+        wrong = [tuple(signal.shape) for signal in signals if signal.dim() != 2]
+        if wrong:
+            raise ShapeError("A sample is no series.", expected="(variates, time)", got=wrong[0])
+        variates, steps = (max(signal.shape[dim] for signal in signals) for dim in (0, 1))
+        return torch.stack(
+            [
+                F.pad(signal.float(), (steps - signal.shape[1], 0, 0, variates - signal.shape[0]), value=torch.nan)
+                for signal in signals
+            ]
+        )
+
+    def picture(self, signal: Tensor, like: Tensor | None = None) -> Tensor:
+        """Line plots, one band per variate, time to the right, each on its own scale; gaps stay empty."""
+        return draw_lines(signal.detach(), signal.detach() if like is None else like.detach())
+
+    def scales(self, signal: Tensor) -> Scales:
+        return line_scales(signal.shape[1], signal.shape[2])
+
+    def footprint(self, tokens: Tokens, chosen: Tensor) -> Tensor:
+        """The pixel columns of a band whose steps all belong to chosen tokens."""
+        cells = tokens.length // self._variates_of(tokens)
+        columns = columns_of(cells * self.settings.patch)
+        return token_pixels(rearrange(chosen, "b (v n) -> b v n", n=cells), self.settings.patch, columns)
+
+    def plain_features(self, stored: Tensor) -> dict[str, Tensor]:
+        return {"mean and spread": mean_spread_features(stored)}
+
+    def example(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Random trends, two seasons and noise, (B, variates, length)."""
+        shape = (batch, self.settings.variates, 1)
+        time = torch.linspace(0, 1, self.settings.length)
+
+        def draw() -> Tensor:
+            return torch.rand(shape, generator=generator)
+
+        slow = (2 * torch.pi * ((1 + 3 * draw()) * time + draw())).sin()
+        fast = (2 * torch.pi * ((6 + 6 * draw()) * time + draw())).sin()
+        noise = torch.randn(*shape[:2], self.settings.length, generator=generator)
+        return 4 * draw() * time + slow + draw() * fast + 0.1 * noise
+
+    def statistics_of(self, history: Tensor) -> tuple[Tensor, Tensor]:
+        """What a forecast is normalised with and put back by: mean and spread (B, V, 1) of a history (B, V, T)."""
+        if self.settings.normalise == "instance":
+            return mean_and_std(history)
+        one = history.new_ones(*history.shape[:2], 1)
+        return torch.zeros_like(one), one
+
+
+def with_horizon(tokenizer: SeriesTokenizer, history: Tensor, steps: int) -> tuple[Tokens, Tensor]:
+    """Tokens of a normalised history (B, V, T) and of a horizon after it, and which are the horizon's, (B, L) bool.
+
+    The horizon is filled up to whole tokens. It holds zeros, which no encoder is to see: hide it. Of a variate without
+    history nothing is asked either, so that its tokens don't weigh on the others.
+    """
+    past = tokenizer.filled_up(history)
+    cells = -(-steps // tokenizer.settings.patch)
+    future = history.new_zeros(*history.shape[:2], cells * tokenizer.settings.patch)
+    future = future.masked_fill(history.isnan().all(-1, keepdim=True), torch.nan)
+    tokens = tokenizer.tokenize(torch.cat([past, future], -1))
+    last = tokens.coords[:, 0] >= tokenizer.extents[0] - cells
+    hidden = last.expand(tokens.batch, -1)
+    if tokens.valid is not None:
+        hidden = hidden & tokens.valid
+    return tokens, hidden
