@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from maskedmodel.evaluation import probes
 from maskedmodel.evaluation import reconstruct as pictures
 from maskedmodel.evaluation.canvas import save_file, save_png
 from maskedmodel.evaluation.probes import ProbeResult
-from maskedmodel.folder import FREE, claimed, run_folder, settle, write_json
+from maskedmodel.folder import FREE, claimed, run_folder, settle, write_json, write_summary
 from maskedmodel.noise import seeded
 from maskedmodel.plugins import Registry, load_registry
 from maskedmodel.report.page import write as write_report
@@ -137,20 +137,7 @@ def _look(
         probed = _probe(config, model, parts.source, device, quiet)
         write_json(folder / "probe.json", probed.to_dict())
     baseline = parts.objective.baseline(parts.tokenizer)
-    write_json(
-        folder / "summary.json",
-        {
-            "steps": training.steps,
-            "val_loss_start": training.val_loss_start,
-            "val_loss_end": training.val_loss_end,
-            "baseline": baseline,
-            "seconds": round(training.seconds, 1),
-            "parameters": {
-                part: sum(p.numel() for p in getattr(model, part).parameters()) for part in ("encoder", "decoder")
-            },
-            "broken": [asdict(sample) for sample in training.broken],
-        },
-    )
+    write_summary(folder, model, training, baseline)
     return PretrainResult(folder, training, baseline, probed, picture, write_report(folder))
 
 

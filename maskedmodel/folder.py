@@ -7,13 +7,16 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from maskedmodel.config import RunConfig, difference, dump_config, load_config
+from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import ConfigError, TrainingError
 from maskedmodel.plugins import Registry
 from maskedmodel.training.checkpoint import find, write_text
+from maskedmodel.training.loop import TrainResult
 
 # What may change between a run and its resume without changing what it computes.
 FREE = ("evaluate.", "train.checkpoint_every", "train.data_timeout", "train.device", "train.keep", "train.trackers",
@@ -84,3 +87,21 @@ def settle(folder: Path, config: RunConfig, registry: Registry) -> None:
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """A JSON file, whole or not at all."""
     write_text(path, json.dumps(values, indent=1) + "\n")
+
+
+def write_summary(folder: Path, model: MaskedAutoencoder, training: TrainResult, baseline: float | None) -> None:
+    """summary.json: what a finished run came to, and what always predicting zero scores, where that is known."""
+    write_json(
+        folder / "summary.json",
+        {
+            "steps": training.steps,
+            "val_loss_start": training.val_loss_start,
+            "val_loss_end": training.val_loss_end,
+            "baseline": baseline,
+            "seconds": round(training.seconds, 1),
+            "parameters": {
+                part: sum(p.numel() for p in getattr(model, part).parameters()) for part in ("encoder", "decoder")
+            },
+            "broken": [asdict(sample) for sample in training.broken],
+        },
+    )
