@@ -45,12 +45,14 @@ if TYPE_CHECKING:
     from maskedmodel.schedulers import FeatureEncoder as FeatureEncoder
     from maskedmodel.schedulers import MaskScheduler as MaskScheduler
     from maskedmodel.schedulers import Observed as Observed
+    from maskedmodel.sources.bundles import natural_order as natural_order
     from maskedmodel.sources.dataset import SignalDataset as SignalDataset
     from maskedmodel.sources.files import EncodedFiles as EncodedFiles
     from maskedmodel.sources.files import existing_path as existing_path
     from maskedmodel.sources.files import holds as holds
     from maskedmodel.sources.labelled import FileSettings as FileSettings
     from maskedmodel.sources.labelled import LabelledFiles as LabelledFiles
+    from maskedmodel.sources.labelled import Part as Part
     from maskedmodel.sources.splits import VALIDATION_NAMES as VALIDATION_NAMES
     from maskedmodel.sources.splits import split_by_share as split_by_share
     from maskedmodel.sources.splits import stratified as stratified
@@ -93,9 +95,10 @@ _HOME = {
     "maskedmodel.noise": ["Noise"],
     "maskedmodel.scales": ["ABSENT", "Scale", "Scales", "heat"],
     "maskedmodel.schedulers": ["FeatureEncoder", "MaskScheduler", "Observed"],
+    "maskedmodel.sources.bundles": ["natural_order"],
     "maskedmodel.sources.dataset": ["SignalDataset"],
     "maskedmodel.sources.files": ["EncodedFiles", "existing_path", "holds"],
-    "maskedmodel.sources.labelled": ["FileSettings", "LabelledFiles"],
+    "maskedmodel.sources.labelled": ["FileSettings", "LabelledFiles", "Part"],
     "maskedmodel.sources.splits": ["VALIDATION_NAMES", "split_by_share", "stratified"],
     "maskedmodel.tokens": ["Mask", "Output", "Tokens", "hidden_count"],
     "maskedmodel.training.tracking": ["Display"],

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from maskedmodel.components import Settings, Split
 from maskedmodel.errors import DataError, suggestion
+from maskedmodel.sources.bundles import Bundles
 from maskedmodel.sources.files import Files, files_at
 from maskedmodel.sources.splits import VALIDATION_NAMES, split_by_share
 
@@ -58,14 +59,23 @@ class FileSettings(Settings):
 class Part:
     """One split: which files, their ids (relative paths), and labels and groups where known."""
 
-    files: Files
+    files: Files | Bundles
     chosen: list[int]
     ids: list[str]
     labels: list[int | None] | None
     groups: list[str] | None
 
-    def open(self, index: int) -> BinaryIO:
-        """The bytes of this part's file number `index`, seekable. Raises DataError where they can't be read."""
+    def count(self, index: int) -> int:
+        """How many files are sample number `index`: one, unless each folder is a sample."""
+        return self.files.count(self.chosen[index]) if isinstance(self.files, Bundles) else 1
+
+    def open(self, index: int, member: int = 0) -> BinaryIO:
+        """The bytes of this part's file number `index`, seekable. Raises DataError where they can't be read.
+
+        Where each folder is a sample, `member` counts its files.
+        """
+        if isinstance(self.files, Bundles):
+            return self.files.open(self.chosen[index], member)
         return self.files.open(self.chosen[index])
 
     def name(self, index: int) -> str:
@@ -77,7 +87,7 @@ class Part:
 class _Root:
     """A folder or archive, and what its table or JSON files say of each file, by path."""
 
-    files: Files
+    files: Files | Bundles
     facts: dict[str, dict[str, str]]
     prefix: str = ""  # of ids, to tell the files of val_path from others of the same name
 
@@ -90,14 +100,17 @@ class LabelledFiles:
 
     extensions  in lower case with the dot, such as (".wav", ".flac").
     noun        what errors call the files, in the plural.
+    bundled     whether each folder of files is one sample, such as a video's frames, and stands where a file would.
 
     Hidden files are passed over. A file's id is its path relative to the folder, after "val:" under val_path. A single
     sub-folder that holds everything, as zips often have, stands for the folder itself. Everything raises DataError
     with the path where the files or the table don't give what the settings ask for.
     """
 
-    def __init__(self, settings: FileSettings, extensions: tuple[str, ...], noun: str = "files") -> None:
-        self.settings, self.extensions, self.noun = settings, extensions, noun
+    def __init__(
+        self, settings: FileSettings, extensions: tuple[str, ...], noun: str = "files", bundled: bool = False
+    ) -> None:
+        self.settings, self.extensions, self.noun, self.bundled = settings, extensions, noun, bundled
 
     @cached_property
     def class_names(self) -> list[str] | None:
@@ -151,7 +164,8 @@ class LabelledFiles:
         return None if path is None else self._look(path, "val_path", "val:")
 
     def _look(self, setting: str, what: str, prefix: str) -> _Root:
-        files = files_at(setting, what, self.extensions, self.noun)
+        found = files_at(setting, what, self.extensions, self.noun)
+        files = Bundles(found, setting) if self.bundled else found
         base = common_folder(files.paths)
         facts = _table(files, base, setting) or _sidecars(files)
         return _Root(files, facts, prefix)
@@ -241,7 +255,7 @@ class LabelledFiles:
         return chosen
 
 
-def _table(files: Files, base: str, setting: str) -> dict[str, dict[str, str]]:
+def _table(files: Files | Bundles, base: str, setting: str) -> dict[str, dict[str, str]]:
     """What a table at the top says of each file, by path. Raises DataError on a table that can't be understood."""
     for name in TABLES:
         for folder in dict.fromkeys(("", base, f"{base.rpartition('/')[0].rpartition('/')[0]}/".lstrip("/"))):
@@ -271,7 +285,7 @@ def _rows(content: bytes, folder: str, where: str) -> dict[str, dict[str, str]]:
     }
 
 
-def _sidecars(files: Files) -> dict[str, dict[str, str]]:
+def _sidecars(files: Files | Bundles) -> dict[str, dict[str, str]]:
     """What JSON files of the same stem say. Either the first file has one, or none are looked for."""
     facts: dict[str, dict[str, str]] = {}
     for index, path in enumerate(files.paths):

@@ -1,0 +1,64 @@
+"""Folders of files that are one sample each, such as the frames of a video."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import BinaryIO
+
+from maskedmodel.errors import DataError
+from maskedmodel.sources.files import Files
+
+
+class Bundles:
+    """The folders that directly hold some of `files`, each in place of one file, by its path.
+
+    Its members come in the order of the numbers in their names: frame 2 before frame 10. Raises DataError where files
+    lie in no folder of their own.
+    """
+
+    def __init__(self, files: Files, where: object) -> None:
+        self.files = files
+        members: dict[str, list[int]] = {}
+        for index, path in enumerate(files.paths):
+            members.setdefault(str(PurePosixPath(path).parent), []).append(index)
+        if "." in members:
+            raise DataError(
+                "Files lie at the top, in no folder of their own.",
+                where=where,
+                expected="a folder for each sample",
+                got=files.paths[members["."][0]],
+                fix="Give the folder above, if these files are one sample.",
+            )
+        self.paths = sorted(members)
+        self._members = [
+            sorted(members[path], key=lambda index: natural_order(files.paths[index])) for path in self.paths
+        ]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def count(self, index: int) -> int:
+        """How many files the folder holds."""
+        return len(self._members[index])
+
+    def name(self, index: int, member: int = 0) -> str:
+        """What errors call a file of the folder."""
+        return self.files.name(self._members[index][member])
+
+    def open(self, index: int, member: int = 0) -> BinaryIO:
+        """The bytes of a file of the folder, seekable. Raises DataError where they can't be read."""
+        return self.files.open(self._members[index][member])
+
+    def beside(self, path: str) -> bytes | None:
+        """Another file by its relative path; None where there is none."""
+        return self.files.beside(path)
+
+    def stamp(self, index: int) -> str:
+        """Something that changes when the bytes of any of its files do."""
+        return "/".join(self.files.stamp(member) for member in self._members[index])
+
+
+def natural_order(name: str) -> list[tuple[bool, int, str]]:
+    """A key that sorts names by the numbers in them: frame 2 before frame 10."""
+    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
