@@ -1,0 +1,353 @@
+"""The `spectrogram` tokenizer: waveforms to log-mel spectrograms, cut into patches over time and frequency."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from torch import Tensor
+from torch.nn import functional as F
+
+from maskedmodel import DataError, GridTokenizer, Noise, Scale, Scales, Settings, ShapeError, Tokens, heat
+from maskedmodel_audio import augment, listen
+from maskedmodel_audio.augment import Gain
+from maskedmodel_audio.frontend import LOWEST, FrontEnd, LogMel, samples_of
+
+# Mean and spread of log-mel values, as AudioMAE publishes them.
+_PUBLISHED = {
+    "audioset": (-4.2677393, 4.5689974),
+    "esc50": (-6.6268077, 5.358466),
+    "speechcommands": (-6.845978, 5.5654526),
+}
+_RANGE = 80 / 10 * math.log(10)  # a picture shows 80 decibels below its loudest point
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class MeanStd(BaseModel):
+    """Statistics given by hand, of log-mel values in natural units."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: _Finite = Field(description="Mean of all log-mel values, natural logarithm.")
+    std: _Positive = Field(description="Their standard deviation, above 0.")
+
+
+class SpectrogramSettings(Settings):
+    """Settings of the `spectrogram` tokenizer."""
+
+    name: Literal["spectrogram"] = "spectrogram"
+    sample_rate: int = Field(
+        16000, ge=1000, le=768000, description="Samples per second of the waveforms: what the data source gives, in Hz."
+    )
+    duration: _Positive = Field(
+        10.0,
+        description="Seconds of a training crop, and of the window that positions are for. Shorter clips are filled up "
+        "with padding tokens, which are never scored.",
+    )
+    longest: _Positive = Field(60.0, description="Seconds of a clip that are used at most, from its start.")
+    mels: int = Field(128, ge=4, description="Number of mel bins.")
+    frame: _Positive = Field(0.025, description="Length of a frame, in seconds.")
+    hop: _Positive = Field(0.01, description="Time from one frame to the next, in seconds.")
+    patch: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
+        16, description="Size of a token: one number, or [frames, mel bins]. The mel bins divide by it."
+    )
+    front_end: FrontEnd = Field(
+        "fast",
+        description="How log-mel values are computed. fast: for the whole batch at once. kaldi: clip by clip with "
+        "torchaudio's Kaldi filter banks, as AudioMAE. They agree up to rounding.",
+    )
+    statistics: Literal["measured", "audioset", "esc50", "speechcommands"] | MeanStd = Field(
+        "measured",
+        description="What tokens are normalised with, as (x - mean) / (2 std). measured: from the training data, once, "
+        "stored with the run. audioset, esc50, speechcommands: AudioMAE's numbers. Or {mean: ..., std: ...}.",
+    )
+    fill_to: PositiveInt | None = Field(
+        None,
+        description="Frames to which shorter clips are filled up with log-mel 0, which are then scored like sound: "
+        "AudioMAE's way (1024, 512 or 128). null: what isn't there is padding.",
+    )
+    gain: Gain | None = Field(
+        "beta",
+        description="Random loudness in training. beta: times 0.5 + Beta(10, 10), as AudioMAE. [low, high]: uniform "
+        "in decibels. null: none.",
+    )
+    roll: bool = Field(
+        False, description="Whether a training clip is turned round in time by a random part of its length."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SpectrogramSettings:
+        window, shift = samples_of(self.frame, self.sample_rate), samples_of(self.hop, self.sample_rate)
+        if not 1 <= shift <= window - 2:
+            raise ValueError(
+                f"frames must overlap: hop at least 1 sample, frame 2 more than hop, got {shift} and {window} samples"
+            )
+        if not self.frame <= self.duration <= self.longest:
+            raise ValueError(
+                "frame, duration and longest must not decrease, "
+                f"got {self.frame:g} s, {self.duration:g} s and {self.longest:g} s"
+            )
+        if isinstance(self.gain, tuple) and not -120 <= self.gain[0] <= self.gain[1] <= 120:
+            raise ValueError(
+                f"gain is a range [low, high] in decibels with -120 <= low <= high <= 120, got {self.gain}"
+            )
+        return self
+
+
+class Spectrogram(GridTokenizer[SpectrogramSettings]):
+    """Patches of a log-mel spectrogram, time slowest; the values of one run over frames, then mel bins (AudioMAE).
+
+    Stored signals are waveforms (B, channels, samples) floating point, usually in [-1, 1], filled up with NaN where
+    clips are shorter or have fewer channels. Channels are averaged. A clip's mean is taken off, as AudioMAE does.
+    `prepare` and `augment` give log-mel values (B, 1, frames, mels), natural units, NaN where a clip has ended;
+    tokens are normalised: (x - mean) / (2 std). A silent clip lies at the floor, log(1.2e-7), and is finite. A clip
+    shorter than one frame is followed by silence up to a frame.
+
+    Batches always have a whole number of windows of `duration`, so that shapes repeat. A clip longer than that is
+    kept whole by `prepare`, as tiles: its tokens are one sequence, and time starts anew in every window. So no token
+    stands at a place that training never showed, and a clip that repeats itself has the features of one period.
+
+    Buffers `mean` and `std` float32, and `fitted`, a bool that says whether measured statistics are there. They are
+    stored with the run. Raises DependencyError where torchaudio can't be loaded.
+    """
+
+    axes = ("time", "frequency")
+    accepts_nan = True
+    round_trip_tolerance = 1e-6  # a few roundings of float32, from normalising and back
+    mean: Tensor
+    std: Tensor
+    fitted: Tensor
+
+    def __init__(self, settings: SpectrogramSettings | None = None, **values: Any) -> None:
+        s = settings if settings is not None else SpectrogramSettings(**values)
+        # A module can only be kept once nn.Module is set up, and the grid that is checked there needs its numbers.
+        front_end = LogMel(s.sample_rate, s.mels, s.frame, s.hop, s.front_end)
+        self._samples = max(round(s.duration * s.sample_rate), front_end.window)
+        frames = max(front_end.frames(self._samples), s.fill_to or 0)
+        self._window = -(-frames // self._patch_of(s)[0]) * self._patch_of(s)[0]
+        super().__init__(s)
+        self.front_end = front_end
+        if isinstance(s.statistics, MeanStd):
+            mean, std = s.statistics.mean, s.statistics.std
+        else:
+            mean, std = _PUBLISHED.get(s.statistics, (0.0, 0.5))
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+        self.register_buffer("fitted", torch.tensor(s.statistics != "measured"))
+        self._ready = s.statistics != "measured"
+
+    @staticmethod
+    def _patch_of(settings: SpectrogramSettings) -> tuple[int, int]:
+        return (settings.patch, settings.patch) if isinstance(settings.patch, int) else settings.patch
+
+    @property
+    def channels(self) -> int:
+        return 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Frames of a window, up to a whole patch, and mel bins."""
+        return self._window, self.settings.mels
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        return self._patch_of(self.settings)
+
+    @property
+    def needs_statistics(self) -> bool:
+        """True under `statistics: measured` until they were measured, or loaded with a run."""
+        # The buffer is read only until it says yes: reading it in every step would make a GPU wait.
+        if not self._ready:
+            self._ready = bool(self.fitted)
+        return not self._ready
+
+    def fit_statistics(self, signals: Iterable[Tensor]) -> None:
+        """Mean and standard deviation of all log-mel values that are there, in float64, over prepared batches.
+
+        Batches are merged by the update of Chan, Golub and LeVeque (1979), which doesn't cancel. Does nothing unless
+        `statistics` is measured. Raises DataError without data, and where all of it is one value, as silence is.
+        """
+        if self.settings.statistics != "measured":
+            return
+        count = 0
+        mean = torch.zeros((), dtype=torch.float64, device=self.mean.device)
+        squares = torch.zeros_like(mean)
+        for signal in signals:
+            values = signal.to(mean)
+            values = values[~values.isnan()]
+            if not values.numel():
+                continue
+            own = values.mean()
+            shift, total = own - mean, count + values.numel()
+            squares += (values - own).square().sum() + shift.square() * count * values.numel() / total
+            mean += shift * values.numel() / total
+            count = total
+        std = float((squares / max(count, 1)).sqrt())
+        if not (math.isfinite(std) and std > 1e-6):
+            raise DataError(
+                "There is no sound to measure the normalisation statistics on.",
+                expected="log-mel values that differ",
+                got=f"{count} values, mean {float(mean):g}, standard deviation {std:g}",
+                fix="See whether the clips are silent, or give the numbers: statistics: {mean: ..., std: ...}.",
+            )
+        self.mean.copy_(mean)
+        self.std.fill_(std)
+        self.fitted.fill_(True)
+        self._ready = True
+
+    def collate(self, signals: Sequence[Tensor]) -> Tensor:
+        """Waveforms (channels, samples) of any lengths and numbers of channels as one batch, filled up with NaN.
+
+        Only the first `longest` seconds are taken.
+        """
+        most = round(self.settings.longest * self.settings.sample_rate)
+        for signal in signals:
+            if signal.dim() != 2 or not signal.is_floating_point() or 0 in signal.shape:
+                raise ShapeError(
+                    "A sample is no waveform.",
+                    expected="(channels, samples) floating point, 1 or more of each",
+                    got=f"{tuple(signal.shape)} {signal.dtype}",
+                )
+        channels = max(signal.shape[0] for signal in signals)
+        samples = min(max(signal.shape[1] for signal in signals), most)
+        batch = torch.full((len(signals), channels, samples), math.nan)
+        for row, signal in zip(batch, signals, strict=True):
+            row[: signal.shape[0], : signal.shape[1]] = signal[:, :most]
+        return batch
+
+    def prepare(self, signal: Tensor) -> Tensor:
+        """(B, channels, samples) to the log-mel of the whole clip up to `longest`, (B, 1, windows * frames, mels)."""
+        return self._log_mel(self._mono(signal))
+
+    def augment(self, signal: Tensor, noise: Noise) -> Tensor:
+        """(B, channels, samples) to the log-mel of a random crop, rolled and made louder or softer by its own noise."""
+        wave = augment.crop(self._mono(signal), self._samples, noise)
+        if self.settings.roll:
+            wave = augment.roll(wave, noise)
+        if self.settings.gain is not None:
+            wave = augment.gain(wave, self.settings.gain, noise)
+        return self._log_mel(wave)
+
+    def _mono(self, signal: Tensor) -> Tensor:
+        """(B, N) float32: the mean of the channels that are there, of the first `longest` seconds."""
+        if signal.dim() != 3 or not signal.is_floating_point() or 0 in signal.shape:
+            raise ShapeError(
+                "Tokenizer 'spectrogram' can't take this signal.",
+                expected="(batch, channels, samples) floating point, 1 or more of each",
+                got=f"{tuple(signal.shape)} {signal.dtype}",
+                fix="Let the data source give waveforms.",
+            )
+        signal = signal[..., : round(self.settings.longest * self.settings.sample_rate)].float()
+        return signal[:, 0] if signal.shape[1] == 1 else signal.nanmean(1)
+
+    def _log_mel(self, wave: Tensor) -> Tensor:
+        """(B, N) with NaN where there is nothing to (B, 1, windows * frames, mels), NaN likewise."""
+        front_end = self.front_end
+        wave = F.pad(wave, (0, max(front_end.window - wave.shape[1], 0)), value=math.nan)
+        absent = wave.isnan()
+        wave = wave.masked_fill(absent, 0)
+        mean = wave.sum(1, keepdim=True) / (~absent).sum(1, keepdim=True).clamp(min=1)
+        values = front_end((wave - mean).masked_fill(absent, 0))
+        # A frame is there where all its samples are; the first one also where the clip is shorter than a frame.
+        there = F.max_pool1d(absent.float()[:, None], front_end.window, front_end.shift)[:, 0] == 0
+        there[:, 0] |= ~absent.all(1)
+        values = values.masked_fill(~there[..., None], math.nan)
+        frames = max(values.shape[1], self.settings.fill_to or 0)
+        values = F.pad(values, (0, 0, 0, -(-frames // self._window) * self._window - values.shape[1]), value=math.nan)
+        if self.settings.fill_to is not None:
+            values[:, : self.settings.fill_to] = values[:, : self.settings.fill_to].nan_to_num(0.0)
+        return values[:, None]
+
+    def tokenize(self, signal: Tensor) -> Tokens:
+        if self.needs_statistics:
+            raise DataError(
+                "The normalisation statistics haven't been measured.",
+                expected="fit_statistics(...) or the weights of a run before tokenize(...), as statistics is measured",
+                fix="Call fit_statistics with prepared batches, load a run, or choose other statistics.",
+            )
+        if signal.dim() == 4 and signal.shape[3] != self.settings.mels:
+            raise ShapeError(
+                "The spectrogram has another number of mel bins.", expected=self.settings.mels, got=signal.shape[3]
+            )
+        tokens = super().tokenize((signal - self.mean.to(signal)) / (2 * self.std.to(signal)))
+        if tokens.grid == self.extents:
+            return tokens
+        # Longer: tiles. Shorter: the first part of a window, of which learned positions take the first part, too.
+        coords = torch.stack([tokens.coords[:, 0] % self.extents[0], tokens.coords[:, 1]], 1)
+        return replace(tokens, coords=coords, grid=None)
+
+    def detokenize(self, values: Tensor, like: Tokens) -> Tensor:
+        bands = self.extents[1]
+        signal = super().detokenize(values, replace(like, grid=(like.length // bands, bands)))
+        return signal * (2 * self.std.to(signal)) + self.mean.to(signal)
+
+    def picture(self, signal: Tensor, like: Tensor | None = None) -> Tensor:
+        """(B, 3, mels, frames): time from left to right, low frequencies at the bottom, 80 dB below the loudest."""
+        values, scale = signal.detach().float()[:, 0], (signal if like is None else like).detach().float()
+        high = scale.nan_to_num(-torch.inf).amax((1, 2, 3))
+        low = torch.maximum(scale.nan_to_num(torch.inf).amin((1, 2, 3)), high - _RANGE)
+        level = (values - low[:, None, None]) / (high - low)[:, None, None].clamp(min=1e-6)
+        return heat(level.transpose(1, 2).flip(1))
+
+    def footprint(self, tokens: Tokens, chosen: Tensor) -> Tensor:
+        bands = self.extents[1]
+        cells = chosen.reshape(chosen.shape[0], -1, bands)
+        pixels = cells.repeat_interleave(self.patch[0], 1).repeat_interleave(self.patch[1], 2)
+        return pixels.transpose(1, 2).flip(1)
+
+    def scales(self, signal: Tensor) -> Scales:
+        """Seconds from the start of what the picture shows, and the frequencies of the mel bins."""
+        frames, front_end = signal.shape[2], self.front_end
+        seconds = frames * front_end.shift / front_end.rate
+        step = next(step for step in _steps() if seconds / step <= 6)
+        ticks = tuple((count * step / seconds, f"{count * step:g}") for count in range(int(seconds / step) + 1))
+        hertz = [f for f in (100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000) if LOWEST < f < front_end.rate / 2]
+        places = [(1 - front_end.place(f) / front_end.mels, f"{f:g}") for f in reversed(hertz)]
+        return Scales(
+            Scale("time (s)", ticks), Scale("frequency (Hz)", tuple((p, text) for p, text in places if 0 <= p <= 1))
+        )
+
+    def media(self, signals: Mapping[str, Tensor]) -> dict[str, bytes]:
+        """WAV files of the original, as its spectrogram alone lets it sound, and of what was reconstructed."""
+        ended = signals["original"][0, 0].isnan().all(1)
+        frames = int((~ended).nonzero().max()) + 1 if not ended.all() else 0
+        if frames == 0:
+            return {}
+        names = [name for name in ("original", "reconstruction", "pasted") if name in signals]
+        sounds = [listen.waveform(signals[name][0, 0, :frames], self.front_end) for name in names]
+        scale = listen.loudness(sounds)
+        return {
+            f"{name}.wav": listen.wav_bytes(sound, self.settings.sample_rate, scale)
+            for name, sound in zip(names, sounds, strict=True)
+        }
+
+    def plain_features(self, stored: Tensor) -> dict[str, Tensor]:
+        """The mean of each mel bin over the whole clip (B, mels), in natural units."""
+        return {"mean log-mel": self.prepare(stored)[:, 0].nanmean(1)}
+
+    def example(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Harmonic tones (B, 1, samples) of `duration`, each with its own pitch, swell and a little noise."""
+        rate, samples = self.settings.sample_rate, self._samples
+        time = torch.arange(samples) / rate
+
+        def draw(low: float, high: float) -> Tensor:
+            return low + (high - low) * torch.rand(batch, 1, generator=generator)
+
+        pitch, partials = draw(80.0, 400.0).clamp(max=rate / 5), torch.arange(1, 5)
+        tone = torch.sin(2 * math.pi * pitch[..., None] * partials[:, None] * time) / partials[:, None]
+        audible = (pitch[..., None] * partials[:, None] < rate / 2).float()
+        swell = 0.55 + 0.45 * torch.sin(2 * math.pi * (draw(0.5, 4.0) * time + draw(0.0, 1.0)))
+        noise = 0.01 * torch.randn(batch, samples, generator=generator)
+        return ((tone * audible).sum(1) * swell * 0.2 + noise)[:, None]
+
+
+def _steps() -> Iterable[float]:
+    """1, 2 and 5 times the powers of ten, rising."""
+    for power in range(-4, 9):
+        yield from (digit * 10.0**power for digit in (1, 2, 5))
