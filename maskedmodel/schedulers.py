@@ -79,8 +79,8 @@ class MaskScheduler(Component[S], nn.Module, ABC):
         """(B, L): the tokens with the highest scores are hidden. Default: noise, so every set is as likely."""
         return noise.uniform(tokens.length)
 
-    def counts(self, tokens: Tokens, progress: float) -> Tensor | int | None:
-        """How many tokens to hide, where that isn't `ratio` of the real ones.
+    def counts(self, tokens: Tokens, progress: float, noise: Noise) -> Tensor | int | None:
+        """How many tokens to hide, where that isn't `ratio` of the real ones. The noise is that of `scores`.
 
         An int holds for every row, and goes only with tokens that are all real; (B,) int64 differs by content.
         """
@@ -111,7 +111,7 @@ class MaskScheduler(Component[S], nn.Module, ABC):
                 expected="finite numbers: NaN has no rank",
                 got=f"{int(scores.isnan().sum())} of {scores.numel()}",
             )
-        counts, bounds = self.counts(tokens, progress), self.bounds(tokens, progress)
+        counts, bounds = self.counts(tokens, progress, noise), self.bounds(tokens, progress)
         return Mask.from_scores(scores, ratio, tokens.valid, counts, bounds)
 
     def observe(self, seen: Observed) -> Tensor | None:

@@ -150,7 +150,7 @@ def test_scores_of_a_wrong_shape_are_refused() -> None:
 
 def test_a_scheduler_may_count_for_each_sample() -> None:
     class Counting(Flat):
-        def counts(self, tokens: Tokens, progress: float) -> Tensor:
+        def counts(self, tokens: Tokens, progress: float, noise: Noise) -> Tensor:
             return torch.tensor([1, 3])
 
     mask = Counting().sample(Box().tokenize(torch.zeros(2, 1, 4, 6)), 0.0, Noise.of([0, 1]))

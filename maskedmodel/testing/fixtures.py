@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -10,10 +11,13 @@ from pydantic import Field
 from torch import Tensor
 
 from maskedmodel.components import Objective, Settings, Tokenizer
+from maskedmodel.engine.encoder import Encoder
 from maskedmodel.engine.settings import DecoderSettings, EncoderSettings, ModelSettings
 from maskedmodel.errors import MaskedModelError
 from maskedmodel.grid import GridTokenizer
+from maskedmodel.noise import Noise, seeded
 from maskedmodel.schedulers import MaskScheduler
+from maskedmodel.testing.rules import NotApplicable
 from maskedmodel.tokens import Tokens
 
 # A model of some 400,000 weights: enough to learn one batch by heart, and 30 steps of it take about a second.
@@ -35,6 +39,7 @@ class BoxSettings(Settings):
     size: tuple[int, ...] = Field((16, 16), description="Extents of a signal along the axes.")
     patch: tuple[int, ...] = Field((4, 4), description="Extents of a token along the axes.")
     channels: int = Field(3, description="Number of channels.")
+    separate: bool = Field(False, description="Whether each channel gives tokens of its own.")
 
 
 class Box(GridTokenizer[BoxSettings]):
@@ -43,6 +48,10 @@ class Box(GridTokenizer[BoxSettings]):
     @property
     def axes(self) -> tuple[str, ...]:  # type: ignore[override]
         return self.settings.axes
+
+    @property
+    def separate_channels(self) -> bool:  # type: ignore[override]
+        return self.settings.separate
 
     @property
     def channels(self) -> int:
@@ -109,17 +118,83 @@ def layouts(batch: int = 6) -> dict[str, Tokens]:
     def raster(*extents: int) -> Tensor:
         return torch.cartesian_prod(*(torch.arange(n) for n in extents)).reshape(-1, len(extents))
 
-    real = torch.tensor([20, 20, 13, 8, 5, 2])[torch.arange(batch) % 6]
+    row = torch.arange(batch) % 6
+    real = torch.tensor([20, 20, 13, 8, 5, 2])[row]
+    corner = torch.tensor([[4, 6], [4, 4], [3, 6], [2, 3], [3, 3], [4, 2]])[row]  # extents of each picture
+    three = torch.arange(3).repeat_interleave(8)
+    plane = raster(4, 6)
     return {
         "one axis": tokens(16, raster(16), ("time",), grid=(16,)),
         "two axes": tokens(24, raster(4, 6), ("height", "width"), grid=(4, 6)),
         "three axes": tokens(24, raster(2, 3, 4), ("time", "height", "width"), grid=(2, 3, 4)),
-        "channels": tokens(
-            24, raster(8).repeat(3, 1), ("time",), grid=(8,), channel=torch.arange(3).repeat_interleave(8)
-        ),
+        "channels": tokens(24, raster(8).repeat(3, 1), ("time",), grid=(8,), channel=three),
         "off the grid": tokens(20, 8 * torch.rand(batch, 20, 2, generator=draw), ("height", "width")),
         "padding": tokens(20, raster(20), ("time",), valid=torch.arange(20) < real[:, None]),
+        "uneven extents": tokens(24, plane, ("height", "width"), grid=(4, 6), valid=(plane < corner[:, None]).all(-1)),
+        "uneven channels": tokens(
+            24,
+            raster(8).repeat(3, 1),
+            ("time",),
+            grid=(8,),
+            channel=three,
+            valid=three < torch.tensor([3, 3, 2, 3, 2, 1])[row][:, None],
+        ),
     }
+
+
+class LaidSettings(Settings):
+    """Settings of the tokenizer that stands for tokens made by hand."""
+
+    name: Literal["kit-laid"] = "kit-laid"
+
+
+class Laid(Tokenizer[LaidSettings]):
+    """Knows of given tokens what a tokenizer knows of its own; it cuts no signal."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        super().__init__()
+        self.axes, self.token_width = tokens.axes, tokens.values.shape[-1]
+        self.channel_count = 0 if tokens.channel is None else int(tokens.channel.max()) + 1
+        self._extents = tokens.grid
+
+    @property
+    def extents(self) -> tuple[int, ...] | None:
+        return self._extents
+
+    def tokenize(self, signal: Tensor) -> Tokens:
+        raise AssertionError("tokens made by hand have no signal")
+
+    def detokenize(self, values: Tensor, like: Tokens) -> Tensor:
+        raise AssertionError("tokens made by hand have no signal")
+
+    def example(self, batch: int, generator: torch.Generator) -> Tensor:
+        raise AssertionError("tokens made by hand have no signal")
+
+
+def attached(scheduler: MaskScheduler[Any], tokens: Tokens) -> MaskScheduler[Any]:
+    """A copy of the scheduler as a model for such tokens has it: attached to an encoder, and its statistics measured.
+
+    Raises what `attach` raises.
+    """
+    copied, tokenizer = copy.deepcopy(scheduler), Laid(tokens)
+    with seeded(0):
+        copied.attach(tokenizer, Encoder(TINY_MODEL.encoder, tokenizer))
+    if copied.needs_statistics:
+        copied.fit_statistics([tokens])
+    return copied
+
+
+def maskable(scheduler: MaskScheduler[Any]) -> Box:
+    """The first of the kit's tokenizers whose tokens the scheduler doesn't refuse; one of them separates channels."""
+    leads = Box(axes=("time",), size=(48,), patch=(6,), channels=3, separate=True)
+    for box in (*boxes().values(), leads):
+        tokens = box.tokenize(box.example(1, generator()))
+        try:
+            attached(scheduler, tokens).sample(tokens, 0.5, Noise.of(range(1)))
+        except MaskedModelError:
+            continue  # a clear refusal: check_layouts demands that one is left
+        return box
+    raise NotApplicable("no tokenizer's tokens get a mask, on which check_layouts fails")
 
 
 def suitable(objective: Objective[Any]) -> Iterator[tuple[str, Box, Tensor]]:

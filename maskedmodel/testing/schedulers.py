@@ -1,5 +1,6 @@
 """Checks of mask schedulers, over tokens of every layout: one to three axes, channels, off the grid, padding.
 
+For each layout a copy of the scheduler is attached to a small encoder and, where it needs statistics, given the tokens.
 A scheduler may refuse a layout it isn't made for with a ShapeError or ConfigError that says what it needs. One that
 gives the same mask in every epoch says so by an attribute of its class:
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from maskedmodel.errors import MaskedModelError
 from maskedmodel.noise import Noise
 from maskedmodel.schedulers import MaskScheduler, Observed
-from maskedmodel.testing.fixtures import generator, layouts
+from maskedmodel.testing.fixtures import TINY_MODEL, attached, generator, layouts
 from maskedmodel.testing.rules import CheckFailed, NotApplicable, require, untouched_generators
 from maskedmodel.tokens import Mask, Tokens, hidden_count
 
@@ -32,16 +33,20 @@ def _noise(tokens: Tokens, epoch: int = 0) -> Noise:
     return Noise.of(range(tokens.batch), epoch=epoch)
 
 
-def _fitting(scheduler: AnyScheduler) -> Iterator[tuple[str, Tokens]]:
-    """The layouts for which it gives a mask. What it does with the others is `check_layouts`'s business alone."""
+def _fitting(scheduler: AnyScheduler) -> Iterator[tuple[str, Tokens, AnyScheduler]]:
+    """The layouts for which it gives a mask, and the copy that does so.
+
+    What it does with the others is `check_layouts`'s business alone.
+    """
     found = False
     for name, tokens in layouts().items():
         try:
-            scheduler.sample(tokens, 0.5, _noise(tokens))
+            ready = attached(scheduler, tokens)
+            ready.sample(tokens, 0.5, _noise(tokens))
         except Exception:  # noqa: BLE001 - check_layouts fails on it, or finds it a clear refusal
             continue
         found = True
-        yield name, tokens
+        yield name, tokens, ready
     if not found:
         raise NotApplicable("no layout gets a mask, on which check_layouts fails")
 
@@ -56,7 +61,7 @@ def check_layouts(scheduler: AnyScheduler) -> None:
     refused = {}
     for name, tokens in layouts().items():
         try:
-            scheduler.sample(tokens, 0.5, _noise(tokens))
+            attached(scheduler, tokens).sample(tokens, 0.5, _noise(tokens))
         except MaskedModelError as error:
             refused[name] = str(error)
         except Exception as error:
@@ -87,10 +92,10 @@ def check_ratio(scheduler: AnyScheduler) -> None:
 
 def check_count(scheduler: AnyScheduler) -> None:
     """Each sample hides as many tokens as `ratio`, or `counts`, says of its real tokens."""
-    for name, tokens in _fitting(scheduler):
+    for name, tokens, ready in _fitting(scheduler):
         for progress in PROGRESS:
-            hidden, real = scheduler.sample(tokens, progress, _noise(tokens)).hidden.sum(1), _real(tokens)
-            ratio, counts = scheduler.ratio(progress), scheduler.counts(tokens, progress)
+            hidden, real = ready.sample(tokens, progress, _noise(tokens)).hidden.sum(1), _real(tokens)
+            ratio, counts = ready.ratio(progress), ready.counts(tokens, progress, _noise(tokens))
             if counts is not None:
                 wanted = torch.as_tensor(counts).expand(tokens.batch)
                 expected = torch.minimum(wanted.clamp(min=1), (real - 1).clamp(min=0)).tolist()
@@ -108,9 +113,9 @@ def check_count(scheduler: AnyScheduler) -> None:
 
 def check_polarity(scheduler: AnyScheduler) -> None:
     """The tokens with the highest scores are hidden."""
-    for name, tokens in _fitting(scheduler):
+    for name, tokens, ready in _fitting(scheduler):
         noise = _noise(tokens)
-        scores, mask = scheduler.scores(tokens, 0.5, noise), scheduler.sample(tokens, 0.5, noise)
+        scores, mask = ready.scores(tokens, 0.5, noise), ready.sample(tokens, 0.5, noise)
         lowest = scores.masked_fill(~mask.hidden, torch.inf).amin(1)
         highest = scores.masked_fill(~mask.visible, -torch.inf).amax(1)
         wrong = int((lowest < highest).sum())
@@ -126,12 +131,12 @@ def check_polarity(scheduler: AnyScheduler) -> None:
 
 def check_padding(scheduler: AnyScheduler) -> None:
     """Padding is neither hidden nor visible, more of it changes nothing, and a sample hides and shows a token."""
-    fitting = [(name, tokens) for name, tokens in _fitting(scheduler) if tokens.valid is not None]
+    fitting = [(tokens, ready) for _, tokens, ready in _fitting(scheduler) if tokens.valid is not None]
     if not fitting:
         raise NotApplicable("it refuses tokens with padding")
-    for _, tokens in fitting:
+    for tokens, ready in fitting:
         assert tokens.valid is not None
-        mask = scheduler.sample(tokens, 0.5, _noise(tokens))
+        mask = ready.sample(tokens, 0.5, _noise(tokens))
         hidden = int((mask.hidden & ~tokens.valid).sum())
         require(
             hidden == 0,
@@ -144,7 +149,7 @@ def check_padding(scheduler: AnyScheduler) -> None:
         shown = int((mask.visible & ~tokens.valid).sum())
         require(shown == 0, scheduler, "padding is visible", expected="0 tokens", got=shown, fix="Set Mask.valid.")
         _require_both_sides(scheduler, mask)
-        longer = scheduler.sample(_padded(tokens, 3), 0.5, _noise(tokens)).hidden
+        longer = ready.sample(_padded(tokens, 3), 0.5, _noise(tokens)).hidden
         moved = int((longer[:, : tokens.length] != mask.hidden).any(1).sum())
         require(
             moved == 0 and not longer[:, tokens.length :].any(),
@@ -175,13 +180,15 @@ def _padded(tokens: Tokens, more: int) -> Tokens:
     assert tokens.valid is not None
     valid = torch.cat([tokens.valid, torch.zeros(tokens.batch, more, dtype=torch.bool)], 1)
     coords = grown(tokens.coords, tokens.coords.dim() - 2)
-    return replace(tokens, values=grown(tokens.values, 1), coords=coords, valid=valid)
+    channel = None if tokens.channel is None else grown(tokens.channel, tokens.channel.dim() - 1)
+    # More tokens than cells fill no grid.
+    return replace(tokens, values=grown(tokens.values, 1), coords=coords, grid=None, channel=channel, valid=valid)
 
 
 def check_noise(scheduler: AnyScheduler) -> None:
     """The same noise gives the same mask, and another epoch another one."""
-    for name, tokens in _fitting(scheduler):
-        first, again = (scheduler.sample(tokens, 0.5, _noise(tokens)).hidden for _ in range(2))
+    for name, tokens, ready in _fitting(scheduler):
+        first, again = (ready.sample(tokens, 0.5, _noise(tokens)).hidden for _ in range(2))
         require(
             torch.equal(first, again),
             scheduler,
@@ -195,8 +202,8 @@ def check_noise(scheduler: AnyScheduler) -> None:
 def check_epochs(scheduler: AnyScheduler) -> None:
     """Another epoch gives another mask."""
     _refuse_deterministic(scheduler)
-    for name, tokens in _fitting(scheduler):
-        first, later = (scheduler.sample(tokens, 0.5, _noise(tokens, epoch)).hidden for epoch in (0, 1))
+    for name, tokens, ready in _fitting(scheduler):
+        first, later = (ready.sample(tokens, 0.5, _noise(tokens, epoch)).hidden for epoch in (0, 1))
         require(
             not torch.equal(first, later),
             scheduler,
@@ -210,10 +217,10 @@ def check_epochs(scheduler: AnyScheduler) -> None:
 def check_every_token(scheduler: AnyScheduler) -> None:
     """In 100 epochs every real token is hidden sometimes and visible sometimes."""
     _refuse_deterministic(scheduler)
-    for name, tokens in _fitting(scheduler):
+    for name, tokens, ready in _fitting(scheduler):
         hidden, visible = torch.zeros(2, tokens.length)
         for epoch in range(100):
-            mask = scheduler.sample(tokens, PROGRESS[epoch % len(PROGRESS)], _noise(tokens, epoch))
+            mask = ready.sample(tokens, PROGRESS[epoch % len(PROGRESS)], _noise(tokens, epoch))
             hidden, visible = hidden + mask.hidden.sum(0), visible + mask.visible.sum(0)
         for what, count in (("hidden", hidden), ("visible", visible)):
             never = (count == 0).nonzero().flatten().tolist()
@@ -234,15 +241,15 @@ def _refuse_deterministic(scheduler: AnyScheduler) -> None:
 
 def check_samples_independent(scheduler: AnyScheduler) -> None:
     """A sample's mask doesn't depend on the rest of its batch."""
-    for name, tokens in _fitting(scheduler):
+    for name, tokens, ready in _fitting(scheduler):
         noise = _noise(tokens)
-        whole = scheduler.sample(tokens, 0.5, noise).hidden
+        whole = ready.sample(tokens, 0.5, noise).hidden
         others = replace(tokens, values=torch.cat([tokens.values[:1], 3 - tokens.values[1:]]))
         two, one = slice(1, 3), slice(0, 1)
         for how, hidden, rows in (
-            ("in a batch of two", scheduler.sample(tokens.rows(two), 0.5, noise.rows(two)).hidden, two),
-            ("alone", scheduler.sample(tokens.rows(one), 0.5, noise.rows(one)).hidden, one),
-            ("beside other values", scheduler.sample(others, 0.5, noise).hidden[one], one),
+            ("in a batch of two", ready.sample(tokens.rows(two), 0.5, noise.rows(two)).hidden, two),
+            ("alone", ready.sample(tokens.rows(one), 0.5, noise.rows(one)).hidden, one),
+            ("beside other values", ready.sample(others, 0.5, noise).hidden[one], one),
         ):
             differ = int((hidden != whole[rows]).any(1).sum())
             require(
@@ -257,9 +264,9 @@ def check_samples_independent(scheduler: AnyScheduler) -> None:
 
 def check_progress(scheduler: AnyScheduler) -> None:
     """Ratio and mask are functions of progress: calls made before, and their order, change nothing."""
-    for name, tokens in _fitting(scheduler):
+    for name, tokens, ready in _fitting(scheduler):
         noise = _noise(tokens)
-        forward, backward = copy.deepcopy(scheduler), copy.deepcopy(scheduler)
+        forward, backward = copy.deepcopy(ready), copy.deepcopy(ready)
         first = [(forward.ratio(p), forward.sample(tokens, p, noise).hidden) for p in PROGRESS]
         second = [(backward.ratio(p), backward.sample(tokens, p, noise).hidden) for p in reversed(PROGRESS)][::-1]
         for progress, (ratio, hidden), (other_ratio, other_hidden) in zip(PROGRESS, first, second, strict=True):
@@ -274,14 +281,15 @@ def check_progress(scheduler: AnyScheduler) -> None:
 
 
 def check_observe(scheduler: AnyScheduler) -> None:
-    """`observe` takes a step's losses and returns nothing, or a finite scalar loss of its own."""
+    """`observe` takes a step's losses and returns nothing, or a finite loss that reaches every trained weight."""
     if type(scheduler).observe is MaskScheduler.observe:
         raise NotApplicable("it doesn't override observe, so it learns nothing")
-    for name, tokens in _fitting(scheduler):
-        mask = scheduler.sample(tokens, 0.5, _noise(tokens))
+    for name, tokens, ready in _fitting(scheduler):
+        mask = ready.sample(tokens, 0.5, _noise(tokens))
         losses = torch.rand(mask.ids_hidden.shape, generator=generator())
-        latent = torch.randn(tokens.batch, 1 + mask.ids_keep.shape[1], 8, generator=generator())
-        loss = scheduler.observe(Observed(tokens, mask, losses, latent, 0.5))
+        width = TINY_MODEL.encoder.dim
+        latent = torch.randn(tokens.batch, 1 + mask.ids_keep.shape[1], width, generator=generator())
+        loss = ready.observe(Observed(tokens, mask, losses, latent.requires_grad_(), 0.5))
         require(
             loss is None or (loss.dim() == 0 and bool(torch.isfinite(loss))),
             scheduler,
@@ -289,11 +297,24 @@ def check_observe(scheduler: AnyScheduler) -> None:
             expected="None or a finite scalar",
             got=None if loss is None else f"{tuple(loss.shape)} {loss}",
         )
+        trained = {weight: weight_name for weight_name, weight in ready.named_parameters() if weight.requires_grad}
+        if loss is None or not trained:
+            continue
+        (loss if mask.gates is None else loss + mask.gates.sum()).backward()  # type: ignore[no-untyped-call]
+        idle = [weight_name for weight, weight_name in trained.items() if weight.grad is None]
+        require(
+            not idle,
+            scheduler,
+            f"some weights get no gradient (layout {name!r})",
+            expected="a gradient for each in every step, for which training on several devices waits",
+            got=f"none: {', '.join(idle)}",
+            fix="Let every weight enter the loss of observe, or take its gradient with requires_grad_(False).",
+        )
 
 
 def check_global_generators(scheduler: AnyScheduler) -> None:
     """No method draws from the global generators of torch, numpy or Python."""
     with untouched_generators(scheduler):
-        for _, tokens in _fitting(scheduler):
-            scheduler.ratio(0.5)
-            scheduler.sample(tokens, 0.5, _noise(tokens))
+        for _, tokens, ready in _fitting(scheduler):
+            ready.ratio(0.5)
+            ready.sample(tokens, 0.5, _noise(tokens))
