@@ -1,0 +1,137 @@
+"""The `video_folder` source: a folder of video files, or of folders of frames, or an archive of one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import numpy as np
+from torch import Tensor
+
+from maskedmodel import (
+    DataError,
+    DataSource,
+    LabelledFiles,
+    Part,
+    Sample,
+    SampleDataset,
+    SignalDataset,
+    Split,
+    holds,
+    natural_order,
+)
+from maskedmodel_video import frames, reader
+from maskedmodel_video.memory import Remembered
+from maskedmodel_video.settings import VideoFolderSettings
+
+_log = logging.getLogger(__name__)
+
+
+class VideoFolder(DataSource[VideoFolderSettings]):
+    """Videos in a folder, a zip or a tar, labelled by sub-folder, by a table, by JSON files beside them, or by name.
+
+    Samples are (C, frames, height, width) uint8. A stored clip is longer than what a tokenizer takes, which then starts
+    at a random frame in training, by the sample's own noise: a data set is read by its number alone and knows no epoch,
+    so chance lies in the tokenizer, where it is the same for any number of workers and after a resume. Of long videos
+    several clips can be samples of their own; they keep to one side of a split and of a fold, as their videos do.
+    """
+
+    @classmethod
+    def example_settings(cls, folder: Path) -> VideoFolderSettings:
+        """Two classes of frame folders, written into `folder`: what the conformance kit reads."""
+        from PIL import Image
+
+        pixels = np.random.default_rng(0).integers(0, 256, (12, 5, 12, 10, 3), dtype=np.uint8)
+        for number, clip in enumerate(pixels):
+            for time, picture in enumerate(clip):
+                path = folder / f"class{number % 2}" / f"clip{number}" / f"{time}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(picture).save(path)
+        return VideoFolderSettings(path=str(folder), frames=4, stride=1, size=8, val_share=0.3)
+
+    @cached_property
+    def _bundled(self) -> bool:
+        if self.settings.files != "auto":
+            return self.settings.files == "frames"
+        path = Path(self.settings.path).expanduser()
+        return not holds(path, reader.EXTENSIONS) and holds(path, frames.EXTENSIONS)
+
+    @cached_property
+    def _files(self) -> LabelledFiles:
+        if self._bundled:
+            return LabelledFiles(self.settings, frames.EXTENSIONS, "frames", bundled=True)
+        return LabelledFiles(self.settings, reader.EXTENSIONS, "videos")
+
+    def open(self, split: Split) -> SampleDataset:
+        part = self._files.part(split)
+        clips = self.settings.clips if split == "train" else 1
+        read: Callable[[int], Tensor] = _Clips(part, self.settings, clips, self._bundled)
+        labels = part.labels
+        if self.settings.label_by == "stem":
+            number = {name: label for label, name in enumerate(self._stems)}
+            labels = [number[_stem(sample_id)] for sample_id in part.ids]
+        if self.settings.memory:
+            _log.info("decoding %d clips into memory", len(part.ids) * clips)
+            read = Remembered(read, len(part.ids) * clips, self.settings.shape)
+        if clips == 1:
+            return SignalDataset(read, part.ids, labels, part.groups)
+        places = range(clips)
+        return SignalDataset(
+            read,
+            [f"{sample_id}#{clip}" for sample_id in part.ids for clip in places],
+            None if labels is None else [label for label in labels for _ in places],
+            [group for group in part.groups or part.ids for _ in places],
+        )
+
+    def class_names(self) -> list[str] | None:
+        return self._stems if self.settings.label_by == "stem" else self._files.class_names
+
+    @cached_property
+    def _stems(self) -> list[str]:
+        return sorted({_stem(sample_id) for split in ("train", "val") for sample_id in self._files.part(split).ids})
+
+    def read(self, path: Path) -> Sample:
+        """A video file, or a folder of frames."""
+        try:
+            if not path.is_dir():
+                with path.open("rb") as stream:
+                    return Sample(signal=reader.read_clip(stream, str(path), self.settings), id=path.name)
+            images = [file for file in path.iterdir() if file.suffix.lower() in frames.EXTENSIONS]
+        except OSError as error:
+            raise DataError("The file can't be read.", where=path, got=error.strerror) from error
+        if not images:
+            raise DataError("There are no frames in this folder.", where=path, expected=" ".join(frames.EXTENSIONS))
+        images.sort(key=lambda file: natural_order(file.name))
+        signal = frames.read_frames(
+            lambda number: (images[number].open("rb"), str(images[number])), len(images), self.settings
+        )
+        return Sample(signal=signal, id=path.name)
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        return holds(path, reader.EXTENSIONS)
+
+
+def _stem(sample_id: str) -> str:
+    return PurePosixPath(sample_id.removeprefix("val:")).stem
+
+
+class _Clips:
+    """Reads clip number `index`, `clips` of each video."""
+
+    def __init__(self, part: Part, settings: VideoFolderSettings, clips: int, bundled: bool) -> None:
+        self.part, self.settings, self.clips, self.bundled = part, settings, clips, bundled
+
+    def __call__(self, index: int) -> Tensor:
+        video, clip = divmod(index, self.clips)
+        if not self.bundled:
+            with self.part.open(video) as stream:
+                return reader.read_clip(stream, self.part.name(video), self.settings, clip, self.clips)
+
+        def opened(member: int) -> tuple[BinaryIO, str]:
+            return self.part.open(video, member), f"{self.part.name(video)}, frame {member}"
+
+        return frames.read_frames(opened, self.part.count(video), self.settings, clip, self.clips)

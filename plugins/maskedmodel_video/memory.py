@@ -1,0 +1,49 @@
+"""Clips that are decoded once, when the data is opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskedmodel import DataError
+
+
+class Remembered:
+    """Reads clips of one shape out of memory, uint8. What couldn't be decoded raises its DataError when it is read.
+
+    Data workers share the memory. Raises DataError where the clips need more than the machine has: better than being
+    killed half-way.
+    """
+
+    def __init__(self, read: Callable[[int], Tensor], count: int, shape: tuple[int, ...]) -> None:
+        size = count * int(np.prod(shape))
+        have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else size
+        if size > have:
+            raise DataError(
+                "The clips don't fit into memory.",
+                where="memory: true",
+                expected=f"at most {have / 2**30:.1f} GiB, all this machine has",
+                got=f"{size / 2**30:.1f} GiB",
+                fix="Set memory: false, or store fewer frames or smaller ones.",
+            )
+        self.clips = torch.zeros(count, *shape, dtype=torch.uint8)
+        self.bad: dict[int, DataError] = {}
+
+        def decode(index: int) -> None:
+            try:
+                self.clips[index] = read(index)
+            except DataError as error:  # raised whenever the sample is read, for the run's policy to treat
+                self.bad[index] = error
+
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:  # FFmpeg and Pillow let go of the lock
+            list(pool.map(decode, range(count)))
+
+    def __call__(self, index: int) -> Tensor:
+        if index in self.bad:
+            raise self.bad[index]
+        return self.clips[index]
