@@ -220,7 +220,7 @@ class ZipFiles:
 
     def beside(self, path: str) -> bytes | None:
         """Another member by its path; None where there is none."""
-        return self._read(path) if path in self._zip.namelist() else None
+        return self._read(path) if path in self._zip.NameToInfo else None
 
     def stamp(self, index: int) -> str:
         return self._stamps[self.paths[index]]

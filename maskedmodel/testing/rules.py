@@ -85,12 +85,15 @@ def same(left: Tensor | None, right: Tensor | None) -> bool:
 
 
 def difference(left: Tensor, right: Tensor) -> float:
-    """The largest difference as a share of the largest value of `right`; infinite where the shapes differ."""
-    if left.shape != right.shape:
+    """The largest difference as a share of the largest value of `right`; infinite where the shapes differ.
+
+    NaN equals NaN: it says that a value is absent.
+    """
+    if left.shape != right.shape or not torch.equal(left.isnan(), right.isnan()):
         return float("inf")
+    left, right = (x.detach().double()[~right.isnan()] for x in (left, right))
     if right.numel() == 0:
         return 0.0
-    left, right = left.detach().double(), right.detach().double()
     largest = float((left - right).abs().max())
     scale = float(right.abs().max())
     return largest / scale if scale > 0 else largest

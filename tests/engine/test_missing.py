@@ -1,0 +1,165 @@
+"""Tokens that are there in part, channels never met, and what a scheduler is given of the encoder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from maskedmodel import ConfigError, Mask, PluginError
+from tests.engine.conftest import Box, Ragged, model_of, noise
+
+
+class Gappy(Box):
+    """A Box whose signal says by NaN what isn't there."""
+
+    accepts_nan = True
+
+
+def signal() -> Tensor:
+    return torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+
+
+def test_missing_values_are_padding_or_unobserved_and_come_back_as_nan() -> None:
+    tokenizer, x = Gappy(), signal()
+    x[0, :, :2, :3] = torch.nan  # a whole token
+    x[1, 0, 0, 3] = torch.nan  # one value of another
+    tokens = tokenizer.tokenize(x)
+    assert tokens.valid is not None
+    assert (~tokens.valid).nonzero().tolist() == [[0, 0]]
+    assert tokens.observed is not None
+    assert (~tokens.observed[1]).nonzero().tolist() == [[1, 0]]
+    assert torch.isfinite(tokens.values).all()
+    torch.testing.assert_close(tokenizer.detokenize(tokens.values, tokens), x, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_signal_that_is_all_there_carries_neither() -> None:
+    tokens = Gappy().tokenize(signal())
+    assert tokens.valid is None
+    assert tokens.observed is None
+
+
+def test_samples_of_different_extents_are_filled_up() -> None:
+    tokenizer = Gappy()
+    short = signal()[0, :, :4, :6]
+    batch = tokenizer.collate([signal()[1], short])
+    assert batch.shape == (2, 3, 8, 12)
+    torch.testing.assert_close(batch[1, :, :4, :6], short)
+    assert batch[1, :, 4:].isnan().all()
+    assert tokenizer.collate([x.to(torch.uint8) for x in (signal()[1], short)]).dtype == torch.float32
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_only_values_that_were_observed_are_scored(normalise: bool) -> None:
+    model = model_of(Gappy(), normalise=normalise)
+    x = signal()
+    x[:, 1, ::3, ::4] = torch.nan
+    tokens = model.tokens(x)
+    assert tokens.observed is not None
+    mask = model.scheduler.sample(tokens, 0.0, noise(2))
+    prediction = torch.randn(2, mask.ids_hidden.shape[1], tokens.values.shape[2]).requires_grad_()
+    loss = model.score(prediction, tokens, mask)
+    ids = mask.ids_hidden[..., None].expand_as(prediction)
+    observed, target = tokens.observed.gather(1, ids), model.objective.target(tokens.values.gather(1, ids))
+    expected = ((prediction - target).square() * observed).sum(-1) / observed.sum(-1)
+    torch.testing.assert_close(loss, expected)
+    loss.sum().backward()
+    assert prediction.grad is not None
+    assert (prediction.grad[~observed] == 0).all()
+    assert (prediction.grad[observed] != 0).all()
+
+
+def test_what_stands_in_place_of_missing_values_moves_no_loss_of_raw_targets() -> None:
+    model = model_of(Gappy())
+    x = signal()
+    x[:, 0, 0, 0] = torch.nan
+    tokens = model.tokens(x)
+    hidden = torch.zeros(2, tokens.length, dtype=torch.bool)
+    hidden[:, 0] = True
+    first = model(tokens, Mask(hidden)).loss
+    assert tokens.observed is not None
+    other = replace(tokens, values=tokens.values.masked_fill(~tokens.observed, 7.0))
+    torch.testing.assert_close(model(other, Mask(hidden)).loss, first, rtol=0, atol=0)
+
+
+def test_an_objective_of_another_width_says_that_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(Gappy())
+    monkeypatch.setattr(model.objective, "target", lambda values: values.mean(-1, keepdim=True))
+    x = signal()
+    x[0, 0, 0, 0] = torch.nan
+    with pytest.raises(PluginError, match="there in part"):
+        model(x)
+
+
+def test_a_channel_never_met_gets_no_embedding() -> None:
+    model = model_of(Box(separate=True, channels=2))
+    places = model.encoder.places
+    coords = torch.zeros(3, 2)
+    table = places(coords, None, torch.tensor([0, 1, 5]))
+    alone = places(coords, None, None)
+    assert not torch.equal(table[0], alone[0])
+    assert torch.equal(table[2], alone[2])
+
+
+def test_channels_can_be_left_to_the_decoder() -> None:
+    encoder = {"depth": 1, "channels": False}
+    tokenizer = Box(separate=True)
+    model = model_of(tokenizer, encoder=encoder)
+    assert model.encoder.places.channels is None
+    assert model.decoder.places.channels is not None
+    x = signal()
+    # Without identity, swapping channels permutes the features and changes nothing else.
+    own, swapped = model.encode(x), model.encode(x.flip(1))
+    length = own.shape[1] // 3
+    torch.testing.assert_close(own[:, :length], swapped[:, 2 * length :], rtol=1e-5, atol=1e-6)
+
+
+def test_gates_are_ones_in_value_and_pass_the_gradient() -> None:
+    model, x = model_of(Box()), signal()
+    tokens = model.tokens(x)
+    mask = model.scheduler.sample(tokens, 0.0, noise(2))
+    gates = torch.ones(2, tokens.length, requires_grad=True)
+    gated = model(tokens, replace(mask, gates=gates))
+    assert torch.equal(gated.loss, model(tokens, mask).loss)
+    gated.loss.backward()
+    assert gates.grad is not None
+    assert (gates.grad[mask.hidden] == 0).all()
+    assert (gates.grad[mask.visible] != 0).all()
+
+
+@pytest.mark.parametrize("positions", ["sincos", "rotary"])
+def test_class_attention_is_that_of_the_last_block(positions: Any) -> None:
+    encoder = {"depth": 2, "registers": 1, "positions": positions}
+    tokenizer = Ragged()
+    model = model_of(tokenizer, encoder=encoder)
+    x = tokenizer.of([12, 5], 14, torch.Generator().manual_seed(0))
+    tokens = model.tokens(x)
+    attention = model.encoder.class_attention(tokens)
+    assert tokens.valid is not None
+    assert (attention[~tokens.valid] == 0).all()
+    assert (attention[tokens.valid] > 0).all()
+    assert (attention.sum(1) < 1).all()  # the rest goes to class and register token
+    alone = model.encoder.class_attention(model.tokens(x[1:, :5]))
+    torch.testing.assert_close(attention[1, :5], alone[0], rtol=1e-5, atol=1e-6)
+    # The values, by hand, from what the last block is given.
+    block, prefix = model.encoder.blocks[-1], model.encoder.prefix
+    given: list[Tensor] = []
+    handle = block.norm1.register_forward_hook(lambda module, inputs, output: given.append(output))  # type: ignore[union-attr,operator]
+    model.encoder.features(model.tokens(x[:1, :12]))
+    handle.remove()
+    if positions == "sincos":
+        q, k, _ = block.qkv(given[0]).chunk(3, -1)  # type: ignore[operator,union-attr]
+        shares = [((q[0, 0, h : h + 12] @ k[0, :, h : h + 12].T) / 12**0.5).softmax(-1) for h in (0, 12)]
+        by_hand = torch.stack(shares).mean(0)[prefix:]
+        torch.testing.assert_close(attention[0, :12], by_hand, rtol=1e-4, atol=1e-6)
+
+
+def test_class_attention_needs_a_class_token() -> None:
+    encoder = {"depth": 1, "class_token": False}
+    model = model_of(Box(), encoder=encoder)
+    tokens = model.tokens(signal())
+    with pytest.raises(ConfigError, match="no class token"):
+        model.encoder.class_attention(tokens)
