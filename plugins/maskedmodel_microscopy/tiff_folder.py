@@ -1,0 +1,241 @@
+"""The `tiff_folder` source: fields of any number of channels as TIFF or OME-TIFF files, in a folder or archive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, Literal, Protocol
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveInt, field_validator
+from torch import Tensor
+
+from maskedmodel import (
+    DataError,
+    DataSource,
+    FileSettings,
+    LabelledFiles,
+    Sample,
+    SampleDataset,
+    SignalDataset,
+    Split,
+    holds,
+)
+from maskedmodel_microscopy.tiff import EXTENSIONS, read_header, read_tiff
+from maskedmodel_microscopy.tiff_image import Array, Header, TiffSettings
+
+_SPLITS: tuple[Split, ...] = ("train", "val")
+Corner = tuple[int, int] | None  # top and left of a tile; None = the whole field
+
+
+class TiffFolderSettings(TiffSettings, FileSettings):
+    """Settings of the `tiff_folder` source."""
+
+    name: Literal["tiff_folder"] = "tiff_folder"
+    slots: Literal["name", "index"] = Field(
+        "name",
+        description="What a channel slot stands for. name: a channel's name, the same in every file. index: its place "
+        "in the file.",
+    )
+    channel_names: tuple[str, ...] | None = Field(
+        None,
+        description="Names of the slots, in order; a file's channels of other names come after them. null: all names "
+        "of the training and validation files, sorted. A run keeps what was found.",
+    )
+    aliases: dict[str, str] | None = Field(
+        None, description='Other names of the same channel, such as {"DNA (D)": DNA}: file name to name. null: none.'
+    )
+    take: tuple[str, ...] | None = Field(
+        None, description="Names of the channels to take, after aliases; others are left out. null: all."
+    )
+    tile: PositiveInt | None = Field(
+        None,
+        description="Fields larger than this many pixels a side are cut into tiles of it, side by side, what is left "
+        "over shared out to the edges. Tiles of one file are never split. null: whole fields.",
+    )
+
+    @field_validator("channel_names", "take")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is not None and (not names or len(set(names)) < len(names)):
+            raise ValueError("names are given once each, at least one")
+        return names
+
+
+class _Files(Protocol):
+    """Files by number, as a split of LabelledFiles holds them."""
+
+    def open(self, index: int) -> BinaryIO: ...
+
+    def name(self, index: int) -> str: ...
+
+
+class _Reader:
+    """Field or tile `places[index]` as (V, H, W): the number of its file, and its corner. `names` of the slots."""
+
+    def __init__(
+        self,
+        files: _Files,
+        places: Sequence[tuple[int, Corner]],
+        names: tuple[str, ...] | None,
+        settings: TiffFolderSettings,
+    ) -> None:
+        self.files, self.places, self.names, self.settings = files, places, names, settings
+
+    def __call__(self, index: int) -> Tensor:
+        number, corner = self.places[index]
+        with self.files.open(number) as stream:
+            return read_field(stream, self.files.name(number), self.names, self.settings, corner)
+
+
+def read_field(
+    stream: BinaryIO, where: str, slot_names: tuple[str, ...] | None, settings: TiffFolderSettings, corner: Corner
+) -> Tensor:
+    """A file, or one tile of it, as (V, H, W) float32; slots that it lacks are NaN. Raises DataError."""
+    names, pixels = read_tiff(stream, where, settings)
+    own = _taken(names, where, settings)
+    if not own:
+        raise DataError(
+            "The file has none of the channels that are taken.",
+            where=where,
+            expected=f"one of {', '.join(settings.take or ())}",
+            got=", ".join(names),
+        )
+    if corner is not None and settings.tile is not None:
+        top, left = corner
+        pixels = pixels[:, top : top + settings.tile, left : left + settings.tile]
+    return into_slots(pixels, own, slot_names)
+
+
+def _taken(names: Sequence[str], where: str, settings: TiffFolderSettings) -> dict[str, int]:
+    """Name after aliases, and place in the file, of each channel that is taken. Raises DataError on a name for two."""
+    called = [(settings.aliases or {}).get(name, name) for name in names]
+    twice = {name for name in called if called.count(name) > 1}
+    if twice:
+        raise DataError(
+            "Two channels of one file have the same name.",
+            where=where,
+            expected="a name of its own for each",
+            got=", ".join(f"{name} is {alias}" for name, alias in zip(names, called, strict=True) if alias in twice),
+            fix="Mend data.aliases.",
+        )
+    return {name: place for place, name in enumerate(called) if settings.take is None or name in settings.take}
+
+
+def into_slots(pixels: Array, own: dict[str, int], slot_names: tuple[str, ...] | None) -> Tensor:
+    """(V, H, W) float32 with each channel in the slot of its name, unknown names after them; NaN where there is none.
+
+    own  name and place in `pixels` of each channel. Without `slot_names` the slots are just these channels.
+    """
+    if slot_names is None:
+        return torch.from_numpy(pixels[list(own.values())])
+    slot = {name: number for number, name in enumerate(slot_names)}
+    for name in own:
+        slot.setdefault(name, len(slot))
+    field = torch.full((len(slot), *pixels.shape[1:]), torch.nan)
+    for name, place in own.items():
+        field[slot[name]] = torch.from_numpy(np.ascontiguousarray(pixels[place]))
+    return field
+
+
+def tiles(height: int, width: int, tile: int) -> list[tuple[int, int]]:
+    """Top and left of each tile: as many as fit side by side, what is left over shared out to both edges."""
+    starts = []
+    for extent in (height, width):
+        count = max(extent // tile, 1)
+        margin = max(extent - count * tile, 0) // 2
+        starts.append([margin + place * tile for place in range(count)])
+    return [(top, left) for top in starts[0] for left in starts[1]]
+
+
+class TiffFolder(DataSource[TiffFolderSettings]):
+    """Fields as (V, H, W) float32: a slot for each channel name of the data set, NaN where a file lacks the channel.
+
+    A sample's id is its file's path, and the tile's corner where fields are cut. The split is by file, or by the group
+    that the table names (a well, a field of view): never by tile.
+    """
+
+    @classmethod
+    def example_settings(cls, folder: Path) -> TiffFolderSettings:
+        """Fields of one, two and three channels, written into `folder`: what the conformance kit reads."""
+        import tifffile
+
+        draw = np.random.default_rng(0)
+        for number in range(12):
+            names = ["DNA", "actin", "tubulin"][: 1 + number % 3]
+            pixels = draw.integers(0, 256, (len(names), 24 + number, 20), dtype=np.uint8)
+            path = folder / f"kind{number % 2}" / f"{number:02d}.ome.tif"
+            path.parent.mkdir(exist_ok=True)
+            metadata = {"axes": "CYX", "Channel": {"Name": names}}
+            tifffile.imwrite(path, pixels, ome=True, photometric="minisblack", metadata=metadata)
+        return TiffFolderSettings(path=str(folder), tile=16, nan="absent")
+
+    @cached_property
+    def _files(self) -> LabelledFiles:
+        return LabelledFiles(self.settings, EXTENSIONS, "TIFF files")
+
+    def open(self, split: Split) -> SampleDataset:
+        part = self._files.part(split)
+        places: list[tuple[int, Corner]] = [(number, None) for number in range(len(part.ids))]
+        groups = part.groups
+        if self.settings.tile is not None:
+            places = [(n, corner) for n, header in enumerate(self._headers[split]) for corner in self._corners(header)]
+            groups = groups or part.ids  # tiles of one field stay on one side of a fold, too
+        ids = [part.ids[n] if corner is None else f"{part.ids[n]}@{corner[0]},{corner[1]}" for n, corner in places]
+        labels = None if part.labels is None else [part.labels[n] for n, _ in places]
+        own_groups = None if groups is None else [groups[n] for n, _ in places]
+        return SignalDataset(_Reader(part, places, self._names, self.settings), ids, labels, own_groups)
+
+    def _corners(self, header: Header | None) -> Sequence[Corner]:
+        """A file that can't be read is one sample: reading it says why, and the run's policy decides."""
+        if header is None or self.settings.tile is None:
+            return [None]
+        return tiles(header.height, header.width, self.settings.tile)
+
+    @cached_property
+    def _headers(self) -> dict[Split, list[Header | None]]:
+        """Of every file in both splits; None where one can't be read. Raises the first DataError where none can be."""
+        found: dict[Split, list[Header | None]] = {}
+        first: DataError | None = None
+        for split in _SPLITS:
+            part = self._files.part(split)
+            found[split] = []
+            for number in range(len(part.ids)):
+                try:
+                    with part.open(number) as stream:
+                        found[split].append(read_header(stream, part.name(number), self.settings))
+                except DataError as error:
+                    first = first or error
+                    found[split].append(None)
+        if first is not None and not any(header for headers in found.values() for header in headers):
+            raise first
+        return found
+
+    @cached_property
+    def _names(self) -> tuple[str, ...] | None:
+        """The names of the slots; None where a slot is a place in the file."""
+        if self.settings.slots == "index" or self.settings.channel_names is not None:
+            return self.settings.channel_names if self.settings.slots == "name" else None
+        headers = [header for headers in self._headers.values() for header in headers if header is not None]
+        names = {(self.settings.aliases or {}).get(name, name) for header in headers for name in header.names}
+        return tuple(sorted(name for name in names if self.settings.take is None or name in self.settings.take))
+
+    def resolved(self) -> TiffFolderSettings:
+        """The settings with the channel names that were found, so that other data puts a name into the same slot."""
+        return self.settings.model_copy(update={"channel_names": self._names})
+
+    def class_names(self) -> list[str] | None:
+        return self._files.class_names
+
+    def read(self, path: Path) -> Sample:
+        try:
+            with path.open("rb") as stream:
+                return Sample(signal=read_field(stream, str(path), self._names, self.settings, None), id=path.name)
+        except OSError as error:
+            raise DataError("The file can't be read.", where=path, got=error.strerror) from error
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        return holds(path, EXTENSIONS)
