@@ -9,8 +9,9 @@ from maskedmodel.errors import CheckpointError
 from maskedmodel.plugins import Registry
 from maskedmodel.weights.facebook import load_facebook
 from maskedmodel.weights.foreign import read
-from maskedmodel.weights.huggingface import MODEL_TYPE, load_huggingface
+from maskedmodel.weights.huggingface import MODEL_TYPES, load_huggingface
 from maskedmodel.weights.report import LoadReport
+from maskedmodel.weights.videomae import is_videomae, load_videomae
 
 
 def read_weights(
@@ -24,12 +25,13 @@ def read_weights(
 ) -> tuple[MaskedAutoencoder, LoadReport]:
     """The model in a file or folder, and the report of what was found.
 
-    With a config.json of a ViTMAE it is read as `from_huggingface` does, and the other arguments are refused, since
-    that config settles them; else as `from_facebook` does. Raises CheckpointError, and WeightsMismatch with a report.
+    With a config.json of a ViTMAE or VideoMAE it is read as `from_huggingface` does, and the other arguments are
+    refused, since that config settles them. Else it is a VideoMAE under its authors' names where its tensors have
+    these, or is read as `from_facebook` does. Raises CheckpointError, and WeightsMismatch with a report.
     """
     foreign = read(path)
-    named = any(name.startswith(("vit.", "embeddings.")) for name in foreign.tensors)
-    if named or (foreign.config is not None and foreign.config.get("model_type") == MODEL_TYPE):
+    named = any(name.startswith(("vit.", "videomae.", "embeddings.")) for name in foreign.tensors)
+    if named or (foreign.config is not None and foreign.config.get("model_type") in MODEL_TYPES):
         arguments = {
             "heads": heads,
             "decoder_heads": decoder_heads,
@@ -45,7 +47,8 @@ def read_weights(
                 fix="Leave that out.",
             )
         return load_huggingface(foreign, registry)
-    return load_facebook(
+    load_original = load_videomae if is_videomae(foreign) else load_facebook
+    return load_original(
         foreign,
         heads=heads,
         decoder_heads=decoder_heads,

@@ -1,4 +1,4 @@
-"""An image model of given sizes, made of the registry's components, for foreign weights to go into."""
+"""A model of given sizes, made of the registry's components, for foreign weights to go into."""
 
 from __future__ import annotations
 
@@ -14,41 +14,64 @@ from maskedmodel.errors import CheckpointError
 from maskedmodel.noise import seeded
 from maskedmodel.plugins import Registry, load_registry
 
+Statistics = tuple[Sequence[float], Sequence[float]]
+
 
 @dataclass(frozen=True)
-class ImageSpec:
-    """What must be known to build a masked autoencoder of images.
+class Spec:
+    """What must be known to build a masked autoencoder: the components by name with their settings, and the sizes."""
+
+    tokenizer: tuple[str, dict[str, Any]]
+    mask: tuple[str, dict[str, Any]]
+    objective: tuple[str, dict[str, Any]]
+    encoder: dict[str, Any]
+    decoder: dict[str, Any]
+
+
+def image_spec(
+    *,
+    size: tuple[int, int],
+    patch: tuple[int, int],
+    channels: int,
+    encoder: dict[str, Any],
+    decoder: dict[str, Any],
+    normalise_target: bool,
+    ratio: float = 0.75,
+    statistics: Statistics | None = None,
+) -> Spec:
+    """A masked autoencoder of images (MAE).
 
     size, patch   (height, width) in pixels.
     statistics    mean and spread of each channel that pictures are normalised with; None = ImageNet's.
     """
+    sizes = {"size": plain(size), "patch": plain(patch), "channels": channels}
+    return Spec(
+        tokenizer=("image", sizes | {"normalise": normalise(statistics)}),
+        mask=("uniform", {"ratio": ratio}),
+        objective=("patch", {"normalise": normalise_target}),
+        encoder=encoder,
+        decoder=decoder,
+    )
 
-    size: tuple[int, int]
-    patch: tuple[int, int]
-    channels: int
-    encoder: dict[str, Any]
-    decoder: dict[str, Any]
-    normalise_target: bool
-    ratio: float = 0.75
-    statistics: tuple[Sequence[float], Sequence[float]] | None = None
+
+def normalise(statistics: Statistics | None) -> Any:
+    """The setting `normalise` of a tokenizer of pictures."""
+    return "imagenet" if statistics is None else {"mean": tuple(statistics[0]), "std": tuple(statistics[1])}
 
 
-def build(spec: ImageSpec, registry: Registry | None, where: str) -> MaskedAutoencoder:
+def build(spec: Spec, registry: Registry | None, where: str) -> MaskedAutoencoder:
     """The model in evaluation mode, random weights, the same each time; the global generator isn't touched.
 
     Raises CheckpointError where the sizes make no model, PluginError where a component isn't installed.
     """
     registry = registry if registry is not None else load_registry()
-    image = registry.get("tokenizer", "image")
-    uniform = registry.get("mask_scheduler", "uniform")
-    patch = registry.get("objective", "patch")
-    normalise: Any = "imagenet"
-    if spec.statistics is not None:
-        normalise = {"mean": tuple(spec.statistics[0]), "std": tuple(spec.statistics[1])}
+    make_tokenizer = registry.get("tokenizer", spec.tokenizer[0])
+    make_scheduler = registry.get("mask_scheduler", spec.mask[0])
+    make_objective = registry.get("objective", spec.objective[0])
     try:
         settings = ModelSettings(encoder=EncoderSettings(**spec.encoder), decoder=DecoderSettings(**spec.decoder))
-        tokenizer = image(size=_plain(spec.size), patch=_plain(spec.patch), channels=spec.channels, normalise=normalise)
-        scheduler, objective = uniform(ratio=spec.ratio), patch(normalise=spec.normalise_target)
+        tokenizer = make_tokenizer(**spec.tokenizer[1])
+        scheduler, objective = make_scheduler(**spec.mask[1]), make_objective(**spec.objective[1])
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, detail['loc'])) or 'settings'}: {detail['msg']}" for detail in error.errors()
@@ -58,7 +81,8 @@ def build(spec: ImageSpec, registry: Registry | None, where: str) -> MaskedAutoe
         return MaskedAutoencoder(tokenizer, scheduler, objective, settings).eval()
 
 
-def _plain(pair: tuple[int, int]) -> int | tuple[int, int]:
+def plain(pair: tuple[int, int]) -> int | tuple[int, int]:
+    """One number for a square."""
     return pair[0] if pair[0] == pair[1] else pair
 
 

@@ -18,14 +18,14 @@ from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.engine.settings import PRESETS
 from maskedmodel.errors import CheckpointError
 from maskedmodel.plugins import Registry
-from maskedmodel.weights.build import ImageSpec, build, mlp_ratio
+from maskedmodel.weights.build import build, image_spec, mlp_ratio
 from maskedmodel.weights.foreign import Foreign, read
 from maskedmodel.weights.mapping import FACEBOOK, load_foreign, our_name
 from maskedmodel.weights.report import LoadReport, WeightsMismatch
 
 log = logging.getLogger("maskedmodel")
 
-_ENCODER_HEADS = {dim: heads for dim, _, heads in PRESETS.values()}
+ENCODER_HEADS = {dim: heads for dim, _, heads in PRESETS.values()}
 _DECODER_HEADS = {512: 16}
 _NEEDED = {
     "patch_embed.proj.weight": "(D, C, p, p)",
@@ -100,13 +100,13 @@ def load_facebook(
     """The model of what was read. Raises CheckpointError, and WeightsMismatch with a report."""
     tensors, source = foreign.tensors, foreign.source
     decoder_there = any((our_name(name, FACEBOOK) or "").startswith("decoder.") for name in tensors)
-    _require(foreign, _NEEDED | (_NEEDED_BY_DECODER if decoder_there else {}))
+    require(foreign, _NEEDED | (_NEEDED_BY_DECODER if decoder_there else {}), FACEBOOK, _advice(tensors))
     convolution = tensors["patch_embed.proj.weight"]
     dim, channels, *patch = convolution.shape
     encoder: dict[str, Any] = {
         "dim": dim,
-        "depth": _depth(tensors, "blocks"),
-        "heads": _heads(dim, heads, _ENCODER_HEADS, "heads", source),
+        "depth": depth_of(tensors, "blocks"),
+        "heads": heads_of(dim, heads, ENCODER_HEADS, "heads", source),
         "mlp_ratio": mlp_ratio(dim, tensors["blocks.0.mlp.fc1.weight"].shape[0]),
     }
     decoder: dict[str, Any] = {}
@@ -114,8 +114,8 @@ def load_facebook(
         width = tensors["decoder_embed.weight"].shape[0]
         decoder = {
             "dim": width,
-            "depth": _depth(tensors, "decoder_blocks"),
-            "heads": _heads(width, decoder_heads, _DECODER_HEADS, "decoder_heads", source),
+            "depth": depth_of(tensors, "decoder_blocks"),
+            "heads": heads_of(width, decoder_heads, _DECODER_HEADS, "decoder_heads", source),
             "mlp_ratio": mlp_ratio(width, tensors["decoder_blocks.0.mlp.fc1.weight"].shape[0]),
         }
     notes = []
@@ -128,7 +128,7 @@ def load_facebook(
         notes.append(f"how its {channels} channels were normalised isn't known: they are taken as they are")
     length = tensors["pos_embed"].shape[1] - 1  # the class token has a row
     ratio = foreign.arguments.get("mask_ratio", 0.75)
-    spec = ImageSpec(
+    spec = image_spec(
         size=_size(image_size, length, (patch[0], patch[1]), source),
         patch=(patch[0], patch[1]),
         channels=channels,
@@ -143,8 +143,8 @@ def load_facebook(
     return model, load_foreign(model, foreign, FACEBOOK, fix=_advice(tensors))
 
 
-def _require(foreign: Foreign, needed: dict[str, str]) -> None:
-    """Raise WeightsMismatch unless the tensors are there whose shapes tell the sizes."""
+def require(foreign: Foreign, needed: dict[str, str], layout: str, advice: str | None) -> None:
+    """Raise WeightsMismatch unless the tensors are there whose shapes, as `needed` has them by name, tell the sizes."""
     tensors = foreign.tensors
     missing = sorted(name for name in needed if name not in tensors)
     wrong = sorted(
@@ -154,18 +154,18 @@ def _require(foreign: Foreign, needed: dict[str, str]) -> None:
     )
     if not missing and not wrong:
         return
-    unexpected = sorted(name for name in tensors if our_name(name, FACEBOOK) is None)
+    unexpected = sorted(name for name in tensors if our_name(name, layout) is None)
     report = LoadReport(
         verdict="mismatched",
         source=foreign.source,
         container=foreign.container,
-        layout=FACEBOOK,
+        layout=layout,
         missing=tuple(missing),
         unexpected=tuple([*unexpected, *foreign.others]),
         mismatched=tuple(wrong),
         notes=foreign.notes,
     )
-    raise WeightsMismatch(report, _advice(tensors))
+    raise WeightsMismatch(report, advice)
 
 
 def _advice(tensors: dict[str, Tensor]) -> str | None:
@@ -180,13 +180,14 @@ def _advice(tensors: dict[str, Tensor]) -> str | None:
     return None
 
 
-def _depth(tensors: dict[str, Tensor], stack: str) -> int:
+def depth_of(tensors: dict[str, Tensor], stack: str) -> int:
     """The number of different blocks: a gap in their numbers then shows up as missing and unexpected names."""
     pattern = re.compile(rf"{stack}\.(\d+)\.")
     return len({match.group(1) for match in map(pattern.match, tensors) if match})
 
 
-def _heads(dim: int, given: int | None, known: dict[int, int], argument: str, source: str) -> int:
+def heads_of(dim: int, given: int | None, known: dict[int, int], argument: str, source: str) -> int:
+    """The number of heads given, else that of the published model of this width. Raises CheckpointError."""
     heads = given if given is not None else known.get(dim)
     if heads is None:
         raise CheckpointError(

@@ -1,13 +1,13 @@
 """Foreign names to ours, by one table, and loading that reports every tensor.
 
 `N` in a name stands for a block's number. `#q`, `#k`, `#v` are thirds of our fused projection. A name ends in
-`.positions` where a file stores what we compute: such a table is compared, not loaded.
+`.positions` where a file stores what we compute: such a table is compared, not loaded. VideoMAE stores none.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,8 +20,9 @@ from maskedmodel.weights.foreign import Foreign
 from maskedmodel.weights.report import LoadReport, Verdict, WeightsMismatch
 
 FACEBOOK, HUGGINGFACE = "MAE (facebook names)", "ViTMAE (Hugging Face names)"
+VIDEOMAE, HUGGINGFACE_VIDEO = "VideoMAE (its authors' names)", "VideoMAE (Hugging Face names)"
 
-_BLOCK = {
+_BLOCK: dict[str, dict[str, str]] = {
     FACEBOOK: {
         "norm1": "norm1",
         "attn.qkv": "qkv",
@@ -49,6 +50,14 @@ _BLOCK = {
         "mlp.fc2": "mlp.fc2",
     },
 }
+# VideoMAE's queries and values have a bias, its keys none: it would add the same to every score of a row.
+_KEYS_WITHOUT_BIAS = (VIDEOMAE, HUGGINGFACE_VIDEO)
+_BLOCK[VIDEOMAE] = _BLOCK[FACEBOOK] | {"attn.q_bias": "qkv#q.bias", "attn.v_bias": "qkv#v.bias"}
+_BLOCK[HUGGINGFACE_VIDEO] = _BLOCK[HUGGINGFACE] | {
+    # as stored before transformers 5
+    "attention.attention.q_bias": "qkv#q.bias",
+    "attention.attention.v_bias": "qkv#v.bias",
+}
 _STACKS = {
     FACEBOOK: {"blocks": "encoder", "decoder_blocks": "decoder"},
     HUGGINGFACE: {
@@ -57,6 +66,8 @@ _STACKS = {
         "decoder.decoder_layers": "decoder",
         "decoder.decoder_encoder.layer": "decoder",  # what save_pretrained of transformers 5 writes
     },
+    VIDEOMAE: {"encoder.blocks": "encoder", "decoder.blocks": "decoder"},
+    HUGGINGFACE_VIDEO: {"encoder.layer": "encoder", "decoder.decoder_layers": "decoder"},
 }
 _SINGLE = {
     FACEBOOK: {
@@ -81,7 +92,24 @@ _SINGLE = {
         "decoder.decoder_norm": "decoder.norm",
         "decoder.decoder_pred": "decoder.head",
     },
+    VIDEOMAE: {
+        "encoder.patch_embed.proj": "encoder.embed",
+        "encoder.norm": "encoder.norm",
+        "mask_token": "decoder.mask_token",
+        "encoder_to_decoder": "decoder.embed",
+        "decoder.norm": "decoder.norm",
+        "decoder.head": "decoder.head",
+    },
+    HUGGINGFACE_VIDEO: {
+        "embeddings.patch_embeddings.projection": "encoder.embed",
+        "layernorm": "encoder.norm",
+        "mask_token": "decoder.mask_token",
+        "encoder_to_decoder": "decoder.embed",
+        "decoder.norm": "decoder.norm",
+        "decoder.head": "decoder.head",
+    },
 }
+_PREFIX = {HUGGINGFACE: "vit.", HUGGINGFACE_VIDEO: "videomae."}
 TABLE: dict[str, dict[str, str]] = {
     layout: _SINGLE[layout]
     | {
@@ -89,7 +117,7 @@ TABLE: dict[str, dict[str, str]] = {
         for stack, side in _STACKS[layout].items()
         for theirs, ours in _BLOCK[layout].items()
     }
-    for layout in (FACEBOOK, HUGGINGFACE)
+    for layout in (FACEBOOK, HUGGINGFACE, VIDEOMAE, HUGGINGFACE_VIDEO)
 }
 POSITIONS = ("encoder.positions", "decoder.positions")
 _THIRDS = ("q", "k", "v")
@@ -99,8 +127,7 @@ _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-3, tor
 
 def our_name(name: str, layout: str) -> str | None:
     """Our name of a foreign tensor, or None where it has no place in a masked autoencoder."""
-    if layout == HUGGINGFACE:
-        name = name.removeprefix("vit.")
+    name = name.removeprefix(_PREFIX.get(layout, ""))
     stem, dot, leaf = name.rpartition(".")
     if leaf not in ("weight", "bias"):
         stem, dot, leaf = name, "", ""
@@ -137,6 +164,9 @@ def translate(tensors: Mapping[str, Tensor], layout: str) -> Translated:
         # The convolution's channel runs slowest; in our tokens, as in MAE's targets, it runs fastest.
         embed = ours == "encoder.embed.weight" and tensor.dim() > 2
         done.tensors[ours] = tensor.movedim(1, -1).flatten(1) if embed else tensor
+    if layout in _KEYS_WITHOUT_BIAS:
+        for ours in [name for name in done.tensors if name.endswith("#q.bias")]:
+            done.tensors.setdefault(ours.replace("#q", "#k"), torch.zeros_like(done.tensors[ours]))
     for ours in [name for name in done.tensors if "#" in name]:
         _fuse(done, re.sub("#.", "", ours))
     return done
@@ -159,27 +189,32 @@ def _fuse(done: Translated, whole: str) -> None:
 
 
 def load_foreign(
-    model: MaskedAutoencoder, foreign: Foreign, layout: str, *, qkv_bias: bool = True, fix: str | None = None
+    model: MaskedAutoencoder,
+    foreign: Foreign,
+    layout: str,
+    *,
+    without_bias: Sequence[str] = (),
+    fix: str | None = None,
 ) -> LoadReport:
     """Copy foreign weights into the model, all that belong or none.
 
-    qkv_bias   False where the foreign model is known to have none: ours is then zero, which is the same.
-    fix        advice for the error.
+    without_bias   endings of our names of what is known to have no bias there: ours is then zero, which is the same.
+    fix            advice for the error.
 
     Sets `model.decoder_loaded`. Raises WeightsMismatch, with the report, unless everything of the encoder, and
     everything or nothing of the decoder, is there and fits.
     """
     found = translate(foreign.tensors, layout)
     own = {name: t for name, t in model.state_dict().items() if name.startswith(("encoder.", "decoder."))}
-    expected = {*own, *POSITIONS}
+    expected = {*own, *(name for name in POSITIONS if name in TABLE[layout].values())}
     decoder = any(name.startswith("decoder.") for name in found.names)
     notes = list(foreign.notes)
-    if not qkv_bias:
+    if "qkv" in without_bias:
         notes.append("queries, keys and values have no bias there; here it is zero")
-        sides = ("encoder.", "decoder.") if decoder else ("encoder.",)
-        for name in expected - found.names.keys():
-            if name.startswith(sides) and name.endswith("qkv.bias"):
-                found.tensors[name] = torch.zeros_like(own[name])
+    sides = ("encoder.", "decoder.") if decoder else ("encoder.",)
+    for name in expected - found.names.keys():
+        if name.startswith(sides) and name.endswith(tuple(f"{ending}.bias" for ending in without_bias)):
+            found.tensors[name] = torch.zeros_like(own[name])
     trouble, fitting = dict(found.broken), {}
     for name in sorted(expected & found.tensors.keys() - trouble.keys()):
         tensor = found.tensors[name]

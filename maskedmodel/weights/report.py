@@ -10,7 +10,7 @@ from maskedmodel.errors import CheckpointError
 Verdict = Literal["complete", "encoder only", "mismatched"]
 
 LICENCE = (
-    "The MAE weights that their authors published are CC-BY-NC 4.0: not for commercial use. "
+    "The MAE and VideoMAE weights that their authors published are CC-BY-NC 4.0: not for commercial use. "
     "Other weights have terms of their own."
 )
 _SHOWN = 5
