@@ -18,7 +18,8 @@ def seasonal_naive(history: Tensor, horizon: int, period: int) -> Tensor:
     Of a phase that is missing there, the last observed period counts; of one never observed, the last value.
     """
     left = -history.shape[-1] % period
-    phases = F.pad(history, (left, 0), value=torch.nan).unflatten(-1, (-1, period)).transpose(-1, -2)
+    padded = F.pad(history, (left, 0), value=torch.nan)
+    phases = padded.reshape(*history.shape[:-1], -1, period).transpose(-1, -2)
     last = _last_observed(phases)
     last = torch.where(last.isnan(), _last_observed(history)[..., None], last)
     return last[..., torch.arange(horizon, device=history.device) % period]

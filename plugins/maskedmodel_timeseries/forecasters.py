@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedmodel import GridTokenizer, Mask, MaskedAutoencoder, ShapeError
+from maskedmodel import ConfigError, GridTokenizer, Mask, MaskedAutoencoder, ShapeError
 from maskedmodel_timeseries.raster import RasterSettings, RasterTokenizer
 from maskedmodel_timeseries.rasterise import draw, lay_out, read, standardised
 from maskedmodel_timeseries.series import SeriesTokenizer, with_horizon
@@ -63,7 +63,8 @@ class SeriesForecaster(Forecaster):
     def forecast(self, history: Tensor, horizon: int) -> Tensor:
         batch, variates, steps = history.shape
         rows = history.reshape(-1, 1, steps) if self.alone else history
-        parts = [self._rows(part, horizon) for part in rows.split(_ROWS if self.alone else max(_ROWS // variates, 1))]
+        each = _ROWS if self.alone else max(_ROWS // variates, 1)
+        parts = [self._rows(rows[start : start + each], horizon) for start in range(0, len(rows), each)]
         return torch.cat(parts).reshape(batch, variates, horizon)
 
     def _rows(self, history: Tensor, horizon: int) -> Tensor:
@@ -77,11 +78,11 @@ class SeriesForecaster(Forecaster):
 class RasterForecaster(Forecaster):
     """With a model of pictures, as VisionTS: each variate is drawn, and the picture's right-hand side filled in."""
 
-    def __init__(self, model: MaskedAutoencoder, period: int | None = None) -> None:
+    def __init__(self, model: MaskedAutoencoder) -> None:
         super().__init__(model)
         assert isinstance(model.tokenizer, RasterTokenizer)
         self.tokenizer: RasterTokenizer = model.tokenizer
-        self.period = period or self.tokenizer.settings.period
+        self.period = self.tokenizer.settings.period
         self.name = f"picture model, period {self.period}, each variate alone"
 
     def usual_context(self, horizon: int, available: int) -> int:
@@ -94,9 +95,10 @@ class RasterForecaster(Forecaster):
         there = ~rows.isnan()
         first = there.int().argmax(1)  # what is missing before the first value isn't history
         out = rows.new_full((len(rows), horizon), torch.nan)
-        for start in first[there.any(1)].unique().tolist():
+        for start in sorted(set(first[there.any(1)].tolist())):
             chosen = ((first == start) & there.any(1)).nonzero()[:, 0]
-            for part in chosen.split(_PICTURES):
+            for begin in range(0, len(chosen), _PICTURES):
+                part = chosen[begin : begin + _PICTURES]
                 out[part] = self._rows(rows[part, start:], horizon)
         return out.reshape(*history.shape[:2], horizon)
 
@@ -147,7 +149,14 @@ def forecaster_of(
             expected="a model of series, raster, or pictures of 1 or 3 channels",
             got=f"axes {', '.join(tokenizer.axes)}",
         )
+    if any(value <= 0 for value in changed.values()) or changed.get("align_constant", 1) > 1:
+        raise ConfigError("Constants out of range.", expected="norm above 0, align above 0 and up to 1", got=changed)
     return RasterForecaster(_as_raster(model, settings.model_copy(update={"period": period, **changed})))
+
+
+def _cuts_pictures(tokenizer: Any) -> bool:
+    flat = isinstance(tokenizer, GridTokenizer) and tokenizer.axes == ("height", "width")
+    return flat and not tokenizer.separate_channels and tokenizer.channels in (1, 3)
 
 
 def _as_raster(model: MaskedAutoencoder, settings: RasterSettings) -> MaskedAutoencoder:

@@ -128,15 +128,18 @@ def _read_csv(path: Path) -> Any:
             head, first = file.readline(), file.readline()
         separator = max("\t;,", key=head.count)
         decimal = "," if separator == ";" and "," in first else "."
-        return pandas.read_csv(
-            path,
-            sep=separator,
-            decimal=decimal,
-            encoding="utf-8-sig",
-            compression="gzip" if zipped else None,
-            low_memory=False,  # else a long column may change its type half-way
-        )
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pandas.errors.ParserWarning)  # a row longer than the first would be cut
+            return pandas.read_csv(
+                path,
+                sep=separator,
+                decimal=decimal,
+                encoding="utf-8-sig",
+                compression="gzip" if zipped else None,
+                index_col=False,
+                low_memory=False,  # else a long column may change its type half-way
+            )
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, ValueError, pandas.errors.ParserWarning) as error:
         # pandas' own errors of parsing and of empty files are ValueErrors.
         got = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise DataError("The table can't be read.", where=path, got=got) from error
@@ -150,7 +153,9 @@ def _read_parquet(path: Path) -> Any:
         raise DependencyError("Reading parquet needs pyarrow.", where=path, got=error, fix=_NEEDS) from error
     except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
         raise DataError("The table can't be read.", where=path, got=f"{type(error).__name__}: {error}") from error
-    return frame if isinstance(frame.index, pandas.RangeIndex) else frame.reset_index()
+    # An index without a name only numbers the rows, unless it is of times.
+    kept = frame.index.name is not None or isinstance(frame.index, pandas.DatetimeIndex)
+    return frame.reset_index() if kept else frame
 
 
 def _time_of(frame: Any, wanted: str | None, path: Path) -> tuple[str, Any]:
@@ -273,4 +278,5 @@ def _frequency(times: Any) -> str | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pandas 3 announces that an offset will come instead of its name
         found = pandas.infer_freq(times)
-    return getattr(found, "freqstr", found)
+    name: str | None = getattr(found, "freqstr", found)
+    return name

@@ -41,8 +41,11 @@ class Parts(BaseModel):
         if isinstance(self.train, int):
             ends = (self.train, int(self.train + self.val), int(self.train + self.val + self.test))
         else:
-            ends = (int(rows * self.train), int(rows * (self.train + self.val)), 0)
-            ends = (*ends[:2], min(round(rows * (self.train + self.val + self.test)), rows))
+            # The validation part takes the rounding, as is usual (Zhou et al. 2021).
+            train, test, used = (
+                int(rows * share + 1e-6) for share in (self.train, self.test, self.train + self.val + self.test)
+            )
+            ends = (train, used - test, used)
         if ends[2] > rows or ends[0] < 1:
             raise DataError(
                 "The table is too short for its split.",

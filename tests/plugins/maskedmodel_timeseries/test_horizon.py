@@ -1,0 +1,65 @@
+import pytest
+import torch
+from maskedmodel_timeseries.horizon import Horizon
+from maskedmodel_timeseries.raster import RasterTokenizer
+from maskedmodel_timeseries.series import SeriesTokenizer
+from pydantic import ValidationError
+
+from maskedmodel import ConfigError
+from maskedmodel.noise import Noise
+from maskedmodel.testing.fixtures import Box
+
+
+def ends(hidden):
+    """How many cells at the end of each row are hidden."""
+    return hidden.flip(1).long().cumprod(1).sum(1)
+
+
+def test_hidden_ends_have_every_length_up_to_the_longest_at_one_ratio():
+    tokens = SeriesTokenizer(length=160, patch=8).tokenize(torch.randn(400, 1, 160))
+    hidden = Horizon(ratio=0.6, shortest=0.2, longest=0.5).sample(tokens, 0.0, Noise.of(range(400))).hidden
+    assert hidden.sum(1).unique().tolist() == [12]
+    lengths = ends(hidden)
+    assert lengths.min() == 4
+    assert {4, 5, 6, 7, 8, 9, 10} <= set(lengths.tolist())
+    # What lies before is random, so an end is now and then longer than was drawn; rarely much so.
+    assert (lengths <= 10).float().mean() > 0.8
+
+
+def test_the_end_of_all_variates_is_hidden_together():
+    tokens = SeriesTokenizer(length=80, patch=8).tokenize(torch.randn(50, 3, 80))
+    hidden = Horizon(ratio=0.5, shortest=0.5).sample(tokens, 0.0, Noise.of(range(50))).hidden.reshape(50, 3, 10)
+    assert hidden[:, :, 5:].all()
+    assert not hidden[:, :, :5].any()
+
+
+def test_of_a_raster_the_right_hand_columns_are_hidden():
+    tokens = RasterTokenizer(size=32, patch=8, channels=1, period=8).tokenize(torch.randn(5, 1, 32, 32))
+    hidden = Horizon(ratio=0.5, shortest=0.5).sample(tokens, 0.0, Noise.of(range(5))).hidden.reshape(5, 4, 4)
+    assert hidden[:, :, 2:].all()
+    assert not hidden[:, :, :2].any()
+
+
+def test_the_axis_is_time_where_there_is_one_and_can_be_named():
+    volume = Box(axes=("time", "height", "width"), size=(4, 8, 8), patch=(1, 4, 4), channels=1)
+    tokens = volume.tokenize(torch.randn(3, 1, 4, 8, 8))
+    noise = Noise.of(range(3))
+    hidden = Horizon(ratio=0.5, shortest=0.5).sample(tokens, 0.0, noise).hidden.reshape(3, 4, 2, 2)
+    assert hidden[:, 2:].all()
+    hidden = Horizon(ratio=0.5, shortest=0.5, axis="height").sample(tokens, 0.0, noise).hidden.reshape(3, 4, 2, 2)
+    assert hidden[:, :, 1].all()
+    with pytest.raises(ConfigError, match="time, height, width"):
+        Horizon(axis="depth").sample(tokens, 0.0, noise)
+
+
+def test_the_end_is_that_of_what_is_there():
+    tokenizer = SeriesTokenizer(length=80, patch=8)
+    signal = torch.randn(1, 1, 80)
+    signal[..., 48:] = torch.nan
+    hidden = Horizon(ratio=0.5, shortest=0.5).sample(tokenizer.tokenize(signal), 0.0, Noise.of([0])).hidden
+    assert hidden[0].tolist() == [False] * 3 + [True] * 3 + [False] * 4
+
+
+def test_a_longer_end_than_the_ratio_is_refused():
+    with pytest.raises(ValidationError, match="shortest <= longest <= ratio"):
+        Horizon(ratio=0.4, longest=0.5)
