@@ -1,6 +1,6 @@
 """Line charts as SVG: no script, no font and no file of its own; colours come from CSS variables of the page.
 
-Classes used: chart, axis, grid, tick, label; s1 to s4 (series colours), line, faint, dots, rule.
+Classes used: chart, axis, grid, tick, label, tag; s1 to s8 (series colours), line, faint, dots, rule, band.
 """
 
 from __future__ import annotations
@@ -21,13 +21,21 @@ _MOST = 400  # points drawn per series
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one name. `rule` is a level line at its only y; `colour` is 1 to 4."""
+    """Points of one name. `rule` is a level line at its only y; `colour` is 1 to 8.
+
+    low, high  a band about the points, where given: as many values as points, all finite.
+    tag        a short text beside the point at `tag_at`, a share of the points: tells series apart without colour.
+    """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     style: Style = "line"
     colour: int = 1
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    tag: str = ""
+    tag_at: float = 1.0
 
 
 def smoothed(y: Sequence[float], span: int) -> list[float]:
@@ -104,7 +112,7 @@ def line_chart(
     if not any(one.style != "rule" for one, _ in drawn):
         return ""
     xs = [x for one, points in drawn if one.style != "rule" for x, _ in points]
-    ys = [y for _, points in drawn for _, y in points]
+    ys = [y for one, points in drawn for y in [*(y for _, y in points), *(one.low or ()), *(one.high or ())]]
     x_low, x_high = min(xs), max(xs)
     y_low, y_high = (0.0 if from_zero else min(ys)), max(ys)
     if 0 < x_low < 0.1 * x_high:
@@ -147,8 +155,17 @@ def line_chart(
         f'<text class="label" transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">'
         f"{escape(y_label)}</text>"
     )
+    for one, _ in drawn:
+        if one.low is not None and one.high is not None:
+            edge = [*zip(one.x, one.high, strict=True), *list(zip(one.x, one.low, strict=True))[::-1]]
+            path = " ".join(",".join(at(float(x), float(y))) for x, y in edge)
+            parts.append(f'<polygon class="band s{one.colour}" points="{path}"/>')
     for one, points in drawn:
         parts.append(_marks(one, points, at))
+    for one, points in drawn:
+        if one.tag:
+            across, down = at(*points[round(one.tag_at * (len(points) - 1))])
+            parts.append(f'<text class="tag s{one.colour}" x="{across}" y="{down}" dy="-6">{escape(one.tag)}</text>')
     return "".join([*parts, "</svg>"])
 
 
@@ -178,7 +195,6 @@ def legend(series: Sequence[Series]) -> str:
     for one in series:
         mark = '<circle cx="12" cy="6" r="4"/>' if one.style == "dots" else '<line x1="0" x2="24" y1="6" y2="6"/>'
         drawing = f'<g class="{one.style} s{one.colour}">{mark}</g>'
-        items.append(
-            f'<li><svg class="key" viewBox="0 0 24 12" aria-hidden="true">{drawing}</svg>{escape(one.name)}</li>'
-        )
+        name = f"{one.tag} {one.name}" if one.tag else one.name
+        items.append(f'<li><svg class="key" viewBox="0 0 24 12" aria-hidden="true">{drawing}</svg>{escape(name)}</li>')
     return f'<ul class="legend">{"".join(items)}</ul>'
