@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SMALLEST = 96  # pixels: smaller frames are enlarged by a whole number
-MILLISECONDS = 125  # a frame is shown: 8 a second, about the pace of a clip of every fourth frame
+MILLISECONDS = 120  # a frame is shown: 8 a second, about the pace of a clip of every fourth frame; a multiple of 10
 _GAP, _BAR = 6, 16
 
 

@@ -201,8 +201,11 @@ class TubesTokenizer(GridTokenizer[TubesSettings]):
         return {name: F.adaptive_avg_pool2d(frame, size).flatten(1) for name, frame in features.items()}
 
     def example(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Smooth random clips (B, C, frames, *size) strictly between 0 and 1."""
-        return torch.sigmoid(2 * super().example(batch, generator))
+        """Smooth random clips (B, C, frames, *size) strictly between 0 and 1, that change from frame to frame."""
+        frames, height, width = self.size
+        coarse = frames // 2 + 1, height // 4 + 1, width // 4 + 1
+        noise = torch.randn(batch, self.channels, *coarse, generator=generator)
+        return torch.sigmoid(2 * F.interpolate(noise, self.size, mode="trilinear", align_corners=True))
 
     def _visible(self, signal: Tensor) -> Tensor:
         """(B, 3, T, H, W) in [0, 1]; grey where there is nothing."""
