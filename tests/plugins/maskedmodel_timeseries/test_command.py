@@ -5,10 +5,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import typer
+from maskedmodel_timeseries.baselines import last_value, seasonal_naive
 from maskedmodel_timeseries.command import forecast as verb
 from maskedmodel_timeseries.forecasting import forecast_table
-from maskedmodel_timeseries.windows import Parts
+from maskedmodel_timeseries.rolling import roll
+from maskedmodel_timeseries.tables import read_table
+from maskedmodel_timeseries.windows import Parts, standardisation
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -57,19 +61,8 @@ def test_scores_are_those_of_a_loop_over_the_test_part_in_training_units(run, cs
 
 
 def test_json_holds_the_scores(run, csv, tmp_path):
-    result = invoke(
-        run,
-        csv,
-        "--horizon",
-        8,
-        "--test-rows",
-        50,
-        "--json",
-        "--to",
-        tmp_path / "a.csv",
-        "--picture",
-        tmp_path / "a.svg",
-    )
+    files = ("--to", tmp_path / "a.csv", "--picture", tmp_path / "a.svg")
+    result = invoke(run, csv, "--horizon", 8, "--test-rows", 50, "--json", *files)
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
     assert [score["name"] for score in said["scores"]] == ["model", "seasonal naive, period 24", "last value"]
@@ -195,17 +188,10 @@ def test_real_hours_by_the_standard_protocol():
     path = Path(folder or "") / "timeseries" / "ETTh1.csv.gz"
     if folder is None or not path.exists():
         pytest.skip("ETTh1 is looked for in MASKEDMODEL_DATA, which isn't set or doesn't hold it")
-    from maskedmodel_timeseries.baselines import last_value, seasonal_naive
-    from maskedmodel_timeseries.rolling import roll
-    from maskedmodel_timeseries.tables import read_table
-    from maskedmodel_timeseries.windows import standardisation
-
     table = read_table(path)
     assert (table.rows, table.frequency, len(table.names)) == (17420, "h", 7)
     first, test, last = Parts(train=8640, val=2880, test=2880).bounds(table.rows, path)
     mean, std = standardisation(table.values, first)
-    import torch
-
     rows = torch.from_numpy((table.values - mean) / std).float()
     ways = {"naive": lambda history, ahead: seasonal_naive(history, ahead, 24), "last": last_value}
     found = roll(ways, rows, first=test, last=last, context=96, horizon=96)

@@ -23,9 +23,8 @@ def test_the_last_period_is_repeated_by_hand():
             # The step a whole number of periods back, as few as there need to be.
             back = context + step - period * (step // period + 1)
             expected[..., step] = history[..., back] if back >= 0 else history[..., -1]
-        torch.testing.assert_close(
-            seasonal_naive(torch.from_numpy(history), horizon, period), torch.from_numpy(expected)
-        )
+        found = seasonal_naive(torch.from_numpy(history), horizon, period)
+        torch.testing.assert_close(found, torch.from_numpy(expected))
 
 
 def test_a_phase_that_is_missing_takes_its_last_observed_period():
