@@ -1,4 +1,4 @@
-"""Random crops, rolls and gains of a batch of waveforms, on its own device, each clip by its own noise."""
+"""Random crops and gains of a batch of waveforms, and rolls of its frames, each clip by its own noise."""
 
 from __future__ import annotations
 
@@ -27,17 +27,20 @@ def crop(wave: Tensor, samples: int, noise: Noise) -> Tensor:
         return F.pad(wave, (0, samples - wave.shape[1]), value=math.nan)
     room = (lengths(wave) - samples).clamp(min=0)
     start = _whole(noise.uniform(1, purpose="crop")[:, 0], room + 1)
-    return wave.gather(1, start[:, None] + torch.arange(samples, device=wave.device))
+    return wave.unfold(1, samples, 1)[torch.arange(wave.shape[0], device=wave.device), start]
 
 
-def roll(wave: Tensor, noise: Noise) -> Tensor:
-    """Each clip (B, N) turned round in time by a random part of its own length: what leaves at the end enters again."""
-    length = lengths(wave)
-    shift = _whole(noise.uniform(1, purpose="roll")[:, 0], length.clamp(min=1))[:, None]
-    place = torch.arange(wave.shape[1], device=wave.device)[None]
-    within = place < length[:, None]
-    source = torch.where(within, (place + shift) % length[:, None].clamp(min=1), place)
-    return wave.gather(1, source)
+def roll(frames: Tensor, noise: Noise) -> Tensor:
+    """Each clip (B, frames, W) turned round in time by a random part of its own length: its end comes before its start.
+
+    Frames of NaN after a clip's end stay there. On frames rather than samples, of which there are a hundred times more.
+    """
+    length = lengths(frames[..., 0])[:, None]
+    shift = _whole(noise.uniform(1, purpose="roll")[:, 0], length[:, 0].clamp(min=1))[:, None]
+    place = torch.arange(frames.shape[1], device=frames.device)[None]
+    moved = torch.where(place + shift < length, place + shift, place + shift - length)
+    source = torch.where(place < length, moved, place)
+    return frames.gather(1, source[..., None].expand_as(frames))
 
 
 def gain(wave: Tensor, kind: Gain, noise: Noise) -> Tensor:

@@ -21,7 +21,7 @@ FrontEnd = Literal["fast", "kaldi"]
 LOWEST = 20.0  # Hz, where the first triangle begins
 PREEMPHASIS = 0.97
 FLOOR = torch.finfo(torch.float32).eps  # of the power in a triangle, as in Kaldi
-_CACHED = 1 << 18  # samples
+_CACHED = 1 << 16  # samples
 
 
 def load_torchaudio() -> Any:
@@ -47,6 +47,8 @@ def mel(hertz: float) -> float:
 
 class LogMel(nn.Module):
     """Waveforms (B, N) float32 to the logarithm of the power in each triangle (B, frames, mels), natural units.
+
+    A frame with NaN in it comes out as NaN; no other does.
 
     rate   samples per second.
     frame  length of a frame and

@@ -13,6 +13,7 @@ from maskedmodel_audio.frontend import PREEMPHASIS, LogMel, load_torchaudio
 
 _ROUNDS = 64  # of Griffin and Lim's iteration, and of the one that spreads triangles over frequencies
 _LOUDEST = 0.9  # of full scale
+_HIGHEST = 40.0  # log-mel that is believed; the square of a phase must still fit into float32
 
 
 def waveform(log_mel: Tensor, front_end: LogMel) -> Tensor:
@@ -23,7 +24,7 @@ def waveform(log_mel: Tensor, front_end: LogMel) -> Tensor:
     """
     functional = load_torchaudio().functional
     frames, window, shift = log_mel.shape[0], front_end.window, front_end.shift
-    power = log_mel.detach().float().cpu().clamp(max=60).exp().nan_to_num(0.0).T  # (mels, frames)
+    power = log_mel.detach().float().cpu().clamp(max=_HIGHEST).exp().nan_to_num(0.0).T  # (mels, frames)
     # torchaudio's frames are centred, ours begin at the first sample: with silence around they can be told apart.
     around = -(-window // shift)
     power = torch.nn.functional.pad(power, (around, around))

@@ -78,7 +78,7 @@ class SpectrogramSettings(Settings):
         "in decibels. null: none.",
     )
     roll: bool = Field(
-        False, description="Whether a training clip is turned round in time by a random part of its length."
+        False, description="Whether a training crop is turned round in time by a random number of frames."
     )
 
     @model_validator(mode="after")
@@ -111,7 +111,8 @@ class Spectrogram(GridTokenizer[SpectrogramSettings]):
 
     Batches always have a whole number of windows of `duration`, so that shapes repeat. A clip longer than that is
     kept whole by `prepare`, as tiles: its tokens are one sequence, and time starts anew in every window. So no token
-    stands at a place that training never showed, and a clip that repeats itself has the features of one period.
+    stands at a place that training never showed, and a clip that repeats itself has the features of one period (of an
+    encoder without class and register tokens, exactly so).
 
     Buffers `mean` and `std` float32, and `fitted`, a bool that says whether measured statistics are there. They are
     stored with the run. Raises DependencyError where torchaudio can't be loaded.
@@ -226,13 +227,12 @@ class Spectrogram(GridTokenizer[SpectrogramSettings]):
         return self._log_mel(self._mono(signal))
 
     def augment(self, signal: Tensor, noise: Noise) -> Tensor:
-        """(B, channels, samples) to the log-mel of a random crop, rolled and made louder or softer by its own noise."""
+        """(B, channels, samples) to the log-mel of a random crop, made louder or softer and rolled by its own noise."""
         wave = augment.crop(self._mono(signal), self._samples, noise)
-        if self.settings.roll:
-            wave = augment.roll(wave, noise)
         if self.settings.gain is not None:
             wave = augment.gain(wave, self.settings.gain, noise)
-        return self._log_mel(wave)
+        values = self._log_mel(wave)
+        return augment.roll(values[:, 0], noise)[:, None] if self.settings.roll else values
 
     def _mono(self, signal: Tensor) -> Tensor:
         """(B, N) float32: the mean of the channels that are there, of the first `longest` seconds."""
@@ -248,16 +248,13 @@ class Spectrogram(GridTokenizer[SpectrogramSettings]):
 
     def _log_mel(self, wave: Tensor) -> Tensor:
         """(B, N) with NaN where there is nothing to (B, 1, windows * frames, mels), NaN likewise."""
-        front_end = self.front_end
-        wave = F.pad(wave, (0, max(front_end.window - wave.shape[1], 0)), value=math.nan)
-        absent = wave.isnan()
-        wave = wave.masked_fill(absent, 0)
-        mean = wave.sum(1, keepdim=True) / (~absent).sum(1, keepdim=True).clamp(min=1)
-        values = front_end((wave - mean).masked_fill(absent, 0))
-        # A frame is there where all its samples are; the first one also where the clip is shorter than a frame.
-        there = F.max_pool1d(absent.float()[:, None], front_end.window, front_end.shift)[:, 0] == 0
-        there[:, 0] |= ~absent.all(1)
-        values = values.masked_fill(~there[..., None], math.nan)
+        window = self.front_end.window
+        wave = F.pad(wave, (0, max(window - wave.shape[1], 0)), value=math.nan)
+        wave = wave - wave.nanmean(1, keepdim=True)
+        head = wave[:, :window]
+        # A clip shorter than a frame has one; any other frame with NaN in it comes out as NaN, and no other does.
+        wave[:, :window] = torch.where(head.isnan().all(1, keepdim=True), head, head.nan_to_num(0.0))
+        values = self.front_end(wave)
         frames = max(values.shape[1], self.settings.fill_to or 0)
         values = F.pad(values, (0, 0, 0, -(-frames // self._window) * self._window - values.shape[1]), value=math.nan)
         if self.settings.fill_to is not None:

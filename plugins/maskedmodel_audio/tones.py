@@ -38,7 +38,7 @@ class TonesSettings(Settings):
         (0.05, 0.5), description="Range of a clip's peak before noise is added, even in decibels; full scale is 1."
     )
     noise: tuple[float, float] = Field(
-        (0.0, 20.0), description="Range of the signal's power over that of the white noise added, in decibels."
+        (20.0, 40.0), description="Range of the signal's power over that of the white noise added, in decibels."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="What the clips are drawn from.")
 
