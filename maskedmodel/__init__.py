@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from maskedmodel.commands import compare as compare
     from maskedmodel.commands import embed as embed
     from maskedmodel.commands import import_weights as import_weights
     from maskedmodel.commands import pretrain as pretrain
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
     from maskedmodel.components import Settings as Settings
     from maskedmodel.components import Split as Split
     from maskedmodel.components import Tokenizer as Tokenizer
+    from maskedmodel.engine.flops import block_flops as block_flops
+    from maskedmodel.engine.flops import cross_block_flops as cross_block_flops
+    from maskedmodel.engine.layers import Block as Block
+    from maskedmodel.engine.layers import CrossBlock as CrossBlock
     from maskedmodel.engine.model import MaskedAutoencoder as MaskedAutoencoder
+    from maskedmodel.engine.positions import Places as Places
+    from maskedmodel.engine.positions import pick as pick
     from maskedmodel.errors import CheckpointError as CheckpointError
     from maskedmodel.errors import ConfigError as ConfigError
     from maskedmodel.errors import DataError as DataError
@@ -67,7 +74,7 @@ if TYPE_CHECKING:
     from maskedmodel.weights.runs import load as load
 
 _HOME = {
-    "maskedmodel.commands": ["embed", "import_weights", "pretrain", "preview", "probe", "reconstruct"],
+    "maskedmodel.commands": ["compare", "embed", "import_weights", "pretrain", "preview", "probe", "reconstruct"],
     "maskedmodel.components": [
         "Component",
         "DataSource",
@@ -78,7 +85,10 @@ _HOME = {
         "Split",
         "Tokenizer",
     ],
+    "maskedmodel.engine.flops": ["block_flops", "cross_block_flops"],
+    "maskedmodel.engine.layers": ["Block", "CrossBlock"],
     "maskedmodel.engine.model": ["MaskedAutoencoder"],
+    "maskedmodel.engine.positions": ["Places", "pick"],
     "maskedmodel.errors": [
         "CheckpointError",
         "ConfigError",

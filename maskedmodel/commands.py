@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from maskedmodel.commands_data import read_file, source_at
+from maskedmodel.comparison.compare import compare as compare
 from maskedmodel.components import DataSource
 from maskedmodel.config import Components, RunConfig, build_components, difference, load_config
 from maskedmodel.engine.model import MaskedAutoencoder

@@ -26,7 +26,7 @@ from maskedmodel.components import DataSource
 from maskedmodel.config import Components, RunConfig, build_components
 from maskedmodel.engine.flops import TRAIN, forward_flops
 from maskedmodel.engine.model import MaskedAutoencoder
-from maskedmodel.errors import DataError
+from maskedmodel.errors import ConfigError, DataError, suggestion
 from maskedmodel.noise import Noise, seeded
 from maskedmodel.plugins import Registry
 from maskedmodel.schedulers import MaskScheduler
@@ -44,6 +44,16 @@ _SAMPLES = 32  # whose tokens stand for the data
 _GRID = 16  # stretches of the run between which a cost that needs masks is interpolated
 _MEASURED = (0.0, 0.5, 1.0)
 _ROUNDS = 3
+
+
+def budget_named(name: str) -> Budget:
+    """The budget of this name. Raises ConfigError where there is none."""
+    for known in UNITS:
+        if name == known:
+            return known
+    raise ConfigError(
+        "There is no such budget.", where="--budget", expected=", ".join(UNITS), got=name, fix=suggestion(name, UNITS)
+    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maskedmodel.comparison.arms import Mask, Source, arms_of, distinct
-from maskedmodel.comparison.budget import Budget
+from maskedmodel.comparison.budget import budget_named
 from maskedmodel.comparison.collect import collect
 from maskedmodel.comparison.controls import with_controls
 from maskedmodel.comparison.plan import Plan, Run, make_plan
@@ -35,7 +35,7 @@ def compare(
     vary: Sequence[str] = (),
     controls: bool = False,
     seeds: int = 3,
-    budget: Budget = "flops",
+    budget: str = "flops",
     run: str | Path | None = None,
     jobs: int | None = None,
     overrides: Sequence[str] = (),
@@ -57,6 +57,7 @@ def compare(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("compare starts its own processes.", where="torchrun", fix="Start it without torchrun.")
+    kind = budget_named(budget)
     registry = load_registry(strict=strict_plugins)
     for failure in registry.failures:
         log.warning("Plugin left out: %s", failure)
@@ -76,7 +77,7 @@ def compare(
                 overrides,
                 arms,
                 seeds=seeds,
-                budget=budget,
+                budget=kind,
                 registry=registry,
                 notes=notes,
                 progress=display.phase,

@@ -21,12 +21,13 @@ VERDICTS = ("better", "worse", "no difference seen", "no verdict")
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of a run. `better` says which way a verdict goes; None: it is shown, not judged."""
+    """A figure of a run. `better` says which way a verdict goes, None that there is none. `main`: in the main table."""
 
     key: str
     title: str
     better: Direction | None
     digits: int
+    main: bool = True
 
 
 METRICS = (
@@ -37,10 +38,10 @@ METRICS = (
     Metric("train_seconds", "seconds of training", None, 1),
     Metric("memory_mb", "peak memory, MiB", None, 0),
     Metric("ratio", "share hidden", None, 4),
-    Metric("entropy", "mask entropy, bits per token", None, 3),
-    Metric("entropy_most", "largest possible mask entropy", None, 3),
-    Metric("hidden_least", "position least often hidden", None, 3),
-    Metric("hidden_most", "position most often hidden", None, 3),
+    Metric("entropy", "mask entropy, bits", None, 3),
+    Metric("entropy_most", "largest possible mask entropy", None, 3, main=False),
+    Metric("hidden_least", "position least often hidden", None, 3, main=False),
+    Metric("hidden_most", "position most often hidden", None, 3, main=False),
 )
 JUDGED = tuple(metric for metric in METRICS if metric.better is not None)
 

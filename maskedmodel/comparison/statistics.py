@@ -80,7 +80,8 @@ def _verdict(
         seeds = "one seed says" if count == 1 else f"{count} seeds say"
         return "no verdict", f"{seeds} nothing about chance: {FEWEST} or more are needed"
     if any(low <= 0 <= high for low, high in (bootstrap, student)):
-        return "no difference seen", f"with {count} seeds, a difference below {missed:.2g} would have gone unseen"
+        unseen = f"a difference below {missed:.2g} would have gone unseen" if missed else "all differences are zero"
+        return "no difference seen", f"with {count} seeds, {unseen}"
     won = (mean > 0) == (better == "higher")
     return ("better" if won else "worse"), f"over {count} seeds, both 95 % intervals leave out zero"
 

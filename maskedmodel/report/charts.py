@@ -117,6 +117,8 @@ def line_chart(
     y_low, y_high = (0.0 if from_zero else min(ys)), max(ys)
     if 0 < x_low < 0.1 * x_high:
         x_low = 0.0  # a first line at step 1 or 10: an axis from 0 reads better
+    if all(one.style == "dots" for one, _ in drawn):  # a scatter: no dot on the axis
+        x_low, x_high = x_low - 0.04 * (x_high - x_low), x_high + 0.04 * (x_high - x_low)
     if x_high == x_low:
         x_low, x_high = x_low - 1, x_high + 1
     if y_high <= y_low:

@@ -9,20 +9,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from maskedmodel.errors import DataError
-from maskedmodel.report.charts import Series, legend, line_chart
+from maskedmodel.report.comparison_figures import Pictures, curves, judged, known, masks, reconstructions, scatter
 from maskedmodel.report.markup import number, part, section, text
 from maskedmodel.training.checkpoint import write_text
 
-_COLOURS = 8
 _ORDER = ("better", "worse", "no difference seen", "no verdict")
-_ROOM = 6_000_000  # bytes of pictures
 
 Arm = Mapping[str, Any]
 
@@ -42,14 +40,14 @@ def write(folder: Path | str) -> Path:
 def render(data: Mapping[str, Any], folder: Path) -> str:
     """The page of what results.json holds; pictures are read from the run folders."""
     script = part("sort.js")
-    pictures = _Pictures(folder)
+    pictures = Pictures(folder)
     sections = [
         section("Verdicts", _verdicts(data)),
         section("Results", _results(data)),
-        section("Along the run", _curves(data)),
-        section("Cost against quality", _scatter(data)),
-        section("Masks along the run", _masks(data, pictures)),
-        section("Reconstructions of the same inputs", _reconstructions(data, pictures)),
+        section("Along the run", curves(data)),
+        section("Cost against quality", scatter(data)),
+        section("Masks along the run", masks(data, pictures)),
+        section("Reconstructions of the same inputs", reconstructions(data, pictures)),
         section("What differs", _differences(data)),
         section("How far these numbers carry", _limits(data)),
         section("Every run", _runs(data)),
@@ -73,28 +71,30 @@ def _status(data: Mapping[str, Any]) -> str:
     done = "Finished" if data["done"] == data["total"] else "Not finished"
     return (
         f"{done}: {data['done']} of {data['total']} runs, {arms} arms of {seeds} {'seed' if seeds == 1 else 'seeds'}. "
-        f"Each may spend {number(budget['amount'], 3)} {escape(budget['unit'])}. Differences are to "
+        f"Each may spend {_scaled(budget['amount'])} {escape(budget['unit'])}. Differences are to "
         f"{text(budget['first'])}."
     )
 
 
-def _judged(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The metrics that verdicts are about, as far as any arm has them."""
-    return [m for m in data["metrics"] if m["better"] and any(m["key"] in arm["summary"] for arm in data["arms"])]
+def _signed(value: float, digits: int) -> str:
+    """A difference with its sign, a minus as printed."""
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _difference(against: Mapping[str, Any], digits: int) -> str:
-    """Mean and bootstrap interval of a difference."""
-    words = f"{against['mean']:+.{digits}f}"
+    """Mean and bootstrap interval of a difference, and what would have gone unseen."""
+    words = f"<b>{_signed(against['mean'], digits)}</b>"
     if against["bootstrap"] is not None:
         low, high = against["bootstrap"]
-        words += f" ({low:+.{digits}f} to {high:+.{digits}f})"
+        words += f" <span>{_signed(low, digits)} to {_signed(high, digits)}</span>"
+    if against["verdict"] == "no difference seen" and against["missed"]:
+        words += f" <span>unseen below {against['missed']:.2g}</span>"
     return words
 
 
 def _verdicts(data: Mapping[str, Any]) -> str:
     items = []
-    metrics = {metric["key"]: metric for metric in _judged(data)}
+    metrics = {metric["key"]: metric for metric in judged(data)}
     for place, arm in enumerate(data["arms"][1:], 2):
         groups = []
         for verdict in _ORDER:
@@ -102,7 +102,7 @@ def _verdicts(data: Mapping[str, Any]) -> str:
             if not found:
                 continue
             listed = "".join(
-                f"<dd>{text(metrics[key]['title'])} {_difference(one, metrics[key]['digits'])}</dd>"
+                f"<dd>{text(metrics[key]['title'])} <small>{_difference(one, metrics[key]['digits'])}</small></dd>"
                 for key, one in found.items()
             )
             why = "".join(f'<dd class="soft">{text(one)}</dd>' for one in sorted({o["why"] for o in found.values()}))
@@ -111,18 +111,19 @@ def _verdicts(data: Mapping[str, Any]) -> str:
         body = "".join(groups) or "<dd>No run of both under the same seed is finished.</dd>"
         items.append(f"<li><h3>{place} {text(arm['label'])}</h3><dl>{body}</dl></li>")
     note = (
-        '<p class="soft">In brackets the 95 % bootstrap interval of the mean difference over seeds. '
-        "&ldquo;No difference seen&rdquo; isn&rsquo;t &ldquo;no difference&rdquo;.</p>"
+        '<p class="soft">Mean difference to the first arm over seeds, and its 95 % bootstrap interval. Better and '
+        "worse need Student&rsquo;s interval to leave out zero as well. &ldquo;No difference seen&rdquo; isn&rsquo;t "
+        "&ldquo;no difference&rdquo;: one below the last number would mostly have gone unseen.</p>"
     )
     return f'<ul class="verdicts">{"".join(items)}</ul>{note}'
 
 
 def _results(data: Mapping[str, Any]) -> str:
-    metrics = [m for m in data["metrics"] if any(m["key"] in arm["summary"] for arm in data["arms"])]
+    metrics = [m for m in known(data) if m["main"]]
     headings = ["arm", "steps", "training FLOPs", *(m["title"] for m in metrics)]
     rows = []
     for place, arm in enumerate(data["arms"], 1):
-        cells = [_cell(f"{arm['steps']:,}", arm["steps"]), _cell(number(arm["flops"], 3), arm["flops"])]
+        cells = [_cell(f"{arm['steps']:,}", arm["steps"]), _cell(_scaled(arm["flops"]), arm["flops"])]
         cells += [_figure_cell(arm, metric) for metric in metrics]
         rows.append(f'<tr><th scope="row" data-value="{place}">{place} {text(arm["label"])}</th>{"".join(cells)}</tr>')
     untrained = data.get("untrained")
@@ -134,17 +135,20 @@ def _results(data: Mapping[str, Any]) -> str:
         name = f'<th scope="row" data-value="{len(data["arms"]) + 1}">weights at the start</th>'
         rows.append(f"<tr>{name}{''.join(cells)}</tr>")
     head = "".join(f'<th scope="col">{text(heading)}</th>' for heading in headings)
-    caption = (
-        f"Mean and standard deviation over {len(data['seeds'])} seeds, and below them the difference to "
-        f"{text(data['budget']['first'])} with its verdict. Masked loss: lower is better. k-NN, linear probe: accuracy."
+    seeds = len(data["seeds"])
+    spread = "Mean and standard deviation" if seeds > 1 else "The one value"
+    how = (
+        f"{spread} over {seeds} {'seeds' if seeds > 1 else 'seed'}, and below the difference to "
+        f"{text(data['budget']['first'])} with its verdict. Masked loss: lower is better. k-NN and linear probe: "
+        "accuracy, higher is better."
     )
     out = "".join(
         f'<p class="note">{text(_title(data, key))} is left out: {text(why)}.</p>'
         for key, why in data["left_out"].items()
     )
     return (
-        f'{out}<div class="scroll" role="region" aria-label="Results" tabindex="0">'
-        f'<table class="results sortable" data-status="sorted"><caption>{caption}</caption>'
+        f'<p class="soft">{how}</p>{out}<div class="scroll" role="region" aria-label="Results" tabindex="0">'
+        '<table class="results sortable" data-status="sorted"><caption>Every arm, over its seeds</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
         '<p class="soft" id="sorted" role="status"></p>'
     )
@@ -157,6 +161,14 @@ def _title(data: Mapping[str, Any], key: str) -> str:
 def _cell(shown: str, value: float | None) -> str:
     """A cell and what it is sorted by."""
     return f'<td data-value="{"" if value is None else repr(value)}">{shown}</td>'
+
+
+def _scaled(value: float) -> str:
+    """A large number with the prefix that makes it short: 1.2 T is 1.2e12."""
+    for power, prefix in ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M")):
+        if value >= 10**power:
+            return f"{value / 10**power:.3g}&nbsp;{prefix}"
+    return number(value, 3)
 
 
 def _plain(value: float | None, digits: int) -> str:
@@ -173,159 +185,8 @@ def _figure_cell(arm: Arm, metric: Mapping[str, Any]) -> str:
     if against is not None:
         verdict = against["verdict"]
         kind = f' class="{verdict}"' if verdict in ("better", "worse") else ""
-        shown += f"<small>{against['mean']:+.{metric['digits']}f} <span{kind}>{verdict}</span></small>"
+        shown += f"<small>{_signed(against['mean'], metric['digits'])} <span{kind}>{verdict}</span></small>"
     return _cell(shown, spread["mean"])
-
-
-def _colour(place: int) -> int:
-    return place % _COLOURS + 1
-
-
-def _curves(data: Mapping[str, Any]) -> str:
-    series = []
-    for place, arm in enumerate(data["arms"]):
-        curves = [run["curve"] for run in arm["runs"] if run["finished"] and run["curve"]]
-        points = list(zip(*curves, strict=False)) if curves else []
-        if not points:
-            continue
-        losses = [[loss for _, loss in point] for point in points]
-        several = len(curves) > 1
-        series.append(
-            Series(
-                arm["label"],
-                [100 * point[0][0] for point in points],
-                [sum(values) / len(values) for values in losses],
-                "line",
-                _colour(place),
-                [min(values) for values in losses] if several else None,
-                [max(values) for values in losses] if several else None,
-                str(place + 1),
-                0.25 + 0.7 * place / max(len(data["arms"]) - 1, 1),
-            )
-        )
-    why = "Masks of validation are the same for all arms. Bands: lowest to highest over seeds."
-    whole = _chart("curve", "Validation loss", series, "share of the budget spent, %", "masked loss")
-    late = [_from(one, 25) for one in series]
-    close = _chart(
-        "late", "The same, from a quarter of the budget on", late, "share of the budget spent, %", "masked loss"
-    )
-    return f'<p class="soft">{why}</p><div class="charts">{whole}{close}</div>' if whole else ""
-
-
-def _from(series: Series, least: float) -> Series:
-    """The part of a series from an x on."""
-    kept = [index for index, x in enumerate(series.x) if x >= least]
-
-    def pick(values: Sequence[float] | None) -> list[float] | None:
-        return None if values is None else [values[index] for index in kept]
-
-    x, y = pick(series.x) or [], pick(series.y) or []
-    low, high = pick(series.low), pick(series.high)
-    return Series(series.name, x, y, series.style, series.colour, low, high, series.tag, series.tag_at)
-
-
-def _scatter(data: Mapping[str, Any]) -> str:
-    cost = (
-        ("flops", "training FLOPs") if data["budget"]["kind"] == "seconds" else ("train_seconds", "seconds of training")
-    )
-    charts = []
-    for metric in _judged(data):
-        if metric["key"] not in ("linear", "knn", "loss@0.75"):
-            continue
-        series = []
-        for place, arm in enumerate(data["arms"]):
-            found = [run["values"] | {"flops": arm["flops"]} for run in arm["runs"]]
-            pairs = [(one[cost[0]], one[metric["key"]]) for one in found if cost[0] in one and metric["key"] in one]
-            if pairs:
-                x, y = ([float(value) for value in values] for values in zip(*pairs, strict=True))
-                series.append(Series(arm["label"], x, y, "dots", _colour(place), tag=str(place + 1), tag_at=0.0))
-        better = f"{metric['better']} is better"
-        charts.append(_chart(f"cost-{metric['key']}", metric["title"], series, cost[1], f"{metric['title']}, {better}"))
-    body = "".join(charts)
-    return f'<p class="soft">One dot per run.</p><div class="charts">{body}</div>' if body else ""
-
-
-def _chart(identity: str, title: str, series: Sequence[Series], x_label: str, y_label: str) -> str:
-    chart = line_chart(identity, title, series, x_label=x_label, y_label=y_label)
-    shown = [one for one in series if len(one.y)]
-    return f"<figure><h3>{text(title)}</h3>{chart}{legend(shown)}</figure>" if chart else ""
-
-
-class _Pictures:
-    """Pictures of runs as data of the page, as long as there is room."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.room = folder, _ROOM
-
-    def strip(self, run: str, column: Mapping[str, Any], title: str) -> str:
-        """A title and its pictures under each other; nothing where they are gone."""
-        images = []
-        wide = False
-        for name in column["files"]:
-            path = self.folder / run / "yardstick" / Path(name).name
-            if not path.is_file():
-                continue
-            content = path.read_bytes()
-            if len(content) > self.room:
-                continue
-            self.room -= len(content)
-            wide = wide or _is_wide(path)
-            kind = "png" if path.suffix == ".png" else "jpeg"
-            images.append(f'<img alt="" src="data:image/{kind};base64,{base64.b64encode(content).decode()}">')
-        if not images:
-            return ""
-        return f'<div class="strip{" wide" if wide else ""}"><span>{title}</span>{"".join(images)}</div>'
-
-
-def _is_wide(path: Path) -> bool:
-    from PIL import Image
-
-    with Image.open(path, formats=["PNG", "JPEG"]) as image:
-        return image.width > 2 * image.height
-
-
-def _masks(data: Mapping[str, Any], pictures: _Pictures) -> str:
-    parts = []
-    for place, arm in enumerate(data["arms"], 1):
-        strips = [pictures.strip(arm["runs"][0]["folder"], one, text(one["title"])) for one in arm["mask_pictures"]]
-        if not any(strips):
-            continue
-        summary = arm["summary"]
-        facts = ""
-        if "ratio" in summary:
-            facts = (
-                f"{summary['ratio']['mean']:.1%} of the tokens hidden over the run; each position between "
-                f"{summary['hidden_least']['mean']:.0%} and {summary['hidden_most']['mean']:.0%} of the time; entropy "
-                f"{summary['entropy']['mean']:.2f} of at most {summary['entropy_most']['mean']:.2f} bits per token."
-            )
-        label = f"{place} {text(arm['label'])}"
-        parts.append(
-            f'<figure class="gallery"><h3>{label}</h3><figcaption>{facts}</figcaption>'
-            f'<div class="strips" role="img" aria-label="Masks of {label}">{"".join(strips)}</div></figure>'
-        )
-    if not parts:
-        return ""
-    how = (
-        "The same validation samples for every arm; grey is hidden from the encoder. Last: how often each position is "
-        "hidden over the run, from black (never) through red and yellow to white (always)."
-    )
-    return f'<p class="soft">{how}</p>{"".join(parts)}'
-
-
-def _reconstructions(data: Mapping[str, Any], pictures: _Pictures) -> str:
-    strips: list[str] = []
-    for place, arm in enumerate(data["arms"], 1):
-        for one in arm["reconstructions"]:
-            run = arm["runs"][0]["folder"]
-            if one["title"] == "reconstruction":
-                strips.append(pictures.strip(run, one, f"{place} {text(arm['label'])}"))
-            elif not strips or (one["title"] == "masked" and len(strips) == 1):
-                strips.append(pictures.strip(run, one, text(one["title"])))
-    if not any(strips):
-        return ""
-    how = "Uniform masks of one ratio, the same for all arms. What stands in place of visible parts was never trained."
-    figure = f'<div class="strips" role="img" aria-label="Reconstructions by every arm">{"".join(strips)}</div>'
-    return f'<p class="soft">{how}</p><figure class="gallery">{figure}</figure>'
 
 
 def _differences(data: Mapping[str, Any]) -> str:
@@ -362,7 +223,7 @@ def _limits(data: Mapping[str, Any]) -> str:
 
 
 def _runs(data: Mapping[str, Any]) -> str:
-    metrics = [m for m in data["metrics"] if any(m["key"] in arm["summary"] for arm in data["arms"])]
+    metrics = known(data)
     head = "".join(f'<th scope="col">{text(title)}</th>' for title in ("arm", "seed", *(m["title"] for m in metrics)))
     rows = []
     for place, arm in enumerate(data["arms"], 1):
