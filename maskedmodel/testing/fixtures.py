@@ -120,7 +120,7 @@ def layouts(batch: int = 6) -> dict[str, Tokens]:
 
     row = torch.arange(batch) % 6
     real = torch.tensor([20, 20, 13, 8, 5, 2])[row]
-    corner = torch.tensor([[4, 6], [4, 4], [3, 6], [2, 3], [3, 3], [4, 2]])[row]  # extents of each picture
+    corner = torch.tensor([[4, 6], [4, 6], [3, 6], [2, 3], [4, 5], [4, 2]])[row]  # extents of each picture
     three = torch.arange(3).repeat_interleave(8)
     plane = raster(4, 6)
     return {

@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from maskedmodel import MaskScheduler, hookimpl
+from maskedmodel_masks.adaptive import Adaptive
+from maskedmodel_masks.attention import Attention
 from maskedmodel_masks.blocks import Blocks
+from maskedmodel_masks.gated import Curriculum, Gated
+from maskedmodel_masks.hard_patches import HardPatches
 from maskedmodel_masks.lattice import FilteredNoise, Grid
 from maskedmodel_masks.ratio import Ramped, Uniform
+from maskedmodel_masks.sampled import Sampled
 from maskedmodel_masks.whole import Aligned, Channels, Strips, Tube
 
 
 @hookimpl
 def maskedmodel_mask_schedulers() -> list[type[MaskScheduler[Any]]]:
-    return [Uniform, Ramped, Blocks, Grid, FilteredNoise, Tube, Strips, Channels, Aligned]
+    patterns: list[type[MaskScheduler[Any]]] = [Blocks, Grid, FilteredNoise, Tube, Strips, Channels, Aligned]
+    learned: list[type[MaskScheduler[Any]]] = [HardPatches, Sampled, Gated, Curriculum, Attention]
+    return [Uniform, Ramped, *patterns, Adaptive, *learned]

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from maskedmodel import FeatureEncoder, Noise, Tokenizer, Tokens
-from maskedmodel_masks.places import Places, axis_number, grid_cells, places
+from maskedmodel_masks.places import Cells, axis_number, grid_cells, places
 from maskedmodel_masks.ratio import RatioSettings, Scheduled
 
 SHARED = "Whether the same pattern is hidden in every channel, as far as the count allows."
@@ -49,7 +49,7 @@ class Grid(Scheduled[GridSettings]):
         else:
             number = 1
         order = noise.uniform(number * count, "mask/places").reshape(-1, number, count).argsort(-1).argsort(-1)
-        rank = Places(place, (number * count,), False).spread(order.flatten(1))
+        rank = Cells(place, (number * count,), False).spread(order.flatten(1))
         return rank + 0.5 * noise.uniform(tokens.length)
 
     def _axes(self, axes: tuple[str, ...]) -> list[int]:

@@ -14,7 +14,7 @@ from maskedmodel import ConfigError, ShapeError, Tokenizer, Tokens
 
 
 @dataclass(frozen=True)
-class Places:
+class Cells:
     """A place for each token; tokens may share one.
 
     index  (1, L) or (B, L) int64, in [0, count).
@@ -77,8 +77,8 @@ def channels_of(tokens: Tokens) -> tuple[Tensor, int]:
     return number.reshape(-1, tokens.length), len(known)
 
 
-def places(tokens: Tokens, axes: Sequence[int], channels: bool) -> Places:
-    """Places by the cells along `axes`, and by channel where `channels` and the tokens carry one.
+def places(tokens: Tokens, axes: Sequence[int], channels: bool) -> Cells:
+    """Cells by the cells along `axes`, and by channel where `channels` and the tokens carry one.
 
     Raises ShapeError where the tokens lie off the grid.
     """
@@ -91,7 +91,7 @@ def places(tokens: Tokens, axes: Sequence[int], channels: bool) -> Places:
         for axis in axes:
             index = index * sizes[axis] + cells[..., axis]
             used.append(sizes[axis])
-    return Places(index, tuple(used), tokens.grid is not None and tokens.valid is None)
+    return Cells(index, tuple(used), tokens.grid is not None and tokens.valid is None)
 
 
 def grid_cells(tokens: Tokens) -> tuple[Tensor, tuple[int, ...]]:

@@ -27,7 +27,7 @@ from maskedmodel import (
     Tokens,
     hidden_count,
 )
-from maskedmodel_masks.places import Places, axis_number, channels_of, places, usual_sizes
+from maskedmodel_masks.places import Cells, axis_number, channels_of, places, usual_sizes
 from maskedmodel_masks.ratio import RatioSettings
 from maskedmodel_masks.schedules import Ratio, all_ratios, ratio_at, refuse_extremes
 
@@ -37,11 +37,11 @@ W = TypeVar("W", bound=Settings)
 class Whole(MaskScheduler[W]):
     """Hides all tokens of a place together. A subclass says what the places are, and the share of them to hide."""
 
-    def layers(self, tokens: Tokens, progress: float) -> list[tuple[Places, float]]:
-        """Places, and the share of them to hide. A token is hidden where any of its places is."""
+    def layers(self, tokens: Tokens, progress: float) -> list[tuple[Cells, float]]:
+        """Cells, and the share of them to hide. A token is hidden where any of its places is."""
         raise NotImplementedError
 
-    def _layers(self, tokens: Tokens, progress: float) -> list[tuple[Places, float]]:
+    def _layers(self, tokens: Tokens, progress: float) -> list[tuple[Cells, float]]:
         layers = self.layers(tokens, progress)
         for where, _ in layers:
             if where.count < 2:
@@ -95,7 +95,7 @@ class Tube(Whole[TubeSettings]):
     def ratio(self, progress: float) -> float:
         return ratio_at(self.settings.ratio, progress)
 
-    def layers(self, tokens: Tokens, progress: float) -> list[tuple[Places, float]]:
+    def layers(self, tokens: Tokens, progress: float) -> list[tuple[Cells, float]]:
         along = axis_number(tokens.axes, self.settings.axis, "mask.axis")
         others = [axis for axis in range(len(tokens.axes)) if axis != along]
         return [(places(tokens, others, channels=True), self.ratio(progress))]
@@ -128,7 +128,7 @@ class Strips(Whole[StripsSettings]):
     def ratio(self, progress: float) -> float:
         return 1 - math.prod(1 - ratio_at(share, progress) for share in self.settings.shares.values())
 
-    def layers(self, tokens: Tokens, progress: float) -> list[tuple[Places, float]]:
+    def layers(self, tokens: Tokens, progress: float) -> list[tuple[Cells, float]]:
         return [
             (places(tokens, [axis_number(tokens.axes, axis, "mask.shares")], channels=False), ratio_at(share, progress))
             for axis, share in self.settings.shares.items()
@@ -155,7 +155,7 @@ class Channels(Whole[ChannelsSettings]):
     def ratio(self, progress: float) -> float:
         return ratio_at(self.settings.ratio, progress)
 
-    def layers(self, tokens: Tokens, progress: float) -> list[tuple[Places, float]]:
+    def layers(self, tokens: Tokens, progress: float) -> list[tuple[Cells, float]]:
         channels_of(tokens)  # refuses tokens that carry none
         return [(places(tokens, [], channels=True), self.ratio(progress))]
 
@@ -177,7 +177,7 @@ class Aligned(Whole[AlignedSettings]):
     def ratio(self, progress: float) -> float:
         return ratio_at(self.settings.ratio, progress)
 
-    def layers(self, tokens: Tokens, progress: float) -> list[tuple[Places, float]]:
+    def layers(self, tokens: Tokens, progress: float) -> list[tuple[Cells, float]]:
         channels_of(tokens)  # refuses tokens that carry none
         return [(places(tokens, range(len(tokens.axes)), channels=False), self.ratio(progress))]
 

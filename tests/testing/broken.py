@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import torch
 from pydantic import ConfigDict, Field, field_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskedmodel import (
     DataSource,
+    FeatureEncoder,
     GridTokenizer,
     Mask,
     MaskScheduler,
@@ -328,7 +329,7 @@ class Inverted(Half):
         return Mask.from_scores(-self.scores(tokens, progress, noise), self.ratio(progress), tokens.valid)
 
 
-@fails("count", "noise", "progress", "samples_independent")
+@fails("count", "noise", "padding", "progress", "samples_independent")
 class CountsCalls(Half):
     def __init__(self, settings: Any = None, **values: Any) -> None:
         super().__init__(settings, **values)
@@ -336,7 +337,7 @@ class CountsCalls(Half):
 
     def ratio(self, progress: float) -> float:
         self.calls += 1
-        return 0.4 + 0.2 * (self.calls % 10) / 10
+        return 0.2 + 0.6 * (self.calls % 10) / 10
 
 
 @fails("polarity", "padding", "noise", "samples_independent", "progress", "global_generators")
@@ -380,7 +381,7 @@ class ScoresOfTheNeighbour(Half):
         return super().scores(tokens, progress, noise).roll(1, 0)
 
 
-@fails("layouts", "ratio", "overfit")
+@fails("layouts", "ratio")
 class HidesEverything(Half):
     def ratio(self, progress: float) -> float:
         return 1.0
@@ -404,6 +405,15 @@ class RefusesOneAxis(TakesTwoAxesForGranted):
 class ObservesAVector(Half):
     def observe(self, seen: Observed) -> Tensor:
         return seen.loss_per_token
+
+
+@fails("observe")
+class LeavesAWeightWithoutGradient(Half):
+    def attach(self, tokenizer: Tokenizer[Any], encoder: FeatureEncoder) -> None:
+        self.used, self.idle = nn.Linear(encoder.settings.dim, 1), nn.Linear(1, 1)
+
+    def observe(self, seen: Observed) -> Tensor:
+        return self.used(seen.latent).mean()  # type: ignore[no-any-return]
 
 
 class SquareSettings(Settings):
