@@ -24,8 +24,8 @@ class StainsSettings(Settings):
 
     name: Literal["stains"] = "stains"
     size: int = Field(64, ge=8, le=_FIELD, description="Height and width of a crop, in pixels.")
-    train_crops: PositiveInt = Field(2000, description="Number of crops for training, at fixed random places.")
-    val_crops: PositiveInt = Field(400, description="Number of crops for validation, at fixed random places.")
+    train_samples: PositiveInt = Field(2000, description="Number of crops for training, at fixed random places.")
+    val_samples: PositiveInt = Field(400, description="Number of crops for validation, at fixed random places.")
 
 
 class _Crops:
@@ -68,7 +68,7 @@ class Stains(DataSource[StainsSettings]):
         return ["less DAB", "more DAB"]
 
     def _ids(self, split: Split) -> list[str]:
-        count = self.settings.train_crops if split == "train" else self.settings.val_crops
+        count = self.settings.train_samples if split == "train" else self.settings.val_samples
         return [f"stains-{split}-{index:05d}" for index in range(count)]
 
     def _corners(self, split: Split) -> Tensor:

@@ -109,20 +109,10 @@ def _reading(where: str) -> Iterator[None]:
     """Turns what tifffile raises, or only logs, on a damaged file into a DataError that names it."""
     complaints, logger = _Complaints(), logging.getLogger("tifffile")
     logger.addFilter(complaints)
-    damaged = (
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        EOFError,
-        OverflowError,
-    )
+    damaged = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, ArithmeticError)
     try:
         yield
-    except (*damaged, MemoryError, struct.error, zlib.error, NotImplementedError) as error:
+    except (*damaged, MemoryError, struct.error, zlib.error) as error:
         text = f"{type(error).__name__}: {error}"
         if "imagecodecs" in text:
             raise DependencyError(

@@ -181,44 +181,47 @@ class TiffFolder(DataSource[TiffFolderSettings]):
         places: list[tuple[int, Corner]] = [(number, None) for number in range(len(part.ids))]
         groups = part.groups
         if self.settings.tile is not None:
-            places = [(n, corner) for n, header in enumerate(self._headers[split]) for corner in self._corners(header)]
+            places = [(n, corner) for n, header in enumerate(self._headers(split)) for corner in self._corners(header)]
             groups = groups or part.ids  # tiles of one field stay on one side of a fold, too
         ids = [part.ids[n] if corner is None else f"{part.ids[n]}@{corner[0]},{corner[1]}" for n, corner in places]
         labels = None if part.labels is None else [part.labels[n] for n, _ in places]
         own_groups = None if groups is None else [groups[n] for n, _ in places]
         return SignalDataset(_Reader(part, places, self._names, self.settings), ids, labels, own_groups)
 
-    def _corners(self, header: Header | None) -> Sequence[Corner]:
+    def _corners(self, header: Header | DataError) -> Sequence[Corner]:
         """A file that can't be read is one sample: reading it says why, and the run's policy decides."""
-        if header is None or self.settings.tile is None:
+        if isinstance(header, DataError) or self.settings.tile is None:
             return [None]
         return tiles(header.height, header.width, self.settings.tile)
 
-    @cached_property
-    def _headers(self) -> dict[Split, list[Header | None]]:
-        """Of every file in both splits; None where one can't be read. Raises the first DataError where none can be."""
-        found: dict[Split, list[Header | None]] = {}
-        first: DataError | None = None
-        for split in _SPLITS:
+    def _headers(self, split: Split) -> list[Header | DataError]:
+        """Of every file of a split; what is wrong with one where it can't be read."""
+        if split not in self._scanned:
             part = self._files.part(split)
-            found[split] = []
+            found: list[Header | DataError] = []
             for number in range(len(part.ids)):
                 try:
                     with part.open(number) as stream:
-                        found[split].append(read_header(stream, part.name(number), self.settings))
+                        found.append(read_header(stream, part.name(number), self.settings))
                 except DataError as error:
-                    first = first or error
-                    found[split].append(None)
-        if first is not None and not any(header for headers in found.values() for header in headers):
-            raise first
-        return found
+                    found.append(error)
+            self._scanned[split] = found
+        return self._scanned[split]
+
+    @cached_property
+    def _scanned(self) -> dict[Split, list[Header | DataError]]:
+        return {}
 
     @cached_property
     def _names(self) -> tuple[str, ...] | None:
-        """The names of the slots; None where a slot is a place in the file."""
+        """The names of the slots; None where a slot is a place in the file. Raises DataError if no file can be read."""
         if self.settings.slots == "index" or self.settings.channel_names is not None:
             return self.settings.channel_names if self.settings.slots == "name" else None
-        headers = [header for headers in self._headers.values() for header in headers if header is not None]
+        found = [header for split in _SPLITS for header in self._headers(split)]
+        headers = [header for header in found if isinstance(header, Header)]
+        errors = [header for header in found if isinstance(header, DataError)]
+        if errors and not headers:
+            raise errors[0]
         names = {(self.settings.aliases or {}).get(name, name) for header in headers for name in header.names}
         return tuple(sorted(name for name in names if self.settings.take is None or name in self.settings.take))
 
