@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     from maskedmodel.grid import GridTokenizer as GridTokenizer
     from maskedmodel.hookspecs import hookimpl as hookimpl
     from maskedmodel.noise import Noise as Noise
+    from maskedmodel.normalised import MeanStd as MeanStd
+    from maskedmodel.normalised import NormalisedTokenizer as NormalisedTokenizer
+    from maskedmodel.normalised import known_statistics as known_statistics
+    from maskedmodel.normalised import pair as pair
     from maskedmodel.scales import ABSENT as ABSENT
     from maskedmodel.scales import Scale as Scale
     from maskedmodel.scales import Scales as Scales
@@ -103,6 +107,7 @@ _HOME = {
     "maskedmodel.grid": ["GridTokenizer"],
     "maskedmodel.hookspecs": ["hookimpl"],
     "maskedmodel.noise": ["Noise"],
+    "maskedmodel.normalised": ["MeanStd", "NormalisedTokenizer", "known_statistics", "pair"],
     "maskedmodel.scales": ["ABSENT", "Scale", "Scales", "heat"],
     "maskedmodel.schedulers": ["FeatureEncoder", "MaskScheduler", "Observed"],
     "maskedmodel.sources.bundles": ["natural_order"],

@@ -22,6 +22,7 @@ FLOORS = (
     ("tokens",),
     ("components",),
     ("grid", "schedulers", "sources"),
+    ("normalised",),
     ("engine", "hookspecs"),
     ("plugins",),
     ("config",),
