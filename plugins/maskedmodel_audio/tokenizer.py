@@ -5,99 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskedmodel import DataError, GridTokenizer, Noise, Scale, Scales, Settings, ShapeError, Tokens, heat
+from maskedmodel import DataError, GridTokenizer, Noise, Scale, Scales, ShapeError, Tokens, heat
 from maskedmodel_audio import augment, listen
-from maskedmodel_audio.augment import Gain
-from maskedmodel_audio.frontend import LOWEST, FrontEnd, LogMel, samples_of
+from maskedmodel_audio.frontend import LOWEST, LogMel
+from maskedmodel_audio.settings import SpectrogramSettings
 
-# Mean and spread of log-mel values, as AudioMAE publishes them.
-_PUBLISHED = {
-    "audioset": (-4.2677393, 4.5689974),
-    "esc50": (-6.6268077, 5.358466),
-    "speechcommands": (-6.845978, 5.5654526),
-}
 _RANGE = 80 / 10 * math.log(10)  # a picture shows 80 decibels below its loudest point
-
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class MeanStd(BaseModel):
-    """Statistics given by hand, of log-mel values in natural units."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mean: _Finite = Field(description="Mean of all log-mel values, natural logarithm.")
-    std: _Positive = Field(description="Their standard deviation, above 0.")
-
-
-class SpectrogramSettings(Settings):
-    """Settings of the `spectrogram` tokenizer."""
-
-    name: Literal["spectrogram"] = "spectrogram"
-    sample_rate: int = Field(
-        16000, ge=1000, le=768000, description="Samples per second of the waveforms: what the data source gives, in Hz."
-    )
-    duration: _Positive = Field(
-        10.0,
-        description="Seconds of a training crop, and of the window that positions are for. Shorter clips are filled up "
-        "with padding tokens, which are never scored.",
-    )
-    longest: _Positive = Field(60.0, description="Seconds of a clip that are used at most, from its start.")
-    mels: int = Field(128, ge=4, description="Number of mel bins.")
-    frame: _Positive = Field(0.025, description="Length of a frame, in seconds.")
-    hop: _Positive = Field(0.01, description="Time from one frame to the next, in seconds.")
-    patch: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
-        16, description="Size of a token: one number, or [frames, mel bins]. The mel bins divide by it."
-    )
-    front_end: FrontEnd = Field(
-        "fast",
-        description="How log-mel values are computed. fast: for the whole batch at once. kaldi: clip by clip with "
-        "torchaudio's Kaldi filter banks, as AudioMAE. They agree up to rounding.",
-    )
-    statistics: Literal["measured", "audioset", "esc50", "speechcommands"] | MeanStd = Field(
-        "measured",
-        description="What tokens are normalised with, as (x - mean) / (2 std). measured: from the training data, once, "
-        "stored with the run. audioset, esc50, speechcommands: AudioMAE's numbers. Or {mean: ..., std: ...}.",
-    )
-    fill_to: PositiveInt | None = Field(
-        None,
-        description="Frames to which shorter clips are filled up with log-mel 0, which are then scored like sound: "
-        "AudioMAE's way (1024, 512 or 128). null: what isn't there is padding.",
-    )
-    gain: Gain | None = Field(
-        "beta",
-        description="Random loudness in training. beta: times 0.5 + Beta(10, 10), as AudioMAE. [low, high]: uniform "
-        "in decibels. null: none.",
-    )
-    roll: bool = Field(
-        False, description="Whether a training crop is turned round in time by a random number of frames."
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> SpectrogramSettings:
-        window, shift = samples_of(self.frame, self.sample_rate), samples_of(self.hop, self.sample_rate)
-        if not 1 <= shift <= window - 2:
-            raise ValueError(
-                f"frames must overlap: hop at least 1 sample, frame 2 more than hop, got {shift} and {window} samples"
-            )
-        if not self.frame <= self.duration <= self.longest:
-            raise ValueError(
-                "frame, duration and longest must not decrease, "
-                f"got {self.frame:g} s, {self.duration:g} s and {self.longest:g} s"
-            )
-        if isinstance(self.gain, tuple) and not -120 <= self.gain[0] <= self.gain[1] <= 120:
-            raise ValueError(
-                f"gain is a range [low, high] in decibels with -120 <= low <= high <= 120, got {self.gain}"
-            )
-        return self
 
 
 class Spectrogram(GridTokenizer[SpectrogramSettings]):
@@ -130,22 +49,14 @@ class Spectrogram(GridTokenizer[SpectrogramSettings]):
         # A module can only be kept once nn.Module is set up, and the grid that is checked there needs its numbers.
         front_end = LogMel(s.sample_rate, s.mels, s.frame, s.hop, s.front_end)
         self._samples = max(round(s.duration * s.sample_rate), front_end.window)
-        frames = max(front_end.frames(self._samples), s.fill_to or 0)
-        self._window = -(-frames // self._patch_of(s)[0]) * self._patch_of(s)[0]
+        self._window = _up(max(front_end.frames(self._samples), s.fill_to or 0), s.patch_size[0])
         super().__init__(s)
         self.front_end = front_end
-        if isinstance(s.statistics, MeanStd):
-            mean, std = s.statistics.mean, s.statistics.std
-        else:
-            mean, std = _PUBLISHED.get(s.statistics, (0.0, 0.5))
+        self._ready = s.mean_std is not None
+        mean, std = s.mean_std or (0.0, 0.5)
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
-        self.register_buffer("fitted", torch.tensor(s.statistics != "measured"))
-        self._ready = s.statistics != "measured"
-
-    @staticmethod
-    def _patch_of(settings: SpectrogramSettings) -> tuple[int, int]:
-        return (settings.patch, settings.patch) if isinstance(settings.patch, int) else settings.patch
+        self.register_buffer("fitted", torch.tensor(self._ready))
 
     @property
     def channels(self) -> int:
@@ -158,7 +69,7 @@ class Spectrogram(GridTokenizer[SpectrogramSettings]):
 
     @property
     def patch(self) -> tuple[int, int]:
-        return self._patch_of(self.settings)
+        return self.settings.patch_size
 
     @property
     def needs_statistics(self) -> bool:
@@ -256,7 +167,7 @@ class Spectrogram(GridTokenizer[SpectrogramSettings]):
         wave[:, :window] = torch.where(head.isnan().all(1, keepdim=True), head, head.nan_to_num(0.0))
         values = self.front_end(wave)
         frames = max(values.shape[1], self.settings.fill_to or 0)
-        values = F.pad(values, (0, 0, 0, -(-frames // self._window) * self._window - values.shape[1]), value=math.nan)
+        values = F.pad(values, (0, 0, 0, _up(frames, self._window) - values.shape[1]), value=math.nan)
         if self.settings.fill_to is not None:
             values[:, : self.settings.fill_to] = values[:, : self.settings.fill_to].nan_to_num(0.0)
         return values[:, None]
@@ -342,6 +253,11 @@ class Spectrogram(GridTokenizer[SpectrogramSettings]):
         swell = 0.55 + 0.45 * torch.sin(2 * math.pi * (draw(0.5, 4.0) * time + draw(0.0, 1.0)))
         noise = 0.01 * torch.randn(batch, samples, generator=generator)
         return ((tone * audible).sum(1) * swell * 0.2 + noise)[:, None]
+
+
+def _up(count: int, unit: int) -> int:
+    """The next multiple of `unit`."""
+    return -(-count // unit) * unit
 
 
 def _steps() -> Iterable[float]:

@@ -24,8 +24,8 @@ class TonesSettings(Settings):
     """Settings of the `tones` source."""
 
     name: Literal["tones"] = "tones"
-    train: int = Field(2000, ge=1, description="Number of training clips.")
-    val: int = Field(500, ge=1, description="Number of validation clips.")
+    train_samples: int = Field(2000, ge=1, description="Number of training clips.")
+    val_samples: int = Field(500, ge=1, description="Number of validation clips.")
     sample_rate: int = Field(
         16000,
         ge=2000,
@@ -110,7 +110,7 @@ class Tones(DataSource[TonesSettings]):
     """
 
     def open(self, split: Split) -> SampleDataset:
-        count = self.settings.train if split == "train" else self.settings.val
+        count = self.settings.train_samples if split == "train" else self.settings.val_samples
         ids = [f"{split}-{index:05d}" for index in range(count)]
         return SignalDataset(_Maker(self.settings, split), ids, [index % len(KINDS) for index in range(count)])
 

@@ -113,7 +113,8 @@ class Broken:
 sys.meta_path.insert(0, Broken())
 import torch
 from maskedmodel import DependencyError, Noise
-from maskedmodel_audio.tokenizer import Spectrogram, SpectrogramSettings
+from maskedmodel_audio.settings import SpectrogramSettings
+from maskedmodel_audio.tokenizer import Spectrogram
 from maskedmodel.plugins import load_registry
 registry = load_registry()
 assert not registry.failures, registry.failures
@@ -123,7 +124,7 @@ try:
     Spectrogram(settings)
 except DependencyError as error:
     print(error)
-tones = registry.data_sources["tones"](train=2, val=1)
+tones = registry.data_sources["tones"](train_samples=2, val_samples=1)
 assert tones.open("train")[0]["signal"].shape[0] == 1
 image = registry.tokenizers["image"](size=16, patch=4)
 assert image.tokenize(torch.zeros(1, 3, 16, 16)).length == 16

@@ -4,7 +4,8 @@ import math
 import pytest
 import torch
 from maskedmodel_audio.frontend import FLOOR
-from maskedmodel_audio.tokenizer import Spectrogram, SpectrogramSettings
+from maskedmodel_audio.settings import SpectrogramSettings
+from maskedmodel_audio.tokenizer import Spectrogram
 from pydantic import ValidationError
 
 from maskedmodel import DataError, MaskedAutoencoder, Noise, ShapeError, hidden_count
@@ -262,6 +263,19 @@ def test_training_sees_a_crop_of_the_duration():
     torch.testing.assert_close(augmented[1], own.prepare(batch[1:, :, :3200])[0], rtol=0, atol=1e-5, equal_nan=True)
     again = own.augment(batch, Noise.of([0, 1], epoch=1))
     assert not torch.equal(augmented[0].nan_to_num(), again[0].nan_to_num())
+
+
+def test_what_it_prepares_and_augments_is_a_function_of_signal_and_noise_with_padding_too():
+    own = small(roll=True)
+    batch = own.collate([noise_clip(3.0), noise_clip(0.4, seed=1), noise_clip(1.7, seed=2)])
+    noise = Noise.of(range(3))
+    first, again = own.augment(batch.clone(), noise), own.augment(batch.clone(), noise)
+    torch.testing.assert_close(first, again, rtol=0, atol=0, equal_nan=True)
+    assert first.isnan().any()
+    order = torch.tensor([2, 0, 1])
+    shuffled = own.augment(batch[order], noise.rows(order))
+    torch.testing.assert_close(shuffled, first[order], rtol=0, atol=1e-5, equal_nan=True)
+    torch.testing.assert_close(own.prepare(batch), own.prepare(batch.clone()), rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from pydantic import ValidationError
 
 
 def signals(count=10, **values):
-    dataset = Tones(train=count, val=count, **values).open("train")
+    dataset = Tones(train_samples=count, val_samples=count, **values).open("train")
     return [dataset[index]["signal"] for index in range(count)]
 
 
 def test_clips_are_labelled_balanced_and_of_uneven_lengths():
-    source = Tones(train=25, val=10, shortest=0.2, longest=0.6)
+    source = Tones(train_samples=25, val_samples=10, shortest=0.2, longest=0.6)
     dataset = source.open("train")
     assert len(dataset) == 25
     assert len(source.open("val")) == 10
@@ -32,7 +32,7 @@ def test_a_clip_depends_on_its_index_alone():
     for one, other in zip(few, many, strict=False):
         assert torch.equal(one, other)
     assert not torch.equal(few[0][:, :4000], signals(10, seed=1)[0][:, :4000])
-    val = Tones(train=10, val=10).open("val")[0]["signal"]
+    val = Tones(train_samples=10, val_samples=10).open("val")[0]["signal"]
     assert not torch.equal(val[:, :4000], few[0][:, :4000])
 
 
@@ -89,7 +89,7 @@ def test_a_users_own_file_is_read_at_the_rate(tmp_path):
         ({"shortest": 2.0}, "shortest must not exceed"),
         ({"loudness": (0.5, 0.1)}, "loudness is a range"),
         ({"noise": (20.0, 0.0)}, "noise is a range"),
-        ({"train": 0}, "greater than or equal to 1"),
+        ({"train_samples": 0}, "greater than or equal to 1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(values, words):
