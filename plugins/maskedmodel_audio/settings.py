@@ -4,29 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from maskedmodel import Settings
+from maskedmodel import MeanStd, Settings, pair
 from maskedmodel_audio.augment import Gain
 from maskedmodel_audio.frontend import FrontEnd, samples_of
 
 # Mean and spread of log-mel values, as AudioMAE publishes them.
-PUBLISHED = {
-    "audioset": (-4.2677393, 4.5689974),
-    "esc50": (-6.6268077, 5.358466),
-    "speechcommands": (-6.845978, 5.5654526),
+_PUBLISHED = {
+    "audioset": MeanStd(mean=(-4.2677393,), std=(4.5689974,)),
+    "esc50": MeanStd(mean=(-6.6268077,), std=(5.358466,)),
+    "speechcommands": MeanStd(mean=(-6.845978,), std=(5.5654526,)),
 }
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
+
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class MeanStd(BaseModel):
-    """Statistics given by hand, of log-mel values in natural units."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mean: _Finite = Field(description="Mean of all log-mel values, natural logarithm.")
-    std: _Positive = Field(description="Their standard deviation, above 0.")
 
 
 class SpectrogramSettings(Settings):
@@ -56,7 +47,8 @@ class SpectrogramSettings(Settings):
     statistics: Literal["measured", "audioset", "esc50", "speechcommands"] | MeanStd = Field(
         "measured",
         description="What tokens are normalised with, as (x - mean) / (2 std). measured: from the training data, once, "
-        "stored with the run. audioset, esc50, speechcommands: AudioMAE's numbers. Or {mean: ..., std: ...}.",
+        "stored with the run. audioset, esc50, speechcommands: AudioMAE's numbers. Or {mean: [...], std: [...]}, one "
+        "number each, of natural logarithms.",
     )
     fill_to: PositiveInt | None = Field(
         None,
@@ -84,6 +76,8 @@ class SpectrogramSettings(Settings):
                 "frame, duration and longest must not decrease, "
                 f"got {self.frame:g} s, {self.duration:g} s and {self.longest:g} s"
             )
+        if isinstance(self.statistics, MeanStd):
+            self.statistics.check(1)
         if isinstance(self.gain, tuple) and not -120 <= self.gain[0] <= self.gain[1] <= 120:
             raise ValueError(
                 f"gain is a range [low, high] in decibels with -120 <= low <= high <= 120, got {self.gain}"
@@ -93,11 +87,9 @@ class SpectrogramSettings(Settings):
     @property
     def patch_size(self) -> tuple[int, int]:
         """Frames and mel bins of a token."""
-        return (self.patch, self.patch) if isinstance(self.patch, int) else self.patch
+        return pair(self.patch)
 
     @property
-    def mean_std(self) -> tuple[float, float] | None:
+    def given_statistics(self) -> MeanStd | None:
         """What log-mel values are normalised with; None where it is measured."""
-        if isinstance(self.statistics, MeanStd):
-            return self.statistics.mean, self.statistics.std
-        return PUBLISHED.get(self.statistics)
+        return self.statistics if isinstance(self.statistics, MeanStd) else _PUBLISHED.get(self.statistics)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskedmodel import DataError, GridTokenizer, Noise, Scale, Scales, ShapeError, Tokens, heat
+from maskedmodel import Noise, NormalisedTokenizer, Scale, Scales, ShapeError, Tokens, heat
 from maskedmodel_audio import augment, listen
 from maskedmodel_audio.frontend import LOWEST, LogMel
 from maskedmodel_audio.settings import SpectrogramSettings
@@ -19,7 +19,7 @@ from maskedmodel_audio.settings import SpectrogramSettings
 _RANGE = 80 / 10 * math.log(10)  # a picture shows 80 decibels below its loudest point
 
 
-class Spectrogram(GridTokenizer[SpectrogramSettings]):
+class Spectrogram(NormalisedTokenizer[SpectrogramSettings]):
     """Patches of a log-mel spectrogram, time slowest; the values of one run over frames, then mel bins (AudioMAE).
 
     Stored signals are waveforms (B, channels, samples) floating point, usually in [-1, 1], filled up with NaN where
@@ -33,16 +33,12 @@ class Spectrogram(GridTokenizer[SpectrogramSettings]):
     stands at a place that training never showed, and a clip that repeats itself has the features of one period (of an
     encoder without class and register tokens, exactly so).
 
-    Buffers `mean` and `std` float32, and `fitted`, a bool that says whether measured statistics are there. They are
-    stored with the run. Raises DependencyError where torchaudio can't be loaded.
+    Raises DependencyError where torchaudio can't be loaded.
     """
 
     axes = ("time", "frequency")
     accepts_nan = True
-    round_trip_tolerance = 1e-6  # a few roundings of float32, from normalising and back
-    mean: Tensor
-    std: Tensor
-    fitted: Tensor
+    spreads = 2.0
 
     def __init__(self, settings: SpectrogramSettings | None = None, **values: Any) -> None:
         s = settings if settings is not None else SpectrogramSettings(**values)
@@ -52,11 +48,7 @@ class Spectrogram(GridTokenizer[SpectrogramSettings]):
         self._window = _up(max(front_end.frames(self._samples), s.fill_to or 0), s.patch_size[0])
         super().__init__(s)
         self.front_end = front_end
-        self._ready = s.mean_std is not None
-        mean, std = s.mean_std or (0.0, 0.5)
-        self.register_buffer("mean", torch.tensor(mean))
-        self.register_buffer("std", torch.tensor(std))
-        self.register_buffer("fitted", torch.tensor(self._ready))
+        self.set_statistics(s.given_statistics)
 
     @property
     def channels(self) -> int:
@@ -70,48 +62,6 @@ class Spectrogram(GridTokenizer[SpectrogramSettings]):
     @property
     def patch(self) -> tuple[int, int]:
         return self.settings.patch_size
-
-    @property
-    def needs_statistics(self) -> bool:
-        """True under `statistics: measured` until they were measured, or loaded with a run."""
-        # The buffer is read only until it says yes: reading it in every step would make a GPU wait.
-        if not self._ready:
-            self._ready = bool(self.fitted)
-        return not self._ready
-
-    def fit_statistics(self, signals: Iterable[Tensor]) -> None:
-        """Mean and standard deviation of all log-mel values that are there, in float64, over prepared batches.
-
-        Batches are merged by the update of Chan, Golub and LeVeque (1979), which doesn't cancel. Does nothing unless
-        `statistics` is measured. Raises DataError without data, and where all of it is one value, as silence is.
-        """
-        if self.settings.statistics != "measured":
-            return
-        count = 0
-        mean = torch.zeros((), dtype=torch.float64, device=self.mean.device)
-        squares = torch.zeros_like(mean)
-        for signal in signals:
-            values = signal.to(mean)
-            values = values[~values.isnan()]
-            if not values.numel():
-                continue
-            own = values.mean()
-            shift, total = own - mean, count + values.numel()
-            squares += (values - own).square().sum() + shift.square() * count * values.numel() / total
-            mean += shift * values.numel() / total
-            count = total
-        std = float((squares / max(count, 1)).sqrt())
-        if not (math.isfinite(std) and std > 1e-6):
-            raise DataError(
-                "There is no sound to measure the normalisation statistics on.",
-                expected="log-mel values that differ",
-                got=f"{count} values, mean {float(mean):g}, standard deviation {std:g}",
-                fix="See whether the clips are silent, or give the numbers: statistics: {mean: ..., std: ...}.",
-            )
-        self.mean.copy_(mean)
-        self.std.fill_(std)
-        self.fitted.fill_(True)
-        self._ready = True
 
     def collate(self, signals: Sequence[Tensor]) -> Tensor:
         """Waveforms (channels, samples) of any lengths and numbers of channels as one batch, filled up with NaN.
@@ -173,17 +123,11 @@ class Spectrogram(GridTokenizer[SpectrogramSettings]):
         return values[:, None]
 
     def tokenize(self, signal: Tensor) -> Tokens:
-        if self.needs_statistics:
-            raise DataError(
-                "The normalisation statistics haven't been measured.",
-                expected="fit_statistics(...) or the weights of a run before tokenize(...), as statistics is measured",
-                fix="Call fit_statistics with prepared batches, load a run, or choose other statistics.",
-            )
         if signal.dim() == 4 and signal.shape[3] != self.settings.mels:
             raise ShapeError(
                 "The spectrogram has another number of mel bins.", expected=self.settings.mels, got=signal.shape[3]
             )
-        tokens = super().tokenize((signal - self.mean.to(signal)) / (2 * self.std.to(signal)))
+        tokens = super().tokenize(signal)
         if tokens.grid == self.extents:
             return tokens
         # Longer: tiles. Shorter: the first part of a window, of which learned positions take the first part, too.
@@ -192,8 +136,7 @@ class Spectrogram(GridTokenizer[SpectrogramSettings]):
 
     def detokenize(self, values: Tensor, like: Tokens) -> Tensor:
         bands = self.extents[1]
-        signal = super().detokenize(values, replace(like, grid=(like.length // bands, bands)))
-        return signal * (2 * self.std.to(signal)) + self.mean.to(signal)
+        return super().detokenize(values, replace(like, grid=(like.length // bands, bands)))
 
     def picture(self, signal: Tensor, like: Tensor | None = None) -> Tensor:
         """(B, 3, mels, frames): time from left to right, low frequencies at the bottom, 80 dB below the loudest."""
@@ -260,7 +203,7 @@ def _up(count: int, unit: int) -> int:
     return -(-count // unit) * unit
 
 
-def _steps() -> Iterable[float]:
+def _steps() -> Iterator[float]:
     """1, 2 and 5 times the powers of ten, rising."""
     for power in range(-4, 9):
         yield from (digit * 10.0**power for digit in (1, 2, 5))

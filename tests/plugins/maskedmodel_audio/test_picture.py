@@ -13,7 +13,13 @@ from maskedmodel.tokens import Tokens
 
 
 def own(**values):
-    settings = {"sample_rate": 8000, "duration": 1.0, "mels": 40, "patch": 8, "statistics": {"mean": -6.0, "std": 4.0}}
+    settings = {
+        "sample_rate": 8000,
+        "duration": 1.0,
+        "mels": 40,
+        "patch": 8,
+        "statistics": {"mean": [-6.0], "std": [4.0]},
+    }
     return Spectrogram(**{**settings, **values})
 
 

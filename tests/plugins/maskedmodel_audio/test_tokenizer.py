@@ -13,7 +13,7 @@ from maskedmodel.engine.settings import DecoderSettings, EncoderSettings, ModelS
 from maskedmodel.noise import seeded
 from maskedmodel.testing.fixtures import Direct, Fixed
 
-SMALL = {"sample_rate": 8000, "duration": 1.0, "mels": 32, "patch": 8, "statistics": {"mean": -6.0, "std": 4.0}}
+SMALL = {"sample_rate": 8000, "duration": 1.0, "mels": 32, "patch": 8, "statistics": {"mean": [-6.0], "std": [4.0]}}
 
 
 def small(**values):
@@ -240,10 +240,10 @@ def test_measured_statistics_are_those_of_what_is_there():
 
 
 def test_statistics_of_nothing_and_of_silence_are_refused():
-    with pytest.raises(DataError, match="no sound"):
+    with pytest.raises(DataError, match="no data"):
         small(statistics="measured").fit_statistics([])
     own = small(statistics="measured")
-    with pytest.raises(DataError, match="silent"):
+    with pytest.raises(DataError, match="no usable statistics"):
         own.fit_statistics([own.prepare(torch.zeros(2, 1, 8000))])
 
 
@@ -311,7 +311,8 @@ def test_another_number_of_mel_bins_is_refused():
         ({"duration": 90.0}, "must not decrease"),
         ({"frame": 2.0, "duration": 1.0}, "must not decrease"),
         ({"gain": (3.0, -3.0)}, "decibels"),
-        ({"statistics": {"mean": 0.0, "std": 0.0}}, "greater than 0"),
+        ({"statistics": {"mean": [0.0], "std": [0.0]}}, "greater than 0"),
+        ({"statistics": {"mean": [0.0, 1.0], "std": [1.0, 1.0]}}, "1 numbers each"),
         ({"mels": 3}, "greater than or equal to 4"),
     ],
 )
