@@ -214,7 +214,7 @@ class TestMedia:
             left = column * (96 + 6)
             panel = pixels[3][16::6, left : left + 96 : 6]
             expected = (255 * signal[0, :, 3].expand(3, -1, -1).permute(1, 2, 0)).numpy()
-            assert np.abs(panel - expected).mean() < 6  # 256 colours
+            assert np.abs(panel - expected).mean() < 12  # 256 colours
 
     def test_large_frames_are_left_as_they_are(self) -> None:
         own = TubesTokenizer(frames=2, size=(100, 120), patch=(2, 10, 10))
