@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from maskedmodel_microscopy.tiff_image import Array, Header, TiffSettings
 
 _SPLITS: tuple[Split, ...] = ("train", "val")
 Corner = tuple[int, int] | None  # top and left of a tile; None = the whole field
+Decoded = tuple[tuple[str, ...], Array]  # channel names, and pixels (C, H, W)
 
 
 class TiffFolderSettings(TiffSettings, FileSettings):
@@ -54,6 +55,11 @@ class TiffFolderSettings(TiffSettings, FileSettings):
         None,
         description="Fields larger than this many pixels a side are cut into tiles of it, side by side, what is left "
         "over shared out to the edges. Tiles of one file are never split. null: whole fields.",
+    )
+
+    memory: bool = Field(
+        False,
+        description="Whether decoded files are kept in memory once read: 4 bytes a pixel, in every data worker.",
     )
 
     @field_validator("channel_names", "take")
@@ -83,18 +89,27 @@ class _Reader:
         settings: TiffFolderSettings,
     ) -> None:
         self.files, self.places, self.names, self.settings = files, places, names, settings
+        self._kept: dict[int, Decoded] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}}
 
     def __call__(self, index: int) -> Tensor:
         number, corner = self.places[index]
-        with self.files.open(number) as stream:
-            return read_field(stream, self.files.name(number), self.names, self.settings, corner)
+        where, field = self.files.name(number), self._kept.get(number)
+        if field is None:
+            with self.files.open(number) as stream:
+                field = read_tiff(stream, where, self.settings)
+            if self.settings.memory:
+                self._kept[number] = field
+        return cut_field(field, where, self.names, self.settings, corner)
 
 
-def read_field(
-    stream: BinaryIO, where: str, slot_names: tuple[str, ...] | None, settings: TiffFolderSettings, corner: Corner
+def cut_field(
+    field: Decoded, where: str, slot_names: tuple[str, ...] | None, settings: TiffFolderSettings, corner: Corner
 ) -> Tensor:
-    """A file, or one tile of it, as (V, H, W) float32; slots that it lacks are NaN. Raises DataError."""
-    names, pixels = read_tiff(stream, where, settings)
+    """A field, or one tile of it, as (V, H, W) float32; slots that it lacks are NaN. Raises DataError."""
+    names, pixels = field
     own = _taken(names, where, settings)
     if not own:
         raise DataError(
@@ -130,7 +145,7 @@ def into_slots(pixels: Array, own: dict[str, int], slot_names: tuple[str, ...] |
     own  name and place in `pixels` of each channel. Without `slot_names` the slots are just these channels.
     """
     if slot_names is None:
-        return torch.from_numpy(pixels[list(own.values())])
+        return torch.from_numpy(pixels[list(own.values())])  # a copy, as the list picks
     slot = {name: number for number, name in enumerate(slot_names)}
     for name in own:
         slot.setdefault(name, len(slot))
@@ -170,7 +185,7 @@ class TiffFolder(DataSource[TiffFolderSettings]):
             path.parent.mkdir(exist_ok=True)
             metadata = {"axes": "CYX", "Channel": {"Name": names}}
             tifffile.imwrite(path, pixels, ome=True, photometric="minisblack", metadata=metadata)
-        return TiffFolderSettings(path=str(folder), tile=16, nan="absent")
+        return TiffFolderSettings(path=str(folder), tile=16, slots="index")
 
     @cached_property
     def _files(self) -> LabelledFiles:
@@ -235,9 +250,10 @@ class TiffFolder(DataSource[TiffFolderSettings]):
     def read(self, path: Path) -> Sample:
         try:
             with path.open("rb") as stream:
-                return Sample(signal=read_field(stream, str(path), self._names, self.settings, None), id=path.name)
+                field = read_tiff(stream, str(path), self.settings)
         except OSError as error:
             raise DataError("The file can't be read.", where=path, got=error.strerror) from error
+        return Sample(signal=cut_field(field, str(path), self._names, self.settings, None), id=path.name)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:

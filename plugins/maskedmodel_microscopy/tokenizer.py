@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from einops import rearrange
@@ -23,7 +23,12 @@ class ChannelsSettings(Settings):
 
     name: Literal["channels"] = "channels"
     size: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
-        256, description="Size the model sees, in pixels: one number, or [height, width]."
+        256, description="Size the model sees in training, in pixels: one number, or [height, width]."
+    )
+    eval_size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = Field(
+        None,
+        description="Size for validation, features and pictures, in pixels, such as a whole field where training takes "
+        "windows; goes best with rotary positions. null: the same.",
     )
     patch: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
         16, description="Size of a token, in pixels: one number, or [height, width]. Divides the size."
@@ -98,6 +103,10 @@ class ChannelsTokenizer(GridTokenizer[ChannelsSettings]):
     separate_channels = True
     accepts_nan = True
 
+    def __init__(self, settings: ChannelsSettings | None = None, **values: Any) -> None:
+        super().__init__(settings, **values)
+        self._grid(self.eval_size)  # refuses a size that the patch doesn't divide, before anything is trained
+
     @property
     def channels(self) -> int:
         return self.settings.channels
@@ -105,6 +114,11 @@ class ChannelsTokenizer(GridTokenizer[ChannelsSettings]):
     @property
     def size(self) -> tuple[int, int]:
         return _pair(self.settings.size)
+
+    @property
+    def eval_size(self) -> tuple[int, int]:
+        """Size of what `prepare` gives, in pixels."""
+        return self.size if self.settings.eval_size is None else _pair(self.settings.eval_size)
 
     @property
     def patch(self) -> tuple[int, int]:
@@ -180,13 +194,13 @@ class ChannelsTokenizer(GridTokenizer[ChannelsSettings]):
         return super().collate([self._as_float(signal[None])[0] for signal in signals])
 
     def prepare(self, signal: Tensor) -> Tensor:
-        """The centre of each sample, (B, V, *size), standardised. A smaller one lies at the top left, NaN beyond."""
+        """The centre of each sample, (B, V, *eval_size), standardised. A smaller one lies at the top left."""
         signal = self._as_float(signal)
-        present = Present.of(signal)
-        top, left = ((present.extents - torch.tensor(self.size, device=signal.device)).clamp(min=0) // 2).unbind(1)
-        if tuple(signal.shape[2:]) == self.size:  # then there is nothing to cut off
+        present, size = Present.of(signal), self.eval_size
+        if tuple(signal.shape[2:]) == size:  # then there is nothing to cut off
             return self._finished(present.values, present, signal)
-        return self._finished(present.windows(top, left, self.size), present, signal)
+        top, left = ((present.extents - torch.tensor(size, device=signal.device)).clamp(min=0) // 2).unbind(1)
+        return self._finished(present.windows(top, left, size), present, signal)
 
     def augment(self, signal: Tensor, noise: Noise) -> Tensor:
         """A random window of each sample, turned, of some of its channels, each sample by its own noise."""
@@ -219,6 +233,13 @@ class ChannelsTokenizer(GridTokenizer[ChannelsSettings]):
         if self.settings.standardise == "image":
             values = standardise(values, self.settings.epsilon)
         return present.put_back(values, signal.shape[0], signal.shape[1])
+
+    def example(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Smooth random fields (B, channels, *eval_size), every channel there."""
+        if self.size == self.eval_size:
+            return super().example(batch, generator)
+        whole = self.settings.model_copy(update={"size": self.eval_size, "eval_size": None})
+        return ChannelsTokenizer(whole).example(batch, generator)
 
     def picture(self, signal: Tensor, like: Tensor | None = None) -> Tensor:
         """(B, 3, rows of pixels, W): a grey picture per channel that the batch has, then all of them in colours."""

@@ -14,7 +14,7 @@ from maskedmodel.testing import parametrize_checks
     [
         ChannelsTokenizer(size=32, patch=8, channels=3),
         ChannelsTokenizer(size=(16, 24), patch=(4, 6), channels=5, standardise="none", crop=False),
-        ChannelsTokenizer(size=16, patch=8, channels=2, turn=False, names=("DNA", "actin")),
+        ChannelsTokenizer(size=16, patch=8, channels=2, turn=False, names=("DNA", "actin"), eval_size=24),
         Stains(train_samples=40, val_samples=20),
         TiffFolder,
     ]

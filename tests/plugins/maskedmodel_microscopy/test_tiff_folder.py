@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,23 @@ class TestBroken:
     def test_no_files(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"(?s)no TIFF files.*\.tif \.tiff"):
             source(tmp_path).open("train")
+
+
+def test_fields_may_be_kept_in_memory(tmp_path: Path) -> None:
+    mixed(tmp_path)
+    kept, read = source(tmp_path, memory=True, tile=8).open("train"), source(tmp_path, tile=8).open("train")
+    first = [kept[index]["signal"] for index in range(len(kept))]
+    first[0].zero_()  # what is handed out is a copy
+    for path in tmp_path.glob("*.tif"):
+        path.rename(path.with_suffix(".away"))
+    again = [kept[index]["signal"] for index in range(len(kept))]
+    with pytest.raises(DataError):
+        read[0]
+    with pytest.raises(DataError):
+        pickle.loads(pickle.dumps(kept))[0]  # noqa: S301 - a worker starts with nothing
+    for path in tmp_path.glob("*.away"):
+        path.rename(path.with_suffix(".tif"))
+    assert all(torch.equal(one.nan_to_num(-1), read[i]["signal"].nan_to_num(-1)) for i, one in enumerate(again))
 
 
 class TestOneFile:

@@ -211,6 +211,14 @@ class TestPrepare:
         with pytest.raises(ShapeError, match="uint8 or uint16"):
             own.prepare(torch.zeros(1, 1, 16, 16, dtype=torch.int32))
 
+    def test_whole_fields_outside_training(self) -> None:
+        own, signal = tokenizer(eval_size=(24, 32), standardise="none"), field(2, 3, 30, 32)
+        assert torch.equal(own.prepare(signal), signal[:, :, 3:27])
+        assert own.augment(signal, noise(2)).shape == (2, 3, 16, 16)
+        assert own.extents == (4, 4)
+        with pytest.raises(ShapeError, match="nearest: 28 or 32"):
+            tokenizer(eval_size=30)
+
 
 def noise(count: int, epoch: int = 0) -> Noise:
     return Noise.of(list(range(count)), epoch=epoch)
