@@ -34,7 +34,7 @@ def values_of(measured: Measured, run: Run | None) -> dict[str, float]:
     return values
 
 
-def curve_of(run: Run, arm: PlannedArm) -> list[tuple[float, float]]:
+def curve_of(run: Run, arm: PlannedArm) -> list[list[float]]:
     """Validation loss along the run, against the share of its budget that was spent."""
     points = len(arm.spent) - 1
     curve = []
@@ -43,7 +43,7 @@ def curve_of(run: Run, arm: PlannedArm) -> list[tuple[float, float]]:
             place = line["step"] / arm.steps * points
             low = min(int(place), points - 1)
             share = arm.spent[low] + (arm.spent[low + 1] - arm.spent[low]) * (place - low)
-            curve.append((round(share, 5), line["val_loss"]))
+            curve.append([round(share, 5), line["val_loss"]])
     return curve
 
 
@@ -98,8 +98,9 @@ def collect(
         "environment": dict(environment),
         "config": config_text,
     }
-    comparison = Comparison(plan.folder, data)
-    write_text(plan.folder / "results.json", json.dumps(data, indent=1) + "\n")
+    content = json.dumps(data, indent=1) + "\n"
+    write_text(plan.folder / "results.json", content)
+    comparison = Comparison(plan.folder, json.loads(content))  # the same values as whoever reads the file has
     write_text(plan.folder / "results.csv", _csv(comparison.runs))
     return comparison
 

@@ -122,15 +122,15 @@ def _carry_out(plan: Plan, config_text: str, devices: Sequence[str | None], quie
     labels = {arm.slug: arm.label for arm in plan.arms}
     share = threads(len(devices))
     tasks = []
-    standing = read(untrained)
-    if standing is None or standing.key != keys[first.arm, first.seed]:
-        job = _job(first, untrained, keys[first.arm, first.seed], share, kind="untrained", learns=False, drawn=False)
-        tasks.append(Task("weights at the start", job))
     for name, run in runs.items():
         if name not in measured:
             drawn = run.seed == plan.seeds[0]
             job = _job(run, run.folder, keys[name], share, kind="run", learns=learns[run.arm], drawn=drawn)
             tasks.append(Task(f"{labels[run.arm]}, seed {run.seed}", job, name))
+    standing, key = read(untrained), keys[first.arm, first.seed]
+    if standing is None or standing.key != key:
+        job = _job(first, untrained, key, share, kind="untrained", learns=False, drawn=False)
+        tasks.append(Task("weights at the start", job))
     if tasks:
         work(tasks, devices, done_before=len(measured), quiet=quiet, finished=ended)
     return write()

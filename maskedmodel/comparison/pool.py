@@ -25,6 +25,7 @@ from maskedmodel.comparison.worker import Job
 from maskedmodel.errors import ConfigError, MaskedModelError, TrainingError
 from maskedmodel.training.interrupt import Signals
 
+WORKER = [sys.executable, "-m", "maskedmodel.comparison.worker"]
 _LOOK = 0.2  # seconds between two looks at the processes
 _SAVE = 120  # seconds that a run is given to save itself
 
@@ -112,7 +113,7 @@ def start(slot: Slot, task: Task) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "maskedmodel.comparison.worker"],
+            WORKER,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -83,12 +83,13 @@ def done() -> list[str]:
 
 @pytest.fixture
 def go(monkeypatch: pytest.MonkeyPatch, registry: Registry, done: list[str]) -> Go:
-    """compare(TINY, masks, ...) with runs in this process."""
+    """compare(TINY, masks, ...) with runs in this process, and no probes unless asked for."""
     monkeypatch.setattr(module, "work", inline(registry, done))
     monkeypatch.setattr(module, "load_registry", lambda strict=False: registry)
 
     def call(folder: Path, masks: Sequence[Any] = ("uniform", "uniform:ratio=0.5"), **options: Any) -> Comparison:
-        return module.compare(TINY, masks, run=folder, quiet=True, **options)
+        overrides = ["evaluate.probe=false", *options.pop("overrides", ())]
+        return module.compare(TINY, masks, run=folder, quiet=True, overrides=overrides, **options)
 
     return call
 
