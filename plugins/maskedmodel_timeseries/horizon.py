@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
 import torch
@@ -16,6 +17,14 @@ class HorizonSettings(Settings):
 
     name: Literal["horizon"] = "horizon"
     ratio: float = Field(0.6, gt=0, lt=1, description="Share of a sample's tokens to hide, between 0 and 1.")
+    lowest: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Lowest ratio: each step's is drawn between this and `ratio`, so that long histories are learnt "
+        "too. null: always `ratio`.",
+    )
+    levels: int = Field(8, ge=2, description="Number of distinct ratios between the lowest and the highest.")
     shortest: float = Field(
         0.0, ge=0, lt=1, description="Shortest hidden end, as a share of the axis. 0: some masks are random alone."
     )
@@ -32,6 +41,8 @@ class HorizonSettings(Settings):
             raise ValueError(
                 f"expected shortest <= longest <= ratio, got {self.shortest:g}, {self.end:g} and {self.ratio:g}"
             )
+        if self.lowest is not None and self.lowest > self.ratio:
+            raise ValueError(f"expected lowest <= ratio, got {self.lowest:g} and {self.ratio:g}")
         return self
 
     @property
@@ -41,14 +52,20 @@ class HorizonSettings(Settings):
 
 
 class Horizon(MaskScheduler[HorizonSettings]):
-    """Masks that teach a model to forecast horizons of many lengths, at one constant ratio.
+    """Masks that teach a model to forecast horizons of many lengths.
 
     The length of the hidden end is uniform between `shortest` and `longest`, drawn per sample. What the ratio hides
-    beyond it is spread at random over what comes before, so every mask hides as many tokens.
+    beyond it is spread at random over what comes before, so every mask of a step hides as many tokens.
     """
 
     def ratio(self, progress: float) -> float:
-        return self.settings.ratio
+        """`ratio`, or one of the levels down to `lowest`, as a hash of the progress picks it: no order in time."""
+        s = self.settings
+        if s.lowest is None:
+            return s.ratio
+        digest = hashlib.blake2b(f"{progress:.9f}".encode(), digest_size=8).digest()
+        level = int.from_bytes(digest, "little") % s.levels
+        return s.lowest + (s.ratio - s.lowest) * level / (s.levels - 1)
 
     def scores(self, tokens: Tokens, progress: float, noise: Noise) -> Tensor:
         place = self._places(tokens)
@@ -57,7 +74,8 @@ class Horizon(MaskScheduler[HorizonSettings]):
         if tokens.valid is not None:
             first, last = place.masked_fill(~tokens.valid, far), place.masked_fill(~tokens.valid, -far)
         start, stop = first.amin(1, keepdim=True), last.amax(1, keepdim=True)
-        low, high = self.settings.shortest, self.settings.end
+        high = min(self.settings.end, self.ratio(progress))
+        low = min(self.settings.shortest, high)
         share = low + (high - low) * noise.uniform(1, "horizon")
         # Cells are counted whole: of 16 at a share of 0.3, the last 5.
         hidden_from = stop - (share * (stop - start + 1)).round()

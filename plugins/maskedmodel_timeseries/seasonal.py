@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from maskedmodel import DataSource, Sample, SampleDataset, Settings, Split
 
@@ -24,9 +24,19 @@ class SeasonalSettings(Settings):
     variates: PositiveInt = Field(3, description="Number of variates, which share one rule and its period.")
     train_samples: PositiveInt = Field(4096, description="Number of series to train on.")
     val_samples: PositiveInt = Field(512, description="Number of series to validate with.")
+    periods: tuple[int, ...] = Field(
+        (12, 16, 24), min_length=1, description="Periods that seasons have, in time steps: one of them each, 4 or more."
+    )
     noise: float = Field(0.2, ge=0, description="Standard deviation of the noise, where that of the rest is 1.")
     missing: float = Field(0.0, ge=0, lt=1, description="Share of the steps of each variate that are gaps, as NaN.")
     seed: int = Field(0, ge=0, description="Seed of all series.")
+
+    @field_validator("periods")
+    @classmethod
+    def _long_enough(cls, periods: tuple[int, ...]) -> tuple[int, ...]:
+        if min(periods) < 4:
+            raise ValueError(f"a period is 4 steps or more, got {min(periods)}")
+        return periods
 
 
 def _standard(rows: Array) -> Array:
@@ -39,29 +49,29 @@ def _time(length: int) -> Array:
     return np.linspace(0, 1, length)
 
 
-def _trend(draw: Generator, variates: int, length: int) -> Array:
+def _trend(draw: Generator, variates: int, length: int, periods: Sequence[int]) -> Array:
     """A line with one bend."""
     time, bend = _time(length), draw.uniform(0.2, 0.8)
     slopes = draw.uniform(-2, 2, (variates, 2, 1))
     return slopes[:, 0] * time + slopes[:, 1] * np.maximum(time - bend, 0)
 
 
-def _season(draw: Generator, variates: int, length: int) -> Array:
+def _season(draw: Generator, variates: int, length: int, periods: Sequence[int]) -> Array:
     """Three harmonics of one period, with strengths and phases of each variate's own."""
-    period, steps = draw.uniform(8, length / 5), np.arange(length)
+    period, steps = draw.choice(np.asarray(periods)), np.arange(length)
     order = np.arange(1, 4)[:, None]
     strength = draw.normal(size=(variates, 3, 1)) / order
     phase = draw.uniform(0, 1, (variates, 3, 1))
     return np.asarray(np.sum(strength * np.sin(2 * np.pi * (order * steps / period + phase)), 1))
 
 
-def _swelling(draw: Generator, variates: int, length: int) -> Array:
+def _swelling(draw: Generator, variates: int, length: int, periods: Sequence[int]) -> Array:
     """A season whose strength swells and fades."""
     swell = np.exp(np.sin(2 * np.pi * (draw.uniform(0.5, 2) * _time(length) + draw.uniform())))
-    return _season(draw, variates, length) * swell
+    return _season(draw, variates, length, periods) * swell
 
 
-def _autoregressive(draw: Generator, variates: int, length: int) -> Array:
+def _autoregressive(draw: Generator, variates: int, length: int, periods: Sequence[int]) -> Array:
     """A damped, randomly driven oscillation: autoregressive of order 2, by its response to an impulse."""
     damping, turn = draw.uniform(0.85, 0.97), 2 * np.pi / draw.uniform(10, 40)
     lag = np.arange(length)
@@ -70,26 +80,25 @@ def _autoregressive(draw: Generator, variates: int, length: int) -> Array:
     return np.stack([np.convolve(row, response)[length : 2 * length] for row in driven])
 
 
-def _shifts(draw: Generator, variates: int, length: int) -> Array:
+def _shifts(draw: Generator, variates: int, length: int, periods: Sequence[int]) -> Array:
     """A level that jumps now and then, at the same times in all variates."""
     at = np.sort(draw.choice(np.arange(length // 16, length), draw.integers(2, 6), replace=False))
     levels = draw.normal(size=(variates, len(at) + 1))
     return levels[:, np.searchsorted(at, np.arange(length), side="right")]
 
 
-def _walk(draw: Generator, variates: int, length: int) -> Array:
+def _walk(draw: Generator, variates: int, length: int, periods: Sequence[int]) -> Array:
     """A random walk."""
     return np.asarray(draw.normal(size=(variates, length)).cumsum(-1))
 
 
-def _trend_and_season(draw: Generator, variates: int, length: int) -> Array:
+def _trend_and_season(draw: Generator, variates: int, length: int, periods: Sequence[int]) -> Array:
     """A season on a trend of about its size."""
-    return _standard(_trend(draw, variates, length)) + draw.uniform(0.5, 1.5) * _standard(
-        _season(draw, variates, length)
-    )
+    trend = _standard(_trend(draw, variates, length, periods))
+    return trend + draw.uniform(0.5, 1.5) * _standard(_season(draw, variates, length, periods))
 
 
-RULES: dict[str, Callable[[Generator, int, int], Array]] = {
+RULES: dict[str, Callable[[Generator, int, int, Sequence[int]], Array]] = {
     "trend": _trend,
     "season": _season,
     "trend and season": _trend_and_season,
@@ -115,7 +124,7 @@ class _Made:
         s, number = self.settings, self.first + index
         draw = default_rng([s.seed, number])
         label = number % len(RULES)
-        rows = _standard(list(RULES.values())[label](draw, s.variates, s.length))
+        rows = _standard(list(RULES.values())[label](draw, s.variates, s.length, s.periods))
         # Its own level and scale per variate, which say nothing about the rule.
         rows = (rows + s.noise * draw.normal(size=rows.shape)) * draw.lognormal(0, 1, (s.variates, 1))
         rows += draw.normal(0, 3, (s.variates, 1))

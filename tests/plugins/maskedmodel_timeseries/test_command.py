@@ -17,6 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from maskedmodel import ConfigError, DataError, MaskedModelError
+from maskedmodel.cli import run_cli
 from maskedmodel.weights.runs import save
 
 from .conftest import hourly
@@ -43,6 +44,14 @@ def test_the_verb_writes_a_forecast_and_a_picture_and_prints_scores(run, csv, tm
         assert image.width > 600
         assert len(image.convert("RGB").getcolors(1 << 24)) > 10
     assert sorted(path.name for path in tmp_path.iterdir()) == ["forecast.csv", "forecast.png", "hourly.csv", "run"]
+
+
+def test_the_command_line_knows_the_verb_and_says_what_is_wrong_in_its_way(run, csv, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_cli(["forecast", str(run), str(csv), "--horizon", "8", "--test-rows", "0"]) == 0
+    assert (tmp_path / "forecast.csv").exists()
+    assert run_cli(["forecast", str(run), "nowhere.csv", "--horizon", "8"]) == 2
+    assert "The table can't be read" in capsys.readouterr().err
 
 
 def test_scores_are_those_of_a_loop_over_the_test_part_in_training_units(run, csv):

@@ -63,3 +63,24 @@ def test_the_end_is_that_of_what_is_there():
 def test_a_longer_end_than_the_ratio_is_refused():
     with pytest.raises(ValidationError, match="shortest <= longest <= ratio"):
         Horizon(ratio=0.4, longest=0.5)
+    with pytest.raises(ValidationError, match="lowest <= ratio"):
+        Horizon(ratio=0.4, lowest=0.5)
+
+
+def test_the_ratio_of_a_step_is_one_of_the_levels_and_a_function_of_progress():
+    masks = Horizon(ratio=0.7, lowest=0.1, levels=4)
+    ratios = [masks.ratio(step / 399) for step in range(400)]
+    assert sorted({round(ratio, 6) for ratio in ratios}) == [0.1, 0.3, 0.5, 0.7]
+    assert min(ratios.count(ratio) for ratio in set(ratios)) > 70
+    assert ratios == [Horizon(ratio=0.7, lowest=0.1, levels=4).ratio(step / 399) for step in range(400)]
+    # Neither early nor late steps have a ratio of their own.
+    assert abs(sum(ratios[:200]) - sum(ratios[200:])) / 200 < 0.1
+
+
+def test_an_end_is_never_longer_than_the_ratio_of_its_step():
+    masks = Horizon(ratio=0.75, lowest=0.25, levels=2, shortest=0.6)
+    tokens = SeriesTokenizer(length=160, patch=8).tokenize(torch.randn(30, 1, 160))
+    for progress in (step / 20 for step in range(20)):
+        hidden = masks.sample(tokens, progress, Noise.of(range(30))).hidden
+        assert hidden.sum(1).unique().tolist() == [round(20 * masks.ratio(progress))]
+        assert int(ends(hidden).min()) >= round(20 * min(0.6, masks.ratio(progress)))

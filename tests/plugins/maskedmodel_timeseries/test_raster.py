@@ -48,7 +48,7 @@ def test_missing_values_take_no_part_in_a_pixel():
 
 
 def test_the_layout_of_published_settings():
-    """RECIPES of VisionTS: 1152 steps of hours, 96 ahead: 5 columns of patches, 134 periods across."""
+    """1152 hours of history and 96 ahead take 5 columns of patches; 134 days lie across the whole picture."""
     layout = lay_out(1152, 96, 24, (224, 224), (16, 16), 0.4)
     assert (layout.columns, layout.width, layout.periods, layout.across, layout.left) == (5, 80, 48, 134, 0)
     padded = lay_out(1000, 100, 24, (224, 224), (16, 16), 0.4)

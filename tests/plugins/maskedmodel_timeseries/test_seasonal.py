@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 import torch
 from maskedmodel_timeseries.period import find_period
 from maskedmodel_timeseries.seasonal import RULES, Seasonal
+from pydantic import ValidationError
 
 
 def test_a_series_is_a_function_of_its_number_and_the_seed():
@@ -29,6 +31,16 @@ def test_seasons_have_a_period_and_trends_none():
         found[names[sample["label"]]].append(find_period(sample["signal"].numpy()) > 1)
     assert np.mean(found["season"]) >= 0.75
     assert np.mean(found["trend"]) <= 0.1
+
+
+def test_seasons_have_the_periods_asked_for():
+    data = Seasonal(length=256, noise=0.0, periods=(17,)).open("train")
+    named = list(RULES).index("season")
+    found = [find_period(data[index]["signal"].numpy()) for index in range(70) if data[index]["label"] == named]
+    # The second or third harmonic may be much stronger than the first.
+    assert found.count(17) >= 7
+    with pytest.raises(ValidationError, match="4 steps or more"):
+        Seasonal(periods=(3,))
 
 
 def test_gaps_cover_the_share_asked_for():
