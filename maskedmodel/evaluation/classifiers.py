@@ -121,11 +121,18 @@ class _Regression:
         spread = features.std(0)
         # A constant feature says nothing: it becomes zero. The bound is relative, since rounding leaves a spread.
         self.scale = np.where(spread > 1e-6 * np.abs(self.mean) + 1e-12, spread, np.inf)
-        self.x, self.labels = self._standardise(features), labels
+        # The best weights are a mix of the samples they are fitted to, so no more dimensions than samples are needed.
+        self.basis = None
+        x = self._standardise(features)
+        if x.shape[1] > x.shape[0]:
+            self.basis = np.linalg.qr(x.T)[0]
+            x = x @ self.basis
+        self.x, self.labels = x, labels
         self.model = LogisticRegression(solver="lbfgs", max_iter=MAX_ITERATIONS, warm_start=True)
 
     def _standardise(self, features: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray((features - self.mean) / self.scale)
+        standardised = np.asarray((features - self.mean) / self.scale)
+        return standardised if self.basis is None else standardised @ self.basis
 
     def fit(self, c: float) -> bool:
         """Fit at strength 1 / c, starting from the fit before; whether the solver converged."""

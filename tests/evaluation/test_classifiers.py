@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
 
 from maskedmodel import DataError
 from maskedmodel.evaluation import classifiers as module
@@ -131,3 +132,16 @@ def test_too_few_samples_are_refused() -> None:
         linear(x, torch.zeros(4, dtype=torch.long), x, torch.zeros(4, dtype=torch.long))
     with pytest.raises(DataError, match="too few labelled samples"):
         linear(x, torch.arange(4), x, torch.arange(4))
+
+
+def test_more_features_than_samples_give_the_same_probe_in_fewer_dimensions() -> None:
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(30, 200)) * generator.uniform(0.1, 5, 200), np.arange(30) % 3
+    x[:, :3] += 3 * np.eye(3)[y]
+    test = generator.normal(size=(50, 200))
+    regression = module._Regression(x, y)
+    assert regression.x.shape == (30, 30)
+    assert regression.fit(0.1)
+    full = LogisticRegression(C=0.1, solver="lbfgs", max_iter=2000).fit((x - x.mean(0)) / x.std(0), y)
+    found = regression.model.predict_proba(regression._standardise(test))
+    np.testing.assert_allclose(found, full.predict_proba((test - x.mean(0)) / x.std(0)), atol=1e-3)
