@@ -74,8 +74,8 @@ def main() -> None:
     surroundings = (
         f"`python benchmarks/modalities.py --steps {arguments.steps}`, {date.today()}, {platform.machine()}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}. Each is "
-        "the embedded quickstart of that modality, with its own small model: rows tell what data costs, not which modality "
-        "is faster."
+        "the embedded quickstart of that modality, with its own small model: rows tell what data costs, not which "
+        "modality is faster."
     )
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
