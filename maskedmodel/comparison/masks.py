@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskedmodel.comparison.budget import build
 from maskedmodel.comparison.plan import QUARTERS
-from maskedmodel.components import SampleDataset
+from maskedmodel.components import DataSource, SampleDataset
 from maskedmodel.config import RunConfig
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.evaluation.features import evaluating
@@ -59,7 +59,7 @@ class MaskReport:
 
 
 def along_the_run(
-    config: RunConfig, folder: Path, model: MaskedAutoencoder, learns: bool, registry: Registry, data: SampleDataset
+    config: RunConfig, folder: Path, model: MaskedAutoencoder, learns: bool, registry: Registry, source: DataSource[Any]
 ) -> Iterator[tuple[float, MaskedAutoencoder]]:
     """Five places along the run, and a model whose scheduler is as it was there.
 
@@ -71,7 +71,7 @@ def along_the_run(
         return
     early, _ = build(config, registry)
     early.to(model.device)
-    fit_statistics(early, data, config.train)
+    fit_statistics(early, source.open("train"), config.train)
     yield 0.0, early
     every, steps = max(config.train.steps // QUARTERS, 1), config.train.steps
     for quarter in range(1, QUARTERS):

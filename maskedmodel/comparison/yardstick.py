@@ -114,7 +114,7 @@ def measure(
     progress("masks", 0, 1)
     before = read(folder)  # checkpoints on the way are gone by then, and no other yardstick changes the masks
     if before is None:
-        states = along_the_run(config, folder, model, learns, registry, parts.source.open("train"))
+        states = along_the_run(config, folder, model, learns, registry, parts.source)
         report, drawings = look(states, data, config, pictures)
         drawn_masks = report.to_dict()
     else:

@@ -135,10 +135,10 @@ def test_masks_of_a_scheduler_that_learns_are_those_of_its_state_along_the_run(
     config = config_of(with_drift, "drift", "train.checkpoint_every=3", "train.keep=9", "train.steps=12")
     model, parts = build(config, with_drift)
     train(config, tmp_path, model, parts.source, ALONE, quiet=True)
-    states = list(along_the_run(config, tmp_path, model, True, with_drift, parts.source.open("train")))
+    states = list(along_the_run(config, tmp_path, model, True, with_drift, parts.source))
     assert [progress for progress, _ in states] == [0.0, 0.25, 0.5, 0.75, 1.0]
     report, _ = look(
-        along_the_run(config, tmp_path, model, True, with_drift, parts.source.open("train")),
+        along_the_run(config, tmp_path, model, True, with_drift, parts.source),
         parts.source.open("val"),
         config,
         None,
