@@ -1,6 +1,11 @@
-"""Property tests draw the same examples each time, so that a failure is the change's own."""
+"""What all tests share: property tests draw the same examples each time, and two workers don't fight over two cores."""
+
+import os
 
 from hypothesis import settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, here and in processes that tests start
 
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
