@@ -205,9 +205,10 @@ class TiffFolder(DataSource[TiffFolderSettings]):
 
     def _corners(self, header: Header | DataError) -> Sequence[Corner]:
         """A file that can't be read is one sample: reading it says why, and the run's policy decides."""
-        if isinstance(header, DataError) or self.settings.tile is None:
+        tile = self.settings.tile
+        if tile is None or isinstance(header, DataError) or max(header.height, header.width) <= tile:
             return [None]
-        return tiles(header.height, header.width, self.settings.tile)
+        return tiles(header.height, header.width, tile)
 
     def _headers(self, split: Split) -> list[Header | DataError]:
         """Of every file of a split; what is wrong with one where it can't be read."""

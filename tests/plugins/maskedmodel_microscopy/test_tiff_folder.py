@@ -121,6 +121,10 @@ class TestSplits:
         sample = every(own)["3.tif@4,0"]["signal"]
         np.testing.assert_array_equal(sample, pixels(2, 40, 33, seed=3)[:, 4:20, :16] / np.float32(255))
 
+    def test_a_field_no_larger_than_a_tile_is_not_cut(self, tmp_path: Path) -> None:
+        mixed(tmp_path)
+        assert set(every(source(tmp_path, tile=20))) == {f"{number:02d}.ome.tif" for number in range(12)}
+
     @pytest.mark.parametrize(
         ("extents", "tile", "expected"),
         [
