@@ -190,7 +190,9 @@ def _fields(component: AnyComponent) -> dict[str, Any]:
 def check_import_light(component: AnyComponent | type[AnyComponent]) -> None:
     """Importing the plugin's module imports none of the packages listed in `HEAVY`."""
     module = class_of(component).__module__
-    found = _heavy_imports(module)
+    found, imported = _heavy_imports(module.split(".")[0])
+    if module not in imported:
+        found, _ = _heavy_imports(module)
     require(
         not found,
         component,
@@ -202,8 +204,8 @@ def check_import_light(component: AnyComponent | type[AnyComponent]) -> None:
 
 
 @cache
-def _heavy_imports(module: str) -> tuple[str, ...]:
-    """The heavy packages that a new process imports with this module."""
+def _heavy_imports(module: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The heavy packages that a new process imports with this module, and the modules of its own package."""
     if module == "__main__":
         raise NotApplicable("the component is defined in a script, not in a module that can be imported")
     code = (
@@ -212,7 +214,8 @@ def _heavy_imports(module: str) -> tuple[str, ...]:
         "except ImportError:\n    found = False\n"
         "if not found:\n    sys.exit(3)\n"
         "importlib.import_module(sys.argv[1])\n"
-        "print(*(name for name in sys.argv[2:] if name in sys.modules))"
+        "print(*(name for name in sys.argv[2:] if name in sys.modules))\n"
+        "print(*(name for name in sys.modules if name.split('.')[0] == sys.argv[1].split('.')[0]))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(
@@ -222,4 +225,5 @@ def _heavy_imports(module: str) -> tuple[str, ...]:
         raise NotApplicable(f"{module} isn't a module that a new process can import")
     if done.returncode:
         raise ImportError(f"a new process can't import {module}: {done.stderr.strip().splitlines()[-1]}")
-    return tuple(done.stdout.split())
+    heavy, own = done.stdout.splitlines()[-2:]
+    return tuple(heavy.split()), tuple(own.split())

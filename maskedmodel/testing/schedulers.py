@@ -25,6 +25,7 @@ from maskedmodel.testing.rules import CheckFailed, NotApplicable, require, untou
 from maskedmodel.tokens import Mask, Tokens, hidden_count
 
 PROGRESS = (0.0, 0.2, 0.5, 0.9, 1.0)
+EPOCHS = 100  # in which every token must be hidden sometimes and visible sometimes
 
 AnyScheduler = MaskScheduler[Any]
 
@@ -219,8 +220,11 @@ def check_every_token(scheduler: AnyScheduler) -> None:
     _refuse_deterministic(scheduler)
     for name, tokens, ready in _fitting(scheduler):
         hidden, visible = torch.zeros(2, tokens.length)
-        for epoch in range(100):
-            mask = ready.sample(tokens, PROGRESS[epoch % len(PROGRESS)], _noise(tokens, epoch))
+        many = _repeated(tokens, EPOCHS // len(PROGRESS))
+        for turn, progress in enumerate(PROGRESS):
+            epochs = torch.arange(many.batch) // tokens.batch * len(PROGRESS) + turn
+            noise = replace(Noise.of([*range(tokens.batch)] * (EPOCHS // len(PROGRESS))), epoch=epochs)
+            mask = ready.sample(many, progress, noise)
             hidden, visible = hidden + mask.hidden.sum(0), visible + mask.visible.sum(0)
         for what, count in (("hidden", hidden), ("visible", visible)):
             never = (count == 0).nonzero().flatten().tolist()
@@ -228,10 +232,23 @@ def check_every_token(scheduler: AnyScheduler) -> None:
                 not never,
                 scheduler,
                 f"some tokens are never {what} (layout {name!r})",
-                expected=f"each token {what} sometimes in {100 * tokens.batch} masks",
+                expected=f"each token {what} sometimes in {EPOCHS * tokens.batch} masks",
                 got=f"never: tokens {never}",
                 fix="Let the noise reach every token, or declare deterministic = True in the class.",
             )
+
+
+def _repeated(tokens: Tokens, times: int) -> Tokens:
+    """The batch several times over, as one batch."""
+
+    def again(tensor: Tensor | None, dims: int) -> Tensor | None:
+        return tensor if tensor is None or tensor.dim() < dims else tensor.repeat(times, *[1] * (dims - 1))
+
+    values, coords = again(tokens.values, 3), again(tokens.coords, 3)
+    assert values is not None
+    assert coords is not None
+    channel, valid, observed = again(tokens.channel, 2), again(tokens.valid, 2), again(tokens.observed, 3)
+    return replace(tokens, values=values, coords=coords, channel=channel, valid=valid, observed=observed)
 
 
 def _refuse_deterministic(scheduler: AnyScheduler) -> None:
