@@ -11,7 +11,7 @@ from einops import rearrange
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
-from maskedmodel import ConfigError, DataError, GridTokenizer, Noise, Scale, Scales, Settings, ShapeError, Tokens
+from maskedmodel import ConfigError, DataError, GridTokenizer, Noise, Scale, Scales, Settings, ShapeError, Tokens, pair
 from maskedmodel_microscopy.picture import draw, drawn_slots, footprint
 from maskedmodel_microscopy.windows import TURNS, Present, fewer_channels, standardise
 
@@ -79,10 +79,6 @@ class ChannelTokens(Tokens):
     extents: tuple[int, int, int] = (0, 0, 0)
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value
-
-
 class ChannelsTokenizer(GridTokenizer[ChannelsSettings]):
     """Patches of one channel each, channel by channel: one embedding for all channels (Bao et al. 2024; CA-MAE).
 
@@ -113,16 +109,16 @@ class ChannelsTokenizer(GridTokenizer[ChannelsSettings]):
 
     @property
     def size(self) -> tuple[int, int]:
-        return _pair(self.settings.size)
+        return pair(self.settings.size)
 
     @property
     def eval_size(self) -> tuple[int, int]:
         """Size of what `prepare` gives, in pixels."""
-        return self.size if self.settings.eval_size is None else _pair(self.settings.eval_size)
+        return self.size if self.settings.eval_size is None else pair(self.settings.eval_size)
 
     @property
     def patch(self) -> tuple[int, int]:
-        return _pair(self.settings.patch)
+        return pair(self.settings.patch)
 
     def tokenize(self, signal: Tensor) -> Tokens:
         if signal.dim() != 4 or signal.shape[1] == 0 or not signal.is_floating_point():

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskedmodel import GridTokenizer, Scale, Scales, Settings, ShapeError, Tokens, heat
+from maskedmodel import GridTokenizer, Scale, Scales, Settings, ShapeError, Tokens, heat, pair
 from maskedmodel_timeseries.moments import filled, mean_spread_features
 from maskedmodel_timeseries.rasterise import Interpolation, folded, resized, standardised
 
@@ -48,10 +48,6 @@ class RasterSettings(Settings):
     interpolation: Interpolation = Field("bilinear", description="How the folded series is resized, not antialiased.")
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value
-
-
 class RasterTokenizer(GridTokenizer[RasterSettings]):
     """Patches of the picture of one variate: phases of the period from top to bottom, periods from left to right.
 
@@ -72,11 +68,11 @@ class RasterTokenizer(GridTokenizer[RasterSettings]):
 
     @property
     def size(self) -> tuple[int, int]:
-        return _pair(self.settings.size)
+        return pair(self.settings.size)
 
     @property
     def patch(self) -> tuple[int, int]:
-        return _pair(self.settings.patch)
+        return pair(self.settings.patch)
 
     def tokenize(self, signal: Tensor) -> Tokens:
         return filled(super().tokenize(signal))

@@ -7,29 +7,28 @@ from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
-from maskedmodel import ABSENT, GridTokenizer, Noise, Scale, Scales, Settings, ShapeError, Tokens
+from maskedmodel import (
+    ABSENT,
+    MeanStd,
+    Noise,
+    NormalisedTokenizer,
+    Scale,
+    Scales,
+    Settings,
+    ShapeError,
+    known_statistics,
+    pair,
+)
 from maskedmodel_video.augment import centre, moving_frames, multi_scale_crop, take_frames
 from maskedmodel_video.media import animation
 
-# Means and spreads of red, green and blue over the ImageNet training images, as VideoMAE uses them.
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _SHOWN = 8  # frames in a picture
 _COARSE = 8  # pixels: height and width of the plain features
 
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class MeanStd(BaseModel):
-    """Statistics given by hand, one number per channel, on the scale where 8-bit white is 1."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mean: tuple[_Finite, ...] = Field(min_length=1, description="Mean of each channel, 8-bit white = 1.")
-    std: tuple[_Positive, ...] = Field(min_length=1, description="Standard deviation of each channel, above 0.")
 
 
 class TubesSettings(Settings):
@@ -48,10 +47,11 @@ class TubesSettings(Settings):
         (2, 16, 16), description="Size of a token: [frames, pixels down, pixels across]. Divides frames and size."
     )
     channels: PositiveInt = Field(3, description="Number of channels: 1 for grey, 3 for colour, any other as stored.")
-    normalise: Literal["half", "imagenet"] | MeanStd = Field(
+    normalise: Literal["half", "imagenet", "measured"] | MeanStd = Field(
         "half",
         description="What tokens are normalised with. half: mean and spread 0.5 in every channel. imagenet: the "
-        "published RGB numbers, as VideoMAE. Or {mean: [...], std: [...]} with one number per channel.",
+        "published RGB numbers, as VideoMAE. measured: from the training data, once, stored with the run. Or "
+        "{mean: [...], std: [...]} with one number per channel.",
     )
     crop: tuple[_Positive, ...] | None = Field(
         (1.0, 0.875, 0.75, 0.66),
@@ -68,16 +68,11 @@ class TubesSettings(Settings):
         if self.normalise == "imagenet" and self.channels != 3:
             raise ValueError(f"normalise: imagenet is for 3 channels, got channels: {self.channels}; use half")
         if isinstance(self.normalise, MeanStd):
-            counts = len(self.normalise.mean), len(self.normalise.std)
-            if counts != (self.channels, self.channels):
-                raise ValueError(
-                    f"normalise needs {self.channels} numbers each, one per channel, "
-                    f"got {counts[0]} for mean and {counts[1]} for std"
-                )
+            self.normalise.check(self.channels)
         return self
 
 
-class TubesTokenizer(GridTokenizer[TubesSettings]):
+class TubesTokenizer(NormalisedTokenizer[TubesSettings]):
     """Tubelets in raster order, time slowest; the values of one run over frames, rows, columns, channels, the channel
     fastest (VideoMAE).
 
@@ -85,26 +80,13 @@ class TubesTokenizer(GridTokenizer[TubesSettings]):
     may have more frames than the model sees: in training it sees a stretch that starts at a random one, otherwise the
     middle. A stored clip with fewer frames goes on with its last one. Tokens are normalised: (pixel - mean) / std per
     channel; `detokenize` gives pixels back on the former scale, up to rounding.
-
-    Buffers `mean` and `std` (C,) float32 are stored with the run.
     """
 
     axes = ("time", "height", "width")
-    round_trip_tolerance = 1e-6  # a few roundings of float32 at 1, from normalising and back
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, settings: TubesSettings | None = None, **values: Any) -> None:
         super().__init__(settings, **values)
-        normalise, ones = self.settings.normalise, torch.ones(self.channels)
-        if isinstance(normalise, MeanStd):
-            mean, std = torch.tensor(normalise.mean), torch.tensor(normalise.std)
-        elif normalise == "imagenet":
-            mean, std = torch.tensor(_IMAGENET[0]), torch.tensor(_IMAGENET[1])
-        else:
-            mean, std = 0.5 * ones, 0.5 * ones
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
+        self.set_statistics(known_statistics(self.settings.normalise, self.channels))
 
     @property
     def channels(self) -> int:
@@ -120,20 +102,7 @@ class TubesTokenizer(GridTokenizer[TubesSettings]):
 
     @property
     def _frame(self) -> tuple[int, int]:
-        size = self.settings.size
-        return (size, size) if isinstance(size, int) else size
-
-    def tokenize(self, signal: Tensor) -> Tokens:
-        clip = self._as_float(signal)
-        return super().tokenize((clip - self._of_channels(self.mean, clip)) / self._of_channels(self.std, clip))
-
-    def detokenize(self, values: Tensor, like: Tokens) -> Tensor:
-        clip = super().detokenize(values, like)
-        return clip * self._of_channels(self.std, clip) + self._of_channels(self.mean, clip)
-
-    @staticmethod
-    def _of_channels(numbers: Tensor, clip: Tensor) -> Tensor:
-        return numbers.to(clip)[:, None, None, None]
+        return pair(self.settings.size)
 
     def prepare(self, signal: Tensor) -> Tensor:
         """(B, C, T, H, W) uint8 or float to (B, C, frames, *size) float: the middle frames, the short side resized, the
@@ -141,11 +110,11 @@ class TubesTokenizer(GridTokenizer[TubesSettings]):
 
         A clip of the right size isn't resampled at all.
         """
-        return centre(self._as_float(self._stretch(signal, None)), self._frame)
+        return centre(self.as_float(self._stretch(signal, None)), self._frame)
 
     def augment(self, signal: Tensor, noise: Noise) -> Tensor:
         """Random start, multi-scale crop and flip, (B, C, T, H, W) to (B, C, frames, *size), each by its own noise."""
-        clip = self._as_float(self._stretch(signal, noise))
+        clip = self.as_float(self._stretch(signal, noise))
         assert noise.batch == clip.shape[0], "one noise key per sample"
         flipped = noise.uniform(1, purpose="flip")[:, 0] < 0.5 if self.settings.flip else None
         if self.settings.crop is not None:
@@ -209,12 +178,12 @@ class TubesTokenizer(GridTokenizer[TubesSettings]):
 
     def _visible(self, signal: Tensor) -> Tensor:
         """(B, 3, T, H, W) in [0, 1]; grey where there is nothing."""
-        clip = self._as_float(signal.detach()).float().clamp(0, 1).nan_to_num(ABSENT)
+        clip = self.as_float(signal.detach()).float().clamp(0, 1).nan_to_num(ABSENT)
         if self.channels == 1:
             return clip.expand(-1, 3, -1, -1, -1)
         return F.pad(clip[:, :3], (0, 0, 0, 0, 0, 0, 0, max(3 - self.channels, 0)))
 
-    def _as_float(self, signal: Tensor) -> Tensor:
+    def as_float(self, signal: Tensor) -> Tensor:
         """(B, C, T, H, W), floating point kept, uint8 divided by 255. Raises ShapeError on anything else."""
         self._check(signal)
         return signal.float() / 255 if signal.dtype == torch.uint8 else signal

@@ -248,6 +248,6 @@ def test_one_frame_has_no_later_half() -> None:
 
 def test_statistics_travel_with_a_checkpoint() -> None:
     own = tubes(normalise={"mean": [0.1, 0.2, 0.3], "std": [1, 2, 3]})
-    assert set(own.state_dict()) == {"mean", "std"}
+    assert set(own.state_dict()) == {"mean", "std", "fitted"}
     assert not own.needs_statistics
     assert issubclass(ShapeError, MaskedModelError)
