@@ -10,6 +10,7 @@ from maskedmodel.components import DataSource, Sample
 from maskedmodel.config import RunConfig, build_components, load_config
 from maskedmodel.errors import DataError
 from maskedmodel.plugins import Registry
+from maskedmodel.sources.labelled import FileSettings
 
 
 def read_file(path: Path, config: RunConfig, registry: Registry) -> Sample:
@@ -34,9 +35,11 @@ def source_at(path: Path, config: RunConfig, registry: Registry, overrides: Sequ
             fix="Say which data source reads it: data.name=NAME.",
         )
     fields = type(config.data).model_fields if config.data is not None and name == config.data.name else {}
-    # Free text names things of the run's own data: its files, its labels, its cache.
+    # Free text names things of the run's own data: its files, its labels, its cache. What was learned from it is kept.
     kept = {
-        key: own[key] for key, field in fields.items() if str not in (field.annotation, *get_args(field.annotation))
+        key: own[key]
+        for key, field in fields.items()
+        if key not in FileSettings.model_fields and str not in (field.annotation, *get_args(field.annotation))
     }
     data = {**kept, "name": name or known[0], "path": str(path)}
     settled = load_config({**config.model_dump(mode="json"), "data": data}, overrides, registry=registry)

@@ -254,6 +254,8 @@ class SampleDataset(Protocol):
 class DataSource(Component[S], ABC):
     """Where samples come from."""
 
+    gives_nan: bool = False  # whether NaN in a signal says that a value is absent: for tokenizers that accept it
+
     @abstractmethod
     def open(self, split: Split) -> SampleDataset:
         """The samples of a split. Reading one may raise DataError, which the run's policy then treats.

@@ -78,10 +78,12 @@ def describe(component: object) -> str:
 
 
 def same(left: Tensor | None, right: Tensor | None) -> bool:
-    """Whether both are None, or equal in shape, type and every bit of value."""
+    """Whether both are None, or equal in shape, type and every value; NaN, which says that one is absent, equals NaN."""
     if left is None or right is None:
         return left is right
-    return left.dtype == right.dtype and torch.equal(left, right)
+    if left.dtype != right.dtype or left.shape != right.shape:
+        return False
+    return bool(((left == right) | (left.isnan() & right.isnan())).all())
 
 
 def difference(left: Tensor, right: Tensor) -> float:

@@ -172,6 +172,8 @@ class TiffFolder(DataSource[TiffFolderSettings]):
     that the table names (a well, a field of view): never by tile.
     """
 
+    gives_nan = True
+
     @classmethod
     def example_settings(cls, folder: Path) -> TiffFolderSettings:
         """Fields of one, two and three channels, written into `folder`: what the conformance kit reads."""
@@ -185,7 +187,7 @@ class TiffFolder(DataSource[TiffFolderSettings]):
             path.parent.mkdir(exist_ok=True)
             metadata = {"axes": "CYX", "Channel": {"Name": names}}
             tifffile.imwrite(path, pixels, ome=True, photometric="minisblack", metadata=metadata)
-        return TiffFolderSettings(path=str(folder), tile=16, slots="index")
+        return TiffFolderSettings(path=str(folder), tile=16, slots="name")
 
     @cached_property
     def _files(self) -> LabelledFiles:

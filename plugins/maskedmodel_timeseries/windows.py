@@ -132,6 +132,7 @@ class _Windowed(DataSource[W]):
     """Windows of a table. A sample's id names the file, the variate where it is alone, and the first row."""
 
     suffixes: tuple[str, ...]
+    gives_nan = True
 
     @cached_property
     def table(self) -> Table:
