@@ -160,6 +160,12 @@ def _flops(stand: Stand) -> Callable[[int, int], float]:
     return price
 
 
+def scheduling(stand: Stand) -> float:
+    """The work of the scheduler in a training step, as it says of itself."""
+    scheduler, lengths = stand.model.scheduler, stand.lengths
+    return stand.config.train.batch * sum(map(scheduler.flops, lengths)) / len(lengths)
+
+
 def seconds(stand: Stand, progress: float) -> float:
     """The time of a training step at a progress, data and optimizer included: the median of a fifth of a second's."""
     config, model, world = stand.config, stand.model, World(0, 1, stand.device)

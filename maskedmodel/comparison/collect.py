@@ -135,6 +135,7 @@ def _arm(
         "steps": arm.steps,
         "cost": arm.cost,
         "flops": arm.flops,
+        "scheduling": arm.scheduling,
         "differences": [[path, _plain(old), _plain(new)] for path, old, new in _settings(plan, arm)],
         "runs": [
             {

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from maskedmodel.comparison.arms import Arm, Source
-from maskedmodel.comparison.budget import UNITS, Budget, Stand, costs_of, spent, steps_within, total
+from maskedmodel.comparison.budget import UNITS, Budget, Stand, costs_of, scheduling, spent, steps_within, total
 from maskedmodel.components import SampleDataset
 from maskedmodel.config import RunConfig, difference, load_config
 from maskedmodel.errors import ConfigError, DataError, MaskedModelError
@@ -32,7 +32,11 @@ _LINES = 50  # of metrics, at least
 
 @dataclass(frozen=True)
 class PlannedArm:
-    """An arm, its steps under the budget, and its cost: in all, and the share spent along the run."""
+    """An arm, its steps under the budget, and its cost: in all, and the share spent along the run.
+
+    flops       training work of the whole run, the scheduler's with it, and
+    scheduling  the scheduler's share of that.
+    """
 
     label: str
     slug: str
@@ -42,6 +46,7 @@ class PlannedArm:
     cost: float
     spent: tuple[float, ...]
     flops: float
+    scheduling: float
     learns: bool
 
     @classmethod
@@ -176,6 +181,7 @@ def _budgeted(
             planned.append(known[arm.slug])
             continue
         own = steps if index == 0 else steps_within(cost, amount)
+        flops = total(work[index], own)
         planned.append(
             PlannedArm(
                 arm.label,
@@ -185,7 +191,8 @@ def _budgeted(
                 own,
                 total(cost, own),
                 tuple(spent(cost, own)),
-                total(work[index], own),
+                flops,
+                own * scheduling(stand) / flops,
                 bool(stand.model.scheduler.state_dict()),
             )
         )

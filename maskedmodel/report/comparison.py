@@ -120,15 +120,16 @@ def _verdicts(data: Mapping[str, Any]) -> str:
 
 def _results(data: Mapping[str, Any]) -> str:
     metrics = [m for m in known(data) if m["main"]]
-    headings = ["arm", "steps", "training FLOPs", *(m["title"] for m in metrics)]
+    headings = ["arm", "steps", "training FLOPs", "scheduler's part of them", *(m["title"] for m in metrics)]
     rows = []
     for place, arm in enumerate(data["arms"], 1):
         cells = [_cell(f"{arm['steps']:,}", arm["steps"]), _cell(_scaled(arm["flops"]), arm["flops"])]
+        cells.append(_cell(f"{arm['scheduling']:.1%}", arm["scheduling"]))
         cells += [_figure_cell(arm, metric) for metric in metrics]
         rows.append(f'<tr><th scope="row" data-value="{place}">{place} {text(arm["label"])}</th>{"".join(cells)}</tr>')
     untrained = data.get("untrained")
     if untrained:
-        cells = [_cell("0", 0), _cell("0", 0)]
+        cells = [_cell("0", 0), _cell("0", 0), _cell("-", None)]
         for metric in metrics:
             value = untrained.get(metric["key"])
             cells.append(_cell(_plain(value, metric["digits"]), value))

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from maskedmodel import ConfigError
 from maskedmodel.comparison import budget as module
 from maskedmodel.comparison.arms import arms_of
 from maskedmodel.comparison.budget import Stand, between, budget_named, costs_of, rows_at, spent, steps_within, total
+from maskedmodel.engine import kernels
 from maskedmodel.engine.flops import TRAIN, forward_flops
 from maskedmodel.plugins import Registry
+from maskedmodel.training.data import StepBatches, train_batches
+from maskedmodel.training.distributed import World
+from maskedmodel.training.loop import backward, micro_batches
 from tests.compare.conftest import TINY
 
 MASKS = ["uniform", "uniform:ratio=0.25", "ramped", "blocks", "ramped:start=0.9,end=0.3,shape=cosine"]
@@ -61,9 +69,32 @@ def test_what_a_scheduler_adds_is_counted(stands: list[Stand], monkeypatch: pyte
     assert after(0.5) == pytest.approx(plain + 16 * 16_000)
 
 
-def test_uneven_rows_count_as_they_are(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
+@pytest.mark.parametrize("mask", ["uniform", "adaptive", "hard_patches", "sampled", "gated", "curriculum", "attention"])
+def test_a_scheduler_pays_for_what_it_multiplies(
+    mask: str, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says of itself against what torch counts in a step with it, less the same step under its mask alone."""
+    monkeypatch.setattr(kernels, "ONEDNN", False)
+    monkeypatch.setattr(kernels, "PLAIN_KEYS", 400)
+    (arm,) = arms_of(TINY, ["model.encoder.dim=24", "model.encoder.depth=4"], [mask], [], registry)
+    stand = Stand.of(arm.config, registry)
+    model, train = stand.model, arm.config.train
+    data = stand.source.open("train")
+    batch = next(train_batches(data, model.tokenizer, StepBatches(len(data), 16, 0, 0, 1)))
+    with FlopCounterMode(display=False) as whole, sdpa_kernel(SDPBackend.MATH):
+        parts = micro_batches(model, batch, train, 0.5)
+        backward(model, parts, 1.0, train, World(0, 1, torch.device("cpu")), 0.5)
+        with torch.no_grad():
+            model.scheduler.after_step(model.encoder, 0.5)
+    with FlopCounterMode(display=False) as alone:
+        for tokens, drawn in parts:
+            model(tokens, replace(drawn, gates=None)).loss.backward()
+    counted = (whole.get_total_flops() - alone.get_total_flops()) / 16
+    said = model.scheduler.flops(16)
+    assert 0.99 * counted <= said <= 1.3 * counted
 
+
+def test_uneven_rows_count_as_they_are(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     (arm,) = arms_of(TINY, [], ["uniform"], [], registry)
     cls = registry.get("mask_scheduler", "uniform")
 

@@ -84,7 +84,7 @@ def test_the_table_can_be_read_without_script_and_by_ear(whole: Comparison) -> N
     assert table.count("<caption>") == 1
     head, body = table.split("<tbody>")
     assert re.findall("<th(?!ead| scope)", table) == []
-    assert head.count('<th scope="col">') == 3 + 11
+    assert head.count('<th scope="col">') == 4 + 11
     assert body.count('<th scope="row"') == 4
     assert "<button" not in table  # the script makes them
     for arm in whole.data["arms"]:
