@@ -78,9 +78,9 @@ class NormalisedTokenizer(GridTokenizer[S]):
     def fit_statistics(self, signals: Iterable[Tensor]) -> None:
         """Mean and standard deviation (of the population) per channel, in float64.
 
-        NaN takes no part where the tokenizer accepts it. Batches are merged by the update of Chan, Golub and LeVeque (1979), which doesn't cancel. Does nothing where
-        statistics were given. Raises DataError without data, on values
-        that aren't finite and on a constant channel.
+        NaN takes no part where the tokenizer accepts it. Batches are merged by the update of Chan, Golub and LeVeque
+        (1979), which doesn't cancel. Does nothing where statistics were given. Raises DataError without data, on
+        values that aren't finite and on a constant channel.
         """
         if not self._measures:
             return

@@ -78,7 +78,7 @@ def describe(component: object) -> str:
 
 
 def same(left: Tensor | None, right: Tensor | None) -> bool:
-    """Whether both are None, or equal in shape, type and every value; NaN, which says that one is absent, equals NaN."""
+    """Whether both are None, or equal in shape, type and every value. NaN equals NaN: the value is absent."""
     if left is None or right is None:
         return left is right
     if left.dtype != right.dtype or left.shape != right.shape:

@@ -30,7 +30,7 @@ class MovingDigitsSettings(Settings):
         "digit",
         description="What a clip's label says. digit: which digit it shows. direction: the one it starts in, of eight.",
     )
-    samples: int = Field(2000, ge=10, description="Number of training clips.")
+    train_samples: int = Field(2000, ge=10, description="Number of training clips.")
     val_samples: int = Field(400, ge=10, description="Number of validation clips.")
     seed: int = Field(0, description="Another seed gives other clips.")
 
@@ -67,7 +67,7 @@ class MovingDigits(DataSource[MovingDigitsSettings]):
         glyphs = torch.tensor(data.images, dtype=torch.float32)[chosen][:, None] / 16
         if s.glyph != 8:
             glyphs = F.interpolate(glyphs, (s.glyph, s.glyph), mode="bilinear", align_corners=False)
-        count = s.samples if split == "train" else s.val_samples
+        count = s.train_samples if split == "train" else s.val_samples
         ids = [f"{split}-{number:06d}" for number in range(count)]
         # glyph, direction, speed, and place along each axis
         draw = Noise.of(ids, seed=s.seed).uniform(5, purpose="moving digits").double()

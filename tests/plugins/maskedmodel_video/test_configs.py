@@ -26,7 +26,7 @@ def built(name: str, *overrides: str) -> tuple[Any, MaskedAutoencoder, Any]:
 
 @pytest.mark.parametrize(("name", "tokens", "visible"), [("video-quickstart", 128, 12), ("video-asl", 512, 48)])
 def test_a_config_trains_on_its_data(tmp_path: Path, name: str, tokens: int, visible: int) -> None:
-    overrides = ["data.samples=10"] if name == "video-quickstart" else [f"data.path={tmp_path}"]
+    overrides = ["data.train_samples=10"] if name == "video-quickstart" else [f"data.path={tmp_path}"]
     if name == "video-asl":
         for word in ("yes", "no", "eat"):
             write_video(tmp_path / f"{word}.mkv", 20)

@@ -72,7 +72,7 @@ def test_the_label_is_the_digit() -> None:
 
 
 def test_digits_stay_inside_and_bounce() -> None:
-    dataset = source(frames=24, speed=[0.5, 1.2], samples=40).open("train")
+    dataset = source(frames=24, speed=[0.5, 1.2], train_samples=40).open("train")
     whole = {index: dataset[index]["signal"].float().sum((0, 2, 3)) for index in range(40)}
     for brightness in whole.values():  # nothing of a digit leaves the frame, so its light stays the same
         assert float((brightness - brightness[0]).abs().max() / brightness[0]) < 0.02
@@ -88,7 +88,7 @@ def test_bouncing_by_hand() -> None:
 
 
 def test_a_clip_depends_on_its_seed_and_number_alone() -> None:
-    few, many = source(samples=20).open("train"), source(samples=50).open("train")
+    few, many = source(train_samples=20).open("train"), source(train_samples=50).open("train")
     assert torch.equal(few[13]["signal"], many[13]["signal"])
     assert few[13]["id"] == many[13]["id"]
     other = source(seed=1).open("train")
