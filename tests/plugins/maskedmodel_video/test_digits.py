@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def source(**values: Any) -> MovingDigits:
-    return MovingDigits(**{"samples": 60, "val_samples": 30, **values})
+    return MovingDigits(**{"train_samples": 60, "val_samples": 30, **values})
 
 
 def middle(clip: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def test_a_clip_depends_on_its_seed_and_number_alone() -> None:
 
 
 def test_splits_show_different_writings() -> None:
-    train, val = source(samples=300).open("train").read, source(val_samples=300).open("val").read
+    train, val = source(train_samples=300).open("train").read, source(val_samples=300).open("val").read
     writings = [{glyph.numpy().tobytes() for glyph in clips.glyphs} for clips in (train, val)]  # type: ignore[attr-defined]
     assert len(writings[0]) > 1000
     assert len(writings[1]) > 200
