@@ -149,6 +149,8 @@ class Seasonal(DataSource[SeasonalSettings]):
     random, so that the label isn't in them.
     """
 
+    gives_nan = True
+
     def open(self, split: Split) -> SampleDataset:
         s = self.settings
         return _Made(s, 0, s.train_samples) if split == "train" else _Made(s, s.train_samples, s.val_samples)

@@ -131,6 +131,7 @@ W = TypeVar("W", bound=WindowSettings)
 class _Windowed(DataSource[W]):
     """Windows of a table. A sample's id names the file, the variate where it is alone, and the first row."""
 
+    gives_nan = True
     suffixes: tuple[str, ...]
     gives_nan = True
 

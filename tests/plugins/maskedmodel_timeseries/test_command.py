@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 import typer
+from maskedmodel_image.tokenizer import ImageTokenizer
 from maskedmodel_timeseries.baselines import last_value, seasonal_naive
 from maskedmodel_timeseries.command import forecast as verb
 from maskedmodel_timeseries.forecasting import forecast_table
@@ -16,11 +17,11 @@ from maskedmodel_timeseries.windows import Parts, standardisation
 from PIL import Image
 from typer.testing import CliRunner
 
-from maskedmodel import ConfigError, DataError, MaskedModelError
+from maskedmodel import CheckpointError, ConfigError, DataError, MaskedModelError
 from maskedmodel.cli import run_cli
 from maskedmodel.weights.runs import save
 
-from .conftest import hourly
+from .conftest import build, hourly
 
 app = typer.Typer()
 app.command()(verb)
@@ -141,6 +142,17 @@ def test_a_raster_run_and_its_own_period(tmp_path, raster_model, csv):
     assert (result.period, result.period_from) == (24, "the model's own")
     assert result.how.startswith("picture model")
     assert forecast_table(folder, csv, horizon=24, stride=24, period=12, quiet=True).period == 12
+
+
+def test_an_imported_image_model_and_a_file_of_its_weights_forecast(tmp_path, csv):
+    model = build(ImageTokenizer(size=32, patch=8, normalise="imagenet"))
+    folder = save(model, tmp_path / "imported")
+    result = forecast_table(folder, csv, horizon=24, stride=24, align_constant=1.0, quiet=True)
+    assert (result.period, result.period_from) == (24, "steps of h")
+    assert np.isfinite(result.values).all()
+    (tmp_path / "odd.pth").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError):
+        forecast_table(tmp_path / "odd.pth", csv, horizon=24, quiet=True)
 
 
 @pytest.mark.parametrize(
