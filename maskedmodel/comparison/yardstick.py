@@ -159,7 +159,7 @@ def _probed(
 
 @torch.no_grad()
 def _reconstructions(config: RunConfig, model: MaskedAutoencoder, data: SampleDataset, folder: Path) -> Pictures:
-    """Original, masked and reconstruction of the same few samples under the same masks for every arm."""
+    """Original, masked, and completed with the visible parts pasted in: the same few samples and masks for all."""
     batches = eval_batches(
         data,
         model.tokenizer,
@@ -181,7 +181,7 @@ def _reconstructions(config: RunConfig, model: MaskedAutoencoder, data: SampleDa
     shown = {
         "original": draw(original),
         "masked": masked_picture(model.tokenizer, tokens, mask),
-        "reconstruction": draw(done.signals["reconstruction"], original),
+        "reconstruction": draw(done.signals["pasted"], original),
     }
     return [column(title, pictures, folder, title) for title, pictures in shown.items()]
 

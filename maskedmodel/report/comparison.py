@@ -137,9 +137,9 @@ def _results(data: Mapping[str, Any]) -> str:
         rows.append(f"<tr>{name}{''.join(cells)}</tr>")
     head = "".join(f'<th scope="col">{text(heading)}</th>' for heading in headings)
     seeds = len(data["seeds"])
-    spread = "Mean and standard deviation" if seeds > 1 else "The one value"
+    spread = f"Mean and standard deviation over {seeds} seeds" if seeds > 1 else "The values of one seed"
     how = (
-        f"{spread} over {seeds} {'seeds' if seeds > 1 else 'seed'}, and below the difference to "
+        f"{spread}, and below the difference to "
         f"{text(data['budget']['first'])} with its verdict. Masked loss: lower is better. k-NN and linear probe: "
         "accuracy, higher is better."
     )

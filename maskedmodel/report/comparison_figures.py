@@ -52,7 +52,7 @@ def curves(data: Mapping[str, Any]) -> str:
         )
     why = "Masks of validation are the same for all arms. Bands: lowest to highest over seeds."
     whole = _chart("curve", "Validation loss", series, "share of the budget spent, %", "masked loss")
-    late = [_from(one, 25) for one in series]
+    late = [one for one in (_from(one, 25) for one in series) if len(one.x) > 2]
     close = _chart(
         "late", "The same, from a quarter of the budget on", late, "share of the budget spent, %", "masked loss"
     )
@@ -170,6 +170,6 @@ def reconstructions(data: Mapping[str, Any], pictures: Pictures) -> str:
                 strips.append(pictures.strip(run, one, text(one["title"])))
     if not any(strips):
         return ""
-    how = "Uniform masks of one ratio, the same for all arms. What stands in place of visible parts was never trained."
+    how = "Uniform masks of one ratio, the same for all arms; hidden parts as each model completes them."
     figure = f'<div class="strips" role="img" aria-label="Reconstructions by every arm">{"".join(strips)}</div>'
     return f'<p class="soft">{how}</p><figure class="gallery">{figure}</figure>'
