@@ -4,6 +4,8 @@ import os
 
 from hypothesis import settings
 
+# Tests start many processes: without compiled files each would compile torch anew, which takes longer than most tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, here and in processes that tests start
 
