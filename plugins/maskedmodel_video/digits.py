@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Literal
 
 import torch
@@ -59,12 +60,10 @@ class MovingDigits(DataSource[MovingDigitsSettings]):
     """
 
     def open(self, split: Split) -> SampleDataset:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
-
-        s, data = self.settings, load_digits()
-        digits = [int(label) for label in data.target]
+        s = self.settings
+        writings, digits = _writings()
         chosen = stratified(digits, range(len(digits)), _VAL_SHARE, split)
-        glyphs = torch.tensor(data.images, dtype=torch.float32)[chosen][:, None] / 16
+        glyphs = writings[chosen]
         if s.glyph != 8:
             glyphs = F.interpolate(glyphs, (s.glyph, s.glyph), mode="bilinear", align_corners=False)
         count = s.train_samples if split == "train" else s.val_samples
@@ -80,6 +79,15 @@ class MovingDigits(DataSource[MovingDigitsSettings]):
 
     def class_names(self) -> list[str]:
         return [str(digit) for digit in range(10)] if self.settings.label == "digit" else list(DIRECTIONS)
+
+
+@cache
+def _writings() -> tuple[Tensor, list[int]]:
+    """All glyphs (N, 1, 8, 8) in [0, 1], and the digit that each is. Read from a table, so that it takes a while."""
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+
+    data = load_digits()
+    return torch.tensor(data.images, dtype=torch.float32)[:, None] / 16, [int(label) for label in data.target]
 
 
 class _Clips:

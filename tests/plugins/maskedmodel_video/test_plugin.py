@@ -17,8 +17,8 @@ from maskedmodel.testing import parametrize_checks
         TubesTokenizer(frames=4, size=16, patch=(2, 8, 8)),
         TubesTokenizer(frames=6, size=(12, 8), patch=(3, 4, 2), channels=1, stride=2, flip=True),
         TubesTokenizer(frames=2, size=8, patch=(1, 4, 4), normalise="imagenet", crop=None),
-        MovingDigits(samples=40, val_samples=20),
-        MovingDigits(samples=40, val_samples=20, label="direction"),
+        MovingDigits(train_samples=40, val_samples=20),
+        MovingDigits(train_samples=40, val_samples=20, label="direction"),
         VideoFolder,
     ]
 )
