@@ -321,7 +321,7 @@ def import_weights(
     image_size: int | tuple[int, int] | None = None,
     normalise: bool | None = None,
 ) -> Imported:
-    """Read a transformers ViTMAE folder or a facebook MAE checkpoint into a run folder.
+    """Read a transformers ViTMAE or VideoMAE folder, or a checkpoint in their authors' layouts, into a run folder.
 
     The last four settle what a bare file of weights doesn't say; see `from_facebook`.
     """

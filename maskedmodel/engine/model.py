@@ -83,10 +83,14 @@ class MaskedAutoencoder(nn.Module):
         """
         with torch.autocast(prediction.device.type, enabled=False):
             hidden, prediction = pick(tokens.values, mask.ids_hidden).float(), prediction.float()
-            target = self.objective.target(hidden)
-            share: Tensor | None = None
+            observed = share = None
             if tokens.observed is not None:
                 observed = pick(tokens.observed, mask.ids_hidden)
+                count = observed.sum(-1, keepdim=True).clamp(min=1)
+                # Whatever stands for an absent value may have no say in how the others are normalised.
+                hidden = torch.where(observed, hidden, (hidden * observed).sum(-1, keepdim=True) / count)
+            target = self.objective.target(hidden)
+            if observed is not None:
                 if target.shape != observed.shape:
                     raise PluginError(
                         f"Objective {self.objective.component_name()!r} can't score tokens that are there in part.",
@@ -96,7 +100,7 @@ class MaskedAutoencoder(nn.Module):
                     )
                 # A prediction that equals its target costs nothing, so the mean is over what was observed.
                 prediction = torch.where(observed, prediction, target)
-                share = observed.sum(-1).clamp(min=1) / observed.shape[-1]
+                share = count[..., 0] / observed.shape[-1]
             loss = self.objective.loss(prediction, target)
         if loss.shape != mask.ids_hidden.shape:
             raise PluginError(

@@ -63,7 +63,9 @@ def test_only_values_that_were_observed_are_scored(normalise: bool) -> None:
     prediction = torch.randn(2, mask.ids_hidden.shape[1], tokens.values.shape[2]).requires_grad_()
     loss = model.score(prediction, tokens, mask)
     ids = mask.ids_hidden[..., None].expand_as(prediction)
-    observed, target = tokens.observed.gather(1, ids), model.objective.target(tokens.values.gather(1, ids))
+    observed, values = tokens.observed.gather(1, ids), tokens.values.gather(1, ids)
+    mean = (values * observed).sum(-1, keepdim=True) / observed.sum(-1, keepdim=True)
+    target = model.objective.target(torch.where(observed, values, mean))
     expected = ((prediction - target).square() * observed).sum(-1) / observed.sum(-1)
     torch.testing.assert_close(loss, expected)
     loss.sum().backward()
@@ -72,8 +74,9 @@ def test_only_values_that_were_observed_are_scored(normalise: bool) -> None:
     assert (prediction.grad[observed] != 0).all()
 
 
-def test_what_stands_in_place_of_missing_values_moves_no_loss_of_raw_targets() -> None:
-    model = model_of(Gappy())
+@pytest.mark.parametrize("normalise", [False, True])
+def test_what_stands_in_place_of_missing_values_moves_no_loss(normalise: bool) -> None:
+    model = model_of(Gappy(), normalise=normalise)
     x = signal()
     x[:, 0, 0, 0] = torch.nan
     tokens = model.tokens(x)
