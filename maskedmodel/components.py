@@ -87,7 +87,7 @@ class Tokenizer(Component[S], nn.Module, ABC):
 
     axes: tuple[str, ...]
     token_width: int  # P
-    channel_count: int = 0  # values of Tokens.channel that the engine tells apart: 0 to channel_count - 1
+    channel_count: int = 0  # values of Tokens.channel that the engine tells apart; 0 = tokens carry none
     round_trip_tolerance: float = 0.0  # largest error of detokenize(tokenize(x)), as a share of the largest value
     accepts_nan: bool = False  # whether NaN in a signal means a missing value; else such a sample is broken
 

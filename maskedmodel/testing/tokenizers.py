@@ -44,10 +44,10 @@ def _check_channels(tokenizer: AnyTokenizer, tokens: Tokens) -> None:
         return
     low, high = int(tokens.channel.min()), int(tokens.channel.max())
     require(
-        tokens.channel.dtype == torch.int64 and low >= 0 and (high < count or count == 0),
+        tokens.channel.dtype == torch.int64 and low >= 0 and high < count,
         tokenizer,
         "Tokens.channel doesn't fit channel_count",
-        expected=f"int64 from 0 to {count - 1}" if count else "int64 from 0",
+        expected=f"int64 from 0 to {count - 1}",
         got=f"{tokens.channel.dtype} from {low} to {high}",
         fix="Set channel_count to the number of distinct channels.",
     )

@@ -113,7 +113,8 @@ def test_the_installed_package_is_the_wheels(scripts: Path, tmp_path: Path) -> N
 def test_plugins_are_listed_built_in_and_foreign(maskedmodel: Any) -> None:
     listed = json.loads(maskedmodel("plugins", "--json").stdout)
     owners = {plugin["name"]: plugin["distribution"] for plugin in listed["plugins"]}
-    assert owners == {**dict.fromkeys(("image", "masks", "objectives"), "maskedmodel"), "ecg": "maskedmodel-ecg"}
+    built_in = ("audio", "image", "masks", "microscopy", "objectives", "timeseries", "video")
+    assert owners == {**dict.fromkeys(built_in, "maskedmodel"), "ecg": "maskedmodel-ecg"}
     assert listed["failures"] == []
 
 
