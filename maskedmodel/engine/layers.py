@@ -105,10 +105,12 @@ class Block(nn.Module):
         self, x_BTD: Tensor, angles: Tensor | None = None, key_valid_BT: Tensor | None = None
     ) -> Tensor:
         """How the first token's attention is shared out over all tokens, mean over heads, (B, T) float32."""
-        q, k, _ = (heads_first(t, self.heads) for t in self.qkv(self.norm1(x_BTD)).chunk(3, -1))
+        normed, weights, biases = self.norm1(x_BTD), self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
+        q = heads_first(kernels.linear(normed[:, :1], weights[0], biases[0]), self.heads)  # the others don't ask,
+        k = heads_first(kernels.linear(normed, weights[1], biases[1]), self.heads)  # and no value is mixed
         if angles is not None:
-            q, k = turn(q, angles), turn(k, angles)
-        scores = (q[:, :, :1].float() * q.shape[-1] ** -0.5) @ k.float().transpose(-2, -1)
+            q, k = turn(q, angles[..., :1, :]), turn(k, angles)
+        scores = (q.float() * q.shape[-1] ** -0.5) @ k.float().transpose(-2, -1)
         if key_valid_BT is not None:
             scores = scores.masked_fill(~key_valid_BT[:, None, None, :], -torch.inf)
         shares: Tensor = scores.softmax(-1)[:, :, 0].mean(1)

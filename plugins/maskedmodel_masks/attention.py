@@ -73,5 +73,9 @@ class Attention(Scheduled[AttentionSettings]):
         follow([self.teacher], [encoder], self.settings.keep(progress))
 
     def flops(self, length: int) -> float:
-        """The teacher's pass over all tokens, without gradient."""
-        return encoder_flops(self.teacher.settings, self.teacher.prefix, length, self._width)  # type: ignore[arg-type]
+        """The teacher's pass over all tokens, without gradient. In its last block only the class token asks."""
+        settings: Any = self.teacher.settings
+        prefix: Any = self.teacher.prefix
+        seen, dim = prefix + length, settings.dim
+        asked: float = 2.0 * (dim * dim * (1 + seen) + dim * seen)  # a query, the keys, their products
+        return encoder_flops(settings, prefix, length, self._width, blocks=settings.depth - 1) + asked

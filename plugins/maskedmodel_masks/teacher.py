@@ -45,8 +45,11 @@ def follow(teachers: Sequence[nn.Module], students: Sequence[Any], keep: float) 
             buffer.copy_(value)
 
 
-def encoder_flops(settings: Any, prefix: int, length: int, width: int) -> float:
-    """A forward pass of an encoder with these settings over a sample of which nothing is hidden."""
-    blocks: float = settings.depth * block_flops(prefix + length, settings.dim, settings.mlp_ratio)
+def encoder_flops(settings: Any, prefix: int, length: int, width: int, *, blocks: int | None = None) -> float:
+    """A forward pass of an encoder with these settings over a sample of which nothing is hidden.
+
+    Only the first `blocks` of its blocks are passed (default: all).
+    """
+    passed: int = settings.depth if blocks is None else blocks
     embedding: float = 2.0 * length * width * settings.dim
-    return blocks + embedding
+    return passed * block_flops(prefix + length, settings.dim, settings.mlp_ratio) + embedding
