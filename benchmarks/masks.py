@@ -39,15 +39,19 @@ from maskedmodel_masks.whole import Aligned, Channels, Strips, Tube
 from maskedmodel_objectives.patch import Patch
 from step import RESULTS, machine, paired
 
-from maskedmodel import MaskedAutoencoder, MaskScheduler, Noise, Observed, Tokens
+from maskedmodel import MaskedAutoencoder, MaskScheduler, Noise, Tokens
+from maskedmodel.config import TrainSettings
 from maskedmodel.engine.flops import TRAIN, forward_flops
 from maskedmodel.engine.settings import DecoderSettings, EncoderSettings, ModelSettings
 from maskedmodel.noise import seeded
+from maskedmodel.training.distributed import World
+from maskedmodel.training.loop import backward
 
 WORK = WORKS["vit-ti"]
 GOAL = 0.02  # of a step, for what has no weights
 PROGRESS = 0.5
 DRAWS = 5  # masks drawn per turn to time the drawing
+SETTINGS, WORLD = TrainSettings(precision="fp32"), World(0, 1, torch.device("cpu"))
 LEARNED = ("hard_patches", "sampled", "gated", "curriculum", "attention")
 SCHEDULERS: dict[str, MaskScheduler[Any]] = {
     "uniform": Uniform(),
@@ -135,9 +139,8 @@ class Bench:
             turns.draws.append(perf_counter() - start)
         start = perf_counter()
         mask = scheduler.sample(tokens, PROGRESS, noise)
-        output = self.model(tokens, mask)
-        own = scheduler.observe(Observed(tokens, mask, output.loss_per_token.detach(), output.latent, PROGRESS))
-        (output.loss if own is None else output.loss + own).backward()
+        self.model.scheduler = scheduler  # whose own loss is asked for
+        backward(self.model, [(tokens, mask)], mask.scored, SETTINGS, WORLD, PROGRESS)
         for optimizer in (self.optimizer, turns.optimizer):
             if optimizer is not None:
                 optimizer.step()

@@ -66,7 +66,7 @@ class Tokens:
         """L, padding included."""
         return self.values.shape[1]
 
-    def rows(self, rows: slice) -> Tokens:
+    def rows(self, rows: slice | Tensor) -> Tokens:
         """The tokens of some of the samples."""
         return replace(
             self,
@@ -231,7 +231,7 @@ class Mask:
     def _first(chosen: Tensor, width: int) -> Tensor:
         return (~chosen).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]
 
-    def rows(self, rows: slice) -> Mask:
+    def rows(self, rows: slice | Tensor) -> Mask:
         """The mask of some of the samples."""
         valid, gates = (None if given is None else given[rows] for given in (self.valid, self.gates))
         return Mask(self.hidden[rows], valid, self.widths, self.even, gates)

@@ -29,6 +29,7 @@ from maskedmodel.tokens import Mask, Tokens
 from maskedmodel.training.data import Batch, Broken, StepBatches, eval_batches, train_batches
 from maskedmodel.training.distributed import World
 from maskedmodel.training.interrupt import Interrupted, Signals
+from maskedmodel.training.packing import packed
 from maskedmodel.training.state import Run
 from maskedmodel.training.tracking import Display, Records, has_bf16, peak_memory
 
@@ -113,6 +114,8 @@ def backward(
     A scheduler's own loss is a mean over samples, so each micro-batch's counts by its share of the samples.
     """
     core: MaskedAutoencoder = model.module if isinstance(model, DistributedDataParallel) else model  # type: ignore[assignment]
+    if not settings.compile:  # for which shapes must stay what they are
+        parts = [group for part in parts for group in packed(*part)]
     total, samples = 0.0, sum(tokens.batch for tokens, _ in parts)
     for index, (tokens, mask) in enumerate(parts):
         # DDP averages over ranks at the last micro-batch; times the world size makes that a sum.

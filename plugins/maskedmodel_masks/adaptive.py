@@ -43,7 +43,12 @@ class AdaptiveSettings(RatioSettings):
         description="How far the ratio of a sample may lie from `ratio`, by how dense the sample is among the training "
         "data; on average it is `ratio`. Above 0 dense samples keep more tokens, below 0 fewer; 0 = all alike.",
     )
-    levels: int = Field(5, ge=2, description="Number of distinct ratios that `spread` makes.")
+    levels: int = Field(
+        5,
+        ge=2,
+        le=8,
+        description="Number of distinct ratios that `spread` makes. Samples of one go through the model together.",
+    )
 
     @model_validator(mode="after")
     def _inside(self) -> AdaptiveSettings:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskedmodel import ConfigError
+from maskedmodel import ConfigError, Noise
 from maskedmodel.comparison import budget as module
 from maskedmodel.comparison.arms import arms_of
 from maskedmodel.comparison.budget import Stand, between, budget_named, costs_of, rows_at, spent, steps_within, total
@@ -106,6 +106,25 @@ def test_uneven_rows_count_as_they_are(registry: Registry, monkeypatch: pytest.M
     assert set(rows_at(stand, 0.5)) == {(12, 4), (4, 12)}
     (cost,) = costs_of([stand], "tokens")
     assert cost(0.5) == pytest.approx(16 * 8)
+
+
+def test_a_step_of_uneven_rows_multiplies_what_they_keep(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dense samples keep more: the step is charged, and costs, as its rows are and not as the longest of them."""
+    monkeypatch.setattr(kernels, "ONEDNN", False)
+    monkeypatch.setattr(kernels, "PLAIN_KEYS", 400)
+    (arm,) = arms_of(TINY, ["model.encoder.depth=3"], ["adaptive:ratio=0.5,spread=0.3"], [], registry)
+    stand = Stand.of(arm.config, registry)
+    mask = stand.model.scheduler.sample(stand.tokens, 0.5, Noise.of(range(stand.tokens.batch)))
+    visible = mask.visible.sum(1)
+    assert visible.unique().numel() > 2
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        world = World(0, 1, torch.device("cpu"))
+        backward(stand.model, [(stand.tokens, mask)], mask.scored, arm.config.train, world, 0.5)
+    (cost,) = costs_of([stand], "flops")
+    padded = TRAIN * forward_flops(stand.model, int(visible.max()), int(mask.hidden.sum(1).max()), 16).total
+    counted = counter.get_total_flops() * 16 / stand.tokens.batch
+    assert counted == pytest.approx(cost(0.5), rel=0.05)
+    assert counted < 0.8 * padded
 
 
 def test_time_is_measured_in_turns(stands: list[Stand], monkeypatch: pytest.MonkeyPatch) -> None:

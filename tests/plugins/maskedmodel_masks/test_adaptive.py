@@ -219,6 +219,7 @@ def test_uneven_rows_with_padding_hide_their_share() -> None:
         ({"ratio": 0.9, "spread": 0.1}, "isn't between 0 and 1"),
         ({"ratio": {"shape": "linear", "start": 0.2, "end": 0.5}, "spread": -0.3}, "isn't between 0 and 1"),
         ({"levels": 1}, "greater than or equal to 2"),
+        ({"levels": 9}, "less than or equal to 8"),
         ({"strength": -1}, "greater than or equal to 0"),
         ({"signal": "size"}, "variance"),
         ({"sign": "both"}, "hide"),
