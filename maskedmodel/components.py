@@ -90,6 +90,7 @@ class Tokenizer(Component[S], nn.Module, ABC):
     channel_count: int = 0  # values of Tokens.channel that the engine tells apart; 0 = tokens carry none
     round_trip_tolerance: float = 0.0  # largest error of detokenize(tokenize(x)), as a share of the largest value
     accepts_nan: bool = False  # whether NaN in a signal means a missing value; else such a sample is broken
+    shared_with_data: ClassVar[tuple[str, ...]] = ()  # settings that must be the same in the data's, where it has them
 
     def __init__(self, settings: S | None = None, **values: Any) -> None:
         nn.Module.__init__(self)

@@ -233,7 +233,8 @@ def build_components(config: RunConfig, registry: Registry) -> Components:
     """Build the components that the config names.
 
     What a component refuses keeps its error class and says which section of the config it belongs to. Any other
-    exception becomes a PluginError, an ImportError a DependencyError.
+    exception becomes a PluginError, an ImportError a DependencyError. Raises ConfigError where tokenizer and data give
+    different values to what they share, such as a sample rate.
     """
     if config.data is None:
         raise ConfigError(
@@ -241,12 +242,27 @@ def build_components(config: RunConfig, registry: Registry) -> Components:
             where="data",
             fix="Name files or data to use, or write a config with a data section.",
         )
+    _agree(config.tokenizer, config.data, registry)
     return Components(
         tokenizer=_build("tokenizer", config.tokenizer, registry),
         scheduler=_build("mask", config.mask, registry),
         objective=_build("objective", config.objective, registry),
         source=_build("data", config.data, registry),
     )
+
+
+def _agree(tokenizer: Settings, data: Settings, registry: Registry) -> None:
+    """A signal that is taken for another one trains without an error, so what both are told is compared."""
+    for name in registry.get(SECTIONS["tokenizer"], tokenizer.name).shared_with_data:
+        cut, given = getattr(tokenizer, name), getattr(data, name, None)
+        if given is not None and given != cut:
+            raise ConfigError(
+                f"The data come with another {name} than the tokenizer takes them to have.",
+                where=f"data.{name}, tokenizer.{name}",
+                expected=f"one value; the tokenizer's is {cut}",
+                got=f"{given} in the data",
+                fix=f"Set data.{name}={cut}, or tokenizer.{name}={given}.",
+            )
 
 
 def _build(section: str, settings: Settings, registry: Registry) -> Any:

@@ -38,6 +38,7 @@ class Spectrogram(NormalisedTokenizer[SpectrogramSettings]):
 
     axes = ("time", "frequency")
     accepts_nan = True
+    shared_with_data = ("sample_rate",)
     spreads = 2.0
 
     def __init__(self, settings: SpectrogramSettings | None = None, **values: Any) -> None:
