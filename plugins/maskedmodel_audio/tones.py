@@ -19,6 +19,8 @@ _LOWEST_PITCH, _HIGHEST_PITCH = 150.0, 1500.0  # Hz
 
 _Array = np.ndarray[Any, np.dtype[np.float64]]
 
+_REMEMBERED = 2**28  # bytes of clips: making one takes as long as a small model takes to learn from it
+
 
 class TonesSettings(Settings):
     """Settings of the `tones` source."""
@@ -112,7 +114,8 @@ class Tones(DataSource[TonesSettings]):
     def open(self, split: Split) -> SampleDataset:
         count = self.settings.train_samples if split == "train" else self.settings.val_samples
         ids = [f"{split}-{index:05d}" for index in range(count)]
-        return SignalDataset(_Maker(self.settings, split), ids, [index % len(KINDS) for index in range(count)])
+        labels = [index % len(KINDS) for index in range(count)]
+        return SignalDataset(_Maker(self.settings, split), ids, labels, remember=_REMEMBERED)
 
     def class_names(self) -> list[str]:
         return list(KINDS)

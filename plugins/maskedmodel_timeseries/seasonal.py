@@ -10,10 +10,13 @@ import torch
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, field_validator
+from torch import Tensor
 
-from maskedmodel import DataSource, Sample, SampleDataset, Settings, Split
+from maskedmodel import DataSource, SampleDataset, Settings, SignalDataset, Split
 
 Array = NDArray[np.float64]
+
+_REMEMBERED = 2**28  # bytes of series: making one takes as long as a small model takes to learn from it
 
 
 class SeasonalSettings(Settings):
@@ -109,28 +112,22 @@ RULES: dict[str, Callable[[Generator, int, int, Sequence[int]], Array]] = {
 }
 
 
-class _Made:
-    """Series number `first` onwards, each a function of its number and the seed."""
+class _Maker:
+    """Series `first` and those after it, each a function of its number and the seed."""
 
-    def __init__(self, settings: SeasonalSettings, first: int, count: int) -> None:
-        self.settings, self.first, self.count = settings, first, count
+    def __init__(self, settings: SeasonalSettings, first: int) -> None:
+        self.settings, self.first = settings, first
 
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int, /) -> Sample:
-        if not 0 <= index < self.count:
-            raise IndexError(index)
+    def __call__(self, index: int) -> Tensor:
         s, number = self.settings, self.first + index
         draw = default_rng([s.seed, number])
-        label = number % len(RULES)
-        rows = _standard(list(RULES.values())[label](draw, s.variates, s.length, s.periods))
+        rows = _standard(list(RULES.values())[number % len(RULES)](draw, s.variates, s.length, s.periods))
         # Its own level and scale per variate, which say nothing about the rule.
         rows = (rows + s.noise * draw.normal(size=rows.shape)) * draw.lognormal(0, 1, (s.variates, 1))
         rows += draw.normal(0, 3, (s.variates, 1))
         if s.missing:
             rows[_gaps(draw, rows.shape, s.missing)] = np.nan
-        return Sample(signal=torch.from_numpy(rows).float(), id=f"seasonal-{s.seed}-{number}", label=label)
+        return torch.from_numpy(rows).float()
 
 
 def _gaps(draw: Generator, shape: tuple[int, int], share: float) -> NDArray[np.bool_]:
@@ -153,7 +150,10 @@ class Seasonal(DataSource[SeasonalSettings]):
 
     def open(self, split: Split) -> SampleDataset:
         s = self.settings
-        return _Made(s, 0, s.train_samples) if split == "train" else _Made(s, s.train_samples, s.val_samples)
+        first, count = (0, s.train_samples) if split == "train" else (s.train_samples, s.val_samples)
+        numbers = range(first, first + count)
+        ids = [f"seasonal-{s.seed}-{number}" for number in numbers]
+        return SignalDataset(_Maker(s, first), ids, [number % len(RULES) for number in numbers], remember=_REMEMBERED)
 
     def class_names(self) -> list[str]:
         return list(RULES)
