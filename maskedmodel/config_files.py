@@ -214,7 +214,12 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
 
 def _override_value(text: str, dotted: str) -> Any:
     if text.startswith(("[", "{", '"', "'", "!")):
-        return parse_yaml(text, where=dotted)
+        value = parse_yaml(text, where=dotted)
+        for key in value if isinstance(value, dict) else ():
+            if value[key] is None and ":" in str(key):  # {width:0.5} is a key without a value
+                fix = f"Write {{{str(key).replace(':', ': ', 1)}}}, in quotes for the shell."
+                raise ConfigError("A colon in YAML takes a space behind it.", where=dotted, got=text, fix=fix)
+        return value
     try:
         scalars = [event for event in _yaml().parse(text) if isinstance(event, NodeEvent)]
     except YAMLError:

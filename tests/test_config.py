@@ -255,6 +255,12 @@ def test_override_refused(text: str) -> None:
         parse_override(text)
 
 
+def test_a_colon_without_its_space_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"takes a space behind it(.|\n)*Write \{width: 0.5\}") as caught:
+        parse_override("mask.shares={width:0.5}")
+    assert caught.value.where == "mask.shares"
+
+
 def test_a_config_is_dumped_whole_and_read_back(tmp_path: Path) -> None:
     plane = {"name": "plane", "count": 2, "folder": "x/y", "size": [3, 4], "tapers": [{}], "taper": {"width": 0.2}}
     config = load(with_(tokenizer=plane, optim={"eps": 1e-8}, train={"trackers": ["wandb"]}), "data.path=no")
