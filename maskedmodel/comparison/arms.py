@@ -163,6 +163,8 @@ def _pairs(text: str, origin: str) -> dict[str, Any]:
         try:
             keys, value = parse_override(part)
         except ConfigError as error:
+            if "=" in part:  # it is the value that can't be read
+                raise ConfigError(error.what, where=origin, got=part.strip(), fix=error.fix) from error
             raise ConfigError(
                 "This isn't key=value.", where=origin, got=part.strip(), fix="Write it like key=value,key=value."
             ) from error
