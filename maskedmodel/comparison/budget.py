@@ -34,6 +34,7 @@ from maskedmodel.tokens import Tokens, hidden_count
 from maskedmodel.training.data import StepBatches, train_batches
 from maskedmodel.training.distributed import World, pick_device
 from maskedmodel.training.loop import backward, micro_batches
+from maskedmodel.training.packing import pays
 from maskedmodel.training.state import fit_statistics, make_optimizer
 
 Budget = Literal["flops", "tokens", "seconds", "steps"]
@@ -135,14 +136,22 @@ def _counted(stand: Stand, budget: Budget) -> Cost:
 
         return lambda progress: at_ratio(scheduler.ratio(progress))
     places = [index / _GRID for index in range(_GRID + 1)]
-    return between(places, [of_rows(rows_at(stand, progress)) for progress in places])
+    return between(places, [of_rows(rows_at(stand, progress, budget == "flops")) for progress in places])
 
 
 @torch.no_grad()
-def rows_at(stand: Stand, progress: float) -> list[tuple[int, int]]:
-    """How many tokens of each sample are visible and hidden at a progress, before the scheduler has learned."""
+def rows_at(stand: Stand, progress: float, filled: bool = False) -> list[tuple[int, int]]:
+    """How many tokens of each sample are visible and hidden at a progress, before the scheduler has learned.
+
+    filled  count what rows are filled up with, where training fills up rows that the scheduler makes uneven. What fills
+            up samples that are short by themselves counts for no arm.
+    """
     noise = Noise.of(range(stand.tokens.batch), device=stand.device)
     mask = stand.model.scheduler.sample(stand.tokens, progress, noise)
+    train, tokens = stand.config.train, stand.tokens
+    grouped = pays(train.batch // train.accumulate, tokens.length, stand.config.model.encoder.dim)
+    if filled and tokens.valid is None and (train.compile or not grouped):
+        return [(mask.ids_keep.shape[1], mask.ids_hidden.shape[1])] * tokens.batch
     counts: Tensor = torch.stack([mask.visible.sum(1), mask.hidden.sum(1)], 1)
     return [(int(visible), int(hidden)) for visible, hidden in counts.tolist()]
 

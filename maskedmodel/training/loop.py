@@ -115,7 +115,7 @@ def backward(
     """
     core: MaskedAutoencoder = model.module if isinstance(model, DistributedDataParallel) else model  # type: ignore[assignment]
     if not settings.compile:  # for which shapes must stay what they are
-        parts = [group for part in parts for group in packed(*part)]
+        parts = [group for part in parts for group in packed(*part, core.settings.encoder.dim)]
     total, samples = 0.0, sum(tokens.batch for tokens, _ in parts)
     for index, (tokens, mask) in enumerate(parts):
         # DDP averages over ranks at the last micro-batch; times the world size makes that a sum.

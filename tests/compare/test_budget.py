@@ -19,6 +19,7 @@ from maskedmodel.comparison.budget import Stand, between, budget_named, costs_of
 from maskedmodel.engine import kernels
 from maskedmodel.engine.flops import TRAIN, forward_flops
 from maskedmodel.plugins import Registry
+from maskedmodel.training import packing
 from maskedmodel.training.data import StepBatches, train_batches
 from maskedmodel.training.distributed import World
 from maskedmodel.training.loop import backward, micro_batches
@@ -108,10 +109,14 @@ def test_uneven_rows_count_as_they_are(registry: Registry, monkeypatch: pytest.M
     assert cost(0.5) == pytest.approx(16 * 8)
 
 
-def test_a_step_of_uneven_rows_multiplies_what_they_keep(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dense samples keep more: the step is charged, and costs, as its rows are and not as the longest of them."""
+@pytest.mark.parametrize("large", [True, False])
+def test_a_step_of_uneven_rows_is_charged_what_it_multiplies(
+    large: bool, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In groups a dense sample costs what it keeps; filled up, as in a small batch, all cost what the densest may."""
     monkeypatch.setattr(kernels, "ONEDNN", False)
     monkeypatch.setattr(kernels, "PLAIN_KEYS", 400)
+    monkeypatch.setattr(packing, "WORTH", 1 if large else 2**40)
     (arm,) = arms_of(TINY, ["model.encoder.depth=3"], ["adaptive:ratio=0.5,spread=0.3"], [], registry)
     stand = Stand.of(arm.config, registry)
     mask = stand.model.scheduler.sample(stand.tokens, 0.5, Noise.of(range(stand.tokens.batch)))
@@ -120,11 +125,12 @@ def test_a_step_of_uneven_rows_multiplies_what_they_keep(registry: Registry, mon
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         world = World(0, 1, torch.device("cpu"))
         backward(stand.model, [(stand.tokens, mask)], mask.scored, arm.config.train, world, 0.5)
-    (cost,) = costs_of([stand], "flops")
-    padded = TRAIN * forward_flops(stand.model, int(visible.max()), int(mask.hidden.sum(1).max()), 16).total
+    (cost,), (seen,) = costs_of([stand], "flops"), costs_of([stand], "tokens")
+    full = TRAIN * forward_flops(stand.model, int(visible.max()), int(mask.hidden.sum(1).max()), 16).total
     counted = counter.get_total_flops() * 16 / stand.tokens.batch
     assert counted == pytest.approx(cost(0.5), rel=0.05)
-    assert counted < 0.8 * padded
+    assert (counted < 0.8 * full) is large
+    assert seen(0.5) == pytest.approx(16 * float(visible.float().mean()))
 
 
 def test_time_is_measured_in_turns(stands: list[Stand], monkeypatch: pytest.MonkeyPatch) -> None:

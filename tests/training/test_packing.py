@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +14,12 @@ from maskedmodel.config import TrainSettings
 from maskedmodel.engine.settings import DecoderSettings, EncoderSettings, ModelSettings
 from maskedmodel.noise import seeded
 from maskedmodel.testing.fixtures import Box, Direct, Fixed
+from maskedmodel.training import packing
 from maskedmodel.training.distributed import World
 from maskedmodel.training.loop import backward
-from maskedmodel.training.packing import GROUPS, packed
+from maskedmodel.training.packing import GROUPS, packed, pays
 
+WIDE = packing.WORTH  # an encoder for which any batch is large
 COUNTS = torch.tensor([4, 12, 8, 4, 12, 12, 8, 4, 12])
 
 
@@ -36,7 +39,7 @@ def test_groups_hold_every_row_once_and_nothing_is_filled_up() -> None:
     tokens = tokens_of(9)
     mask = mask_of(tokens, COUNTS)
     assert mask.keep_valid is not None
-    groups = packed(tokens, mask)
+    groups = packed(tokens, mask, WIDE)
     assert [(part.ids_keep.shape, part.ids_hidden.shape) for _, part in groups] == [
         ((4, 4), (4, 12)),
         ((2, 8), (2, 8)),
@@ -51,7 +54,10 @@ def test_groups_hold_every_row_once_and_nothing_is_filled_up() -> None:
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("positions", ["sincos", "rotary"])
-def test_loss_and_gradients_are_those_of_the_whole_batch(padded: bool, positions: str) -> None:
+def test_loss_and_gradients_are_those_of_the_whole_batch(
+    padded: bool, positions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "WORTH", 1)
     tokens = tokens_of(9, padded)
     mask = mask_of(tokens, COUNTS.clamp(max=8) if padded else COUNTS)
     with seeded(0):
@@ -70,7 +76,7 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(padded: bool, positions
         settings = TrainSettings(compile=together, precision="fp32")
         losses.append(backward(model, [(tokens, mask)], mask.scored, settings, world))
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
-    assert len(packed(tokens, mask)) > 1
+    assert len(packed(tokens, mask, WIDE)) > 1
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
@@ -86,6 +92,16 @@ def test_a_batch_stays_whole_where_grouping_gains_nothing() -> None:
     nothing_to_hide = mask_of(lone, torch.full((12,), 8))
     assert everyone_else.hidden.sum(1).unique().numel() > GROUPS
     for given, mask in ((tokens, alike), (tokens, everyone_else), (tokens, gated), (lone, nothing_to_hide)):
-        ((same, whole),) = packed(given, mask)
+        ((same, whole),) = packed(given, mask, WIDE)
         assert same is given
         assert whole is mask
+
+
+def test_a_small_batch_stays_whole() -> None:
+    tokens = tokens_of(9)
+    mask = mask_of(tokens, COUNTS)
+    least = -(-packing.WORTH // (9 * 16))
+    assert len(packed(tokens, mask, least)) == 3
+    assert len(packed(tokens, mask, least - 1)) == 1
+    assert pays(32, 256, 192)
+    assert not pays(128, 64, 64)
