@@ -45,8 +45,9 @@ class MaskedAutoencoder(nn.Module):
         self.settings, self.objective = settings, objective
         self.tokenizer, self.scheduler = tokenizer, scheduler
         self.encoder = Encoder(settings.encoder, tokenizer)
-        scheduler.attach(tokenizer, self.encoder)
         self.decoder = Decoder(settings.decoder, settings.encoder, tokenizer, objective.width(tokenizer))
+        # Last, so that weights drawn from one seed are the same whatever a scheduler draws for itself.
+        scheduler.attach(tokenizer, self.encoder)
 
     @property
     def device(self) -> torch.device:

@@ -15,7 +15,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from maskedmodel import ConfigError, Noise
 from maskedmodel.comparison import budget as module
 from maskedmodel.comparison.arms import arms_of
-from maskedmodel.comparison.budget import Stand, between, budget_named, costs_of, rows_at, spent, steps_within, total
+from maskedmodel.comparison.budget import (
+    Stand,
+    between,
+    budget_named,
+    build,
+    costs_of,
+    rows_at,
+    spent,
+    steps_within,
+    total,
+)
 from maskedmodel.engine import kernels
 from maskedmodel.engine.flops import TRAIN, forward_flops
 from maskedmodel.plugins import Registry
@@ -43,6 +53,16 @@ def test_every_arm_comes_within_half_a_step(stands: list[Stand], budget: Any) ->
     for cost, own in zip(costs, steps, strict=True):
         dearest = max(cost(progress / 10) for progress in range(11))
         assert abs(total(cost, own) - amount) <= 0.51 * dearest
+
+
+@pytest.mark.parametrize("mask", ["adaptive", "hard_patches", "sampled", "gated", "curriculum", "attention"])
+def test_arms_of_one_seed_start_with_the_same_weights(mask: str, registry: Registry) -> None:
+    plain, other = arms_of(TINY, [], ["uniform", mask], [], registry)
+    ours, theirs = (build(arm.config, registry)[0].state_dict() for arm in (plain, other))
+    weights = {name for name in ours if name.startswith(("encoder.", "decoder."))}
+    assert weights
+    for name in weights:
+        assert torch.equal(ours[name], theirs[name]), name
 
 
 def test_flops_of_a_run_by_hand(stands: list[Stand]) -> None:
