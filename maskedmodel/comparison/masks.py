@@ -147,7 +147,8 @@ def _mean(values: Sequence[float]) -> float:
 def positions_picture(frequency: Tensor, tokens: Tokens) -> Tensor:
     """(H, W): one value per position (L,) where it lies: channels under each other, slices of three axes side by side.
 
-    Tokens off the grid are one row in their own order.
+    Where time is the first of two axes it runs across and the other upwards, as in pictures of sound, and channels or
+    windows of time stand side by side. Tokens off the grid are one row in their own order.
     """
     if tokens.grid is None or len(frequency) % math.prod(tokens.grid):
         return frequency[None]
@@ -157,6 +158,9 @@ def positions_picture(frequency: Tensor, tokens: Tokens) -> Tensor:
         cells = torch.cat(slices.unbind(1), -1)[..., :-1]
     if cells.dim() == 2:
         return cells
+    if len(tokens.grid) == 2 and tokens.axes[0] == "time":
+        cells = cells.transpose(1, 2).flip(1)
+        return torch.cat(torch.nn.functional.pad(cells, (0, 1), value=math.nan).unbind(0), 1)[:, :-1]
     return torch.cat(torch.nn.functional.pad(cells, (0, 0, 0, 1), value=math.nan).unbind(0), 0)[:-1]
 
 

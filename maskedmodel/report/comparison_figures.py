@@ -121,7 +121,9 @@ class Pictures:
             images.append(f'<img alt="" src="data:image/{kind};base64,{base64.b64encode(content).decode()}">')
         if not images:
             return ""
-        return f'<div class="strip{" wide" if wide else ""}"><span>{title}</span>{"".join(images)}</div>'
+        return (
+            f'<div class="strip{" wide" if wide else ""}"><span title="{title}">{title}</span>{"".join(images)}</div>'
+        )
 
 
 def _is_wide(path: Path) -> bool:

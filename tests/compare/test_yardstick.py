@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -174,6 +175,11 @@ def test_positions_lie_where_they_are() -> None:
     both = positions_picture(torch.arange(12.0), place((2, 3), 2))
     assert both.shape == (5, 3)  # two channels and a gap
     assert both[3:].tolist() == [[6, 7, 8], [9, 10, 11]]
+    sound = replace(place((2, 3)), axes=("time", "frequency"))
+    assert positions_picture(torch.arange(6.0), sound).tolist() == [[2, 5], [1, 4], [0, 3]]  # low frequencies below
+    windows = positions_picture(torch.arange(12.0), replace(place((2, 3), 2), axes=("time", "frequency")))
+    assert windows.shape == (3, 5)  # a later window to the right of a gap
+    assert windows[2].nan_to_num(-1).tolist() == [0, 3, -1, 6, 9]
     ragged = Tokens(torch.zeros(1, 5, 2), torch.arange(5)[:, None], ("time",))
     assert positions_picture(torch.arange(5.0), ragged).shape == (1, 5)
 
