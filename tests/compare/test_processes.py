@@ -112,7 +112,7 @@ def test_killed_and_taken_up_again(tmp_path: Path) -> None:
 
 
 FAKE = """
-import json, signal, sys, threading, time
+import json, os, signal, sys, time
 job = json.loads(sys.stdin.readline())
 def end(*_):
     open(job["folder"] + "/saved", "w").close()
@@ -121,6 +121,8 @@ signal.signal(signal.SIGTERM, end)
 print(json.dumps({"phase": "pretraining", "done": 0, "total": 9}), flush=True)
 open(job["folder"] + "/metrics.jsonl", "w").write(json.dumps({"step": 5}) + chr(10))
 if job["kind"] == "error":
+    while not os.path.exists(job["folder"] + "/../a/metrics.jsonl"):  # the first one is under way
+        time.sleep(0.01)
     print(json.dumps({"error": job["config"]}), flush=True)
     sys.exit(2)
 if job["kind"] == "run":
