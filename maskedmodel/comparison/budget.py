@@ -34,7 +34,7 @@ from maskedmodel.tokens import Tokens, hidden_count
 from maskedmodel.training.data import StepBatches, train_batches
 from maskedmodel.training.distributed import World, pick_device
 from maskedmodel.training.loop import backward, micro_batches
-from maskedmodel.training.packing import pays
+from maskedmodel.training.packing import grouped, pays
 from maskedmodel.training.state import fit_statistics, make_optimizer
 
 Budget = Literal["flops", "tokens", "seconds", "steps"]
@@ -149,9 +149,12 @@ def rows_at(stand: Stand, progress: float, filled: bool = False) -> list[tuple[i
     noise = Noise.of(range(stand.tokens.batch), device=stand.device)
     mask = stand.model.scheduler.sample(stand.tokens, progress, noise)
     train, tokens = stand.config.train, stand.tokens
-    grouped = pays(train.batch // train.accumulate, tokens.length, stand.config.model.encoder.dim)
-    if filled and tokens.valid is None and (train.compile or not grouped):
-        return [(mask.ids_keep.shape[1], mask.ids_hidden.shape[1])] * tokens.batch
+    if filled and tokens.valid is None:
+        whole = train.compile or not pays(
+            train.batch // train.accumulate, tokens.length, stand.config.model.encoder.dim
+        )
+        groups = [(tokens, mask)] if whole else grouped(tokens, mask)
+        return [(part.ids_keep.shape[1], part.ids_hidden.shape[1]) for some, part in groups for _ in range(some.batch)]
     counts: Tensor = torch.stack([mask.visible.sum(1), mask.hidden.sum(1)], 1)
     return [(int(visible), int(hidden)) for visible, hidden in counts.tolist()]
 

@@ -20,14 +20,18 @@ def pays(rows: int, length: int, dim: int) -> bool:
 
 
 def packed(tokens: Tokens, mask: Mask, dim: int) -> list[tuple[Tokens, Mask]]:
+    """The batch in groups, where that pays for an encoder of width `dim`; else the batch whole, filled up."""
+    return grouped(tokens, mask) if pays(tokens.batch, tokens.length, dim) else [(tokens, mask)]
+
+
+def grouped(tokens: Tokens, mask: Mask) -> list[tuple[Tokens, Mask]]:
     """The batch in groups of samples that keep equally many tokens and hide equally many, so that nothing is filled up.
 
     A scheduler that lets counts follow content gives a few different ones, and a dense sample then costs what it keeps.
-    The batch stays whole where it is small for an encoder of width `dim`, where all samples are alike, where there are
-    more than `GROUPS` kinds, where a sample has nothing to hide, and where the mask has gates, which carry one gradient
-    for the whole batch.
+    The batch stays whole where all samples are alike, where there are more than `GROUPS` kinds, where a sample has
+    nothing to hide, and where the mask has gates, which carry one gradient for the whole batch.
     """
-    if mask.gates is not None or mask.keep_valid is None or not pays(tokens.batch, tokens.length, dim):
+    if mask.gates is not None or mask.keep_valid is None:
         return [(tokens, mask)]
     counts = torch.stack([mask.visible.sum(1), mask.hidden.sum(1)], 1)
     kinds, kind = counts.unique(dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
