@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from maskedmodel.commands import reconstruct as reconstruct
     from maskedmodel.components import Component as Component
     from maskedmodel.components import DataSource as DataSource
+    from maskedmodel.components import Fact as Fact
     from maskedmodel.components import Objective as Objective
     from maskedmodel.components import Sample as Sample
     from maskedmodel.components import SampleDataset as SampleDataset
@@ -82,6 +83,7 @@ _HOME = {
     "maskedmodel.components": [
         "Component",
         "DataSource",
+        "Fact",
         "Objective",
         "Sample",
         "SampleDataset",

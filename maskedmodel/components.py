@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NotRequired, Protocol, TypedDict, TypeVar, get_args
 
@@ -235,13 +236,16 @@ class Objective(Component[S], ABC):
 class Sample(TypedDict):
     """One item of a dataset. `id` is unique within its split and the same on every machine.
 
-    `group` names what must stay on one side of a fold: a recording, a field of view, a well.
+    `group` names what must stay on one side of a fold: a recording, a field of view, a well. `notes` says in short
+    phrases what was converted or left out of this sample when it was read, such as "transparency left out": whoever
+    reads samples counts equal phrases and tells each once.
     """
 
     signal: Tensor
     id: str | int
     label: NotRequired[int]
     group: NotRequired[str]
+    notes: NotRequired[Sequence[str]]
 
 
 class SampleDataset(Protocol):
@@ -250,6 +254,21 @@ class SampleDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing a source says of its data as a whole, for people to check before a long run.
+
+    about   what it is of, in a word: "files", "labels", "split", "channels", "time".
+    text    the fact with its numbers, such as "46 files: 6 read, 40 .heic ignored".
+    notice  whether something was left out, renamed, converted or guessed. A run tells notices in its opening lines and
+            keeps them in its report; the rest is for `maskedmodel doctor`.
+    """
+
+    about: str
+    text: str
+    notice: bool = False
 
 
 class DataSource(Component[S], ABC):
@@ -267,6 +286,14 @@ class DataSource(Component[S], ABC):
     def class_names(self) -> list[str] | None:
         """What the labels 0, 1, ... mean; None where samples carry no label."""
         return None
+
+    def facts(self) -> list[Fact]:
+        """What the data was taken for, and what was left out, renamed, converted or guessed. Default: nothing is said.
+
+        Files by kind, channels and their names, labels and splits with their counts and how they were decided, time
+        range, step and gaps. Reads no more than `open` does: sizes and value ranges are measured by who reads samples.
+        """
+        return []
 
     def resolved(self) -> S:
         """The settings with everything filled in that they leave to be learned from the data, such as channel names.
