@@ -48,7 +48,7 @@ def nothing_hidden(work: Work, compiled: bool) -> tuple[nn.Module, Loss]:
 
 def _own(work: Work, compiled: bool) -> Any:
     from maskedmodel_image.tokenizer import ImageTokenizer
-    from maskedmodel_masks.ratio import Uniform
+    from maskedmodel_masks.uniform import Uniform
     from maskedmodel_objectives.patch import Patch
 
     from maskedmodel.engine.model import MaskedAutoencoder

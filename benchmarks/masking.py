@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.compare.browser import Browser, find  # noqa: E402  the driver lives with the tests of the page
+from tests.comparison.browser import Browser, find  # noqa: E402  the driver lives with the tests of the page
 
 RESULTS = Path(__file__).parent / "results"
 WIDTH = 1000

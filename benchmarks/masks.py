@@ -33,14 +33,14 @@ from maskedmodel_masks.blocks import Blocks
 from maskedmodel_masks.gated import Curriculum, Gated
 from maskedmodel_masks.hard_patches import HardPatches
 from maskedmodel_masks.lattice import FilteredNoise, Grid
-from maskedmodel_masks.ratio import Ramped, Uniform
 from maskedmodel_masks.sampled import Sampled
-from maskedmodel_masks.whole import Aligned, Channels, Strips, Tube
+from maskedmodel_masks.structured import Aligned, Channels, Strips, Tube
+from maskedmodel_masks.uniform import Ramped, Uniform
 from maskedmodel_objectives.patch import Patch
 from step import RESULTS, machine, paired
 
 from maskedmodel import MaskedAutoencoder, MaskScheduler, Noise, Tokens
-from maskedmodel.config import TrainSettings
+from maskedmodel.config.sections import TrainSettings
 from maskedmodel.engine.flops import TRAIN, forward_flops
 from maskedmodel.engine.settings import DecoderSettings, EncoderSettings, ModelSettings
 from maskedmodel.noise import seeded

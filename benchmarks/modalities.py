@@ -22,7 +22,7 @@ import torch
 
 import maskedmodel
 from maskedmodel.commands import doctor
-from maskedmodel.config import load_config
+from maskedmodel.config.load import load_config
 from maskedmodel.plugins import load_registry
 
 QUICKSTARTS = ("image", "audio", "video", "timeseries", "microscopy")

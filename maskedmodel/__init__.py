@@ -5,6 +5,7 @@ Names are loaded on first use, so that `import maskedmodel` and `maskedmodel --h
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from maskedmodel.engine.layers import Block as Block
     from maskedmodel.engine.layers import CrossBlock as CrossBlock
     from maskedmodel.engine.model import MaskedAutoencoder as MaskedAutoencoder
-    from maskedmodel.engine.positions import Places as Places
-    from maskedmodel.engine.positions import pick as pick
+    from maskedmodel.engine.positions import PositionEmbedding as PositionEmbedding
+    from maskedmodel.engine.positions import gather_tokens as gather_tokens
     from maskedmodel.errors import CheckpointError as CheckpointError
     from maskedmodel.errors import ConfigError as ConfigError
     from maskedmodel.errors import DataError as DataError
@@ -43,13 +44,8 @@ if TYPE_CHECKING:
     from maskedmodel.errors import ShapeError as ShapeError
     from maskedmodel.errors import TrainingError as TrainingError
     from maskedmodel.files import replacing as replacing
-    from maskedmodel.grid import GridTokenizer as GridTokenizer
     from maskedmodel.hookspecs import hookimpl as hookimpl
     from maskedmodel.noise import Noise as Noise
-    from maskedmodel.normalised import MeanStd as MeanStd
-    from maskedmodel.normalised import NormalisedTokenizer as NormalisedTokenizer
-    from maskedmodel.normalised import known_statistics as known_statistics
-    from maskedmodel.normalised import pair as pair
     from maskedmodel.scales import ABSENT as ABSENT
     from maskedmodel.scales import Scale as Scale
     from maskedmodel.scales import Scales as Scales
@@ -68,14 +64,19 @@ if TYPE_CHECKING:
     from maskedmodel.sources.splits import VALIDATION_NAMES as VALIDATION_NAMES
     from maskedmodel.sources.splits import split_by_share as split_by_share
     from maskedmodel.sources.splits import stratified as stratified
+    from maskedmodel.tokenizers.grid import GridTokenizer as GridTokenizer
+    from maskedmodel.tokenizers.normalised import MeanStd as MeanStd
+    from maskedmodel.tokenizers.normalised import NormalisedTokenizer as NormalisedTokenizer
+    from maskedmodel.tokenizers.normalised import known_statistics as known_statistics
+    from maskedmodel.tokenizers.normalised import pair as pair
     from maskedmodel.tokens import Mask as Mask
     from maskedmodel.tokens import Output as Output
     from maskedmodel.tokens import Tokens as Tokens
     from maskedmodel.tokens import hidden_count as hidden_count
     from maskedmodel.training.tracking import Display as Display
-    from maskedmodel.weights.anything import read_weights as read_weights
     from maskedmodel.weights.facebook import from_facebook as from_facebook
     from maskedmodel.weights.huggingface import from_huggingface as from_huggingface
+    from maskedmodel.weights.read import read_weights as read_weights
     from maskedmodel.weights.runs import load as load
 
 _HOME = {
@@ -94,7 +95,7 @@ _HOME = {
     "maskedmodel.engine.flops": ["block_flops", "cross_block_flops"],
     "maskedmodel.engine.layers": ["Block", "CrossBlock"],
     "maskedmodel.engine.model": ["MaskedAutoencoder"],
-    "maskedmodel.engine.positions": ["Places", "pick"],
+    "maskedmodel.engine.positions": ["PositionEmbedding", "gather_tokens"],
     "maskedmodel.errors": [
         "CheckpointError",
         "ConfigError",
@@ -106,10 +107,10 @@ _HOME = {
         "TrainingError",
     ],
     "maskedmodel.files": ["replacing"],
-    "maskedmodel.grid": ["GridTokenizer"],
+    "maskedmodel.tokenizers.grid": ["GridTokenizer"],
     "maskedmodel.hookspecs": ["hookimpl"],
     "maskedmodel.noise": ["Noise"],
-    "maskedmodel.normalised": ["MeanStd", "NormalisedTokenizer", "known_statistics", "pair"],
+    "maskedmodel.tokenizers.normalised": ["MeanStd", "NormalisedTokenizer", "known_statistics", "pair"],
     "maskedmodel.scales": ["ABSENT", "Scale", "Scales", "heat"],
     "maskedmodel.schedulers": ["FeatureEncoder", "MaskScheduler", "Observed"],
     "maskedmodel.sources.bundles": ["natural_order"],
@@ -119,17 +120,27 @@ _HOME = {
     "maskedmodel.sources.splits": ["VALIDATION_NAMES", "split_by_share", "stratified"],
     "maskedmodel.tokens": ["Mask", "Output", "Tokens", "hidden_count"],
     "maskedmodel.training.tracking": ["Display"],
-    "maskedmodel.weights.anything": ["read_weights"],
+    "maskedmodel.weights.read": ["read_weights"],
     "maskedmodel.weights.facebook": ["from_facebook"],
     "maskedmodel.weights.huggingface": ["from_huggingface"],
     "maskedmodel.weights.runs": ["load"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
+# Names of 0.1.0 and what they are called since.
+_RENAMED = {"Places": "PositionEmbedding", "pick": "gather_tokens"}
+
 __all__ = ["__version__", *sorted(_MODULE_OF)]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        warnings.warn(
+            f"maskedmodel.{name} is called {_RENAMED[name]} now; the old name goes with 0.3.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        name = _RENAMED[name]
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'maskedmodel' has no attribute {name!r}")
     return getattr(import_module(_MODULE_OF[name]), name)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from maskedmodel.components import Settings
-from maskedmodel.grid import GridTokenizer
+from maskedmodel.tokenizers.grid import GridTokenizer
 
 AXES = ("time", "height", "width")
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import maskedmodel
-from maskedmodel.config import load_config
+from maskedmodel.config.load import load_config
 from maskedmodel.plugins import load_registry
 from maskedmodel.training import checkpoint as checkpoints
 from tests.runs import ENVIRONMENT, assert_same_run, command, pretrain, wait_for

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from maskedmodel.config import RunConfig, difference, load_config
-from maskedmodel.config_files import parse_override, parse_yaml
+from maskedmodel.config.files import parse_override, parse_yaml
+from maskedmodel.config.load import difference, load_config
+from maskedmodel.config.sections import RunConfig
 from maskedmodel.errors import ConfigError, MaskedModelError
 from maskedmodel.plugins import Registry
 

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from maskedmodel.components import DataSource
-from maskedmodel.config import Components, RunConfig, build_components
+from maskedmodel.config.build import Components, build_components
+from maskedmodel.config.sections import RunConfig
 from maskedmodel.engine.flops import TRAIN, forward_flops
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import ConfigError, DataError, suggestion

@@ -14,7 +14,7 @@ from maskedmodel.comparison.plan import Plan, PlannedArm, Run
 from maskedmodel.comparison.result import FORMAT, METRICS, Comparison
 from maskedmodel.comparison.statistics import FEWEST, Difference, Spread
 from maskedmodel.comparison.yardstick import RATIOS, Measured
-from maskedmodel.config import NOT_SET, difference
+from maskedmodel.config.load import NOT_SET, difference
 from maskedmodel.training.checkpoint import write_text
 from maskedmodel.training.tracking import read_lines
 

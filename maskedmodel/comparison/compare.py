@@ -16,12 +16,12 @@ from maskedmodel.comparison.pool import Task, places, threads, work
 from maskedmodel.comparison.result import Comparison
 from maskedmodel.comparison.worker import Job
 from maskedmodel.comparison.yardstick import finished, key_of, read
-from maskedmodel.config import dump_config, load_config
+from maskedmodel.config.load import dump_config, load_config
 from maskedmodel.errors import ConfigError, MaskedModelError
-from maskedmodel.folder import claimed, run_folder
 from maskedmodel.plugins import load_registry
 from maskedmodel.report.comparison import write as write_report
 from maskedmodel.training.distributed import pick_device
+from maskedmodel.training.folder import claimed, run_folder
 from maskedmodel.training.tracking import Display, environment
 
 log = logging.getLogger("maskedmodel")

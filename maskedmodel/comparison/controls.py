@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from maskedmodel.comparison.arms import Arm, Source, make_arm
 from maskedmodel.components import Settings
-from maskedmodel.config import difference
+from maskedmodel.config.load import difference
 from maskedmodel.errors import MaskedModelError
 from maskedmodel.plugins import Registry
 from maskedmodel.schedulers import MaskScheduler

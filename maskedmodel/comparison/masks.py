@@ -14,7 +14,7 @@ from torch import Tensor
 from maskedmodel.comparison.budget import build
 from maskedmodel.comparison.plan import QUARTERS
 from maskedmodel.components import DataSource, SampleDataset
-from maskedmodel.config import RunConfig
+from maskedmodel.config.sections import RunConfig
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.evaluation.features import evaluating
 from maskedmodel.evaluation.reconstruct import FIXED, masked_picture

@@ -18,11 +18,12 @@ from torch import Tensor
 from maskedmodel.comparison.arms import Arm, Source
 from maskedmodel.comparison.budget import UNITS, Budget, Stand, costs_of, scheduling, spent, steps_within, total
 from maskedmodel.components import SampleDataset
-from maskedmodel.config import RunConfig, difference, load_config
+from maskedmodel.config.load import difference, load_config
+from maskedmodel.config.sections import RunConfig
 from maskedmodel.errors import ConfigError, DataError, MaskedModelError
-from maskedmodel.folder import FREE, settle, write_json
 from maskedmodel.plugins import Registry
 from maskedmodel.training.data import fingerprint, spread
+from maskedmodel.training.folder import FREE, settle, write_json
 
 FORMAT = 1
 QUARTERS = 4  # at which the state of a scheduler that learns is kept

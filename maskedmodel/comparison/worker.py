@@ -22,13 +22,13 @@ import torch
 
 from maskedmodel.comparison.budget import build
 from maskedmodel.comparison.yardstick import Measured, measure
-from maskedmodel.config import load_config
+from maskedmodel.config.load import load_config
 from maskedmodel.errors import MaskedModelError
-from maskedmodel.folder import claimed, settle, write_json, write_summary
 from maskedmodel.plugins import Registry, load_registry
 from maskedmodel.report.page import write as write_report
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training.distributed import World, pick_device
+from maskedmodel.training.folder import claimed, settle, write_json, write_summary
 from maskedmodel.training.interrupt import Interrupted, Signals
 from maskedmodel.training.loop import train
 from maskedmodel.training.state import fit_statistics

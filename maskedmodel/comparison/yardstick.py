@@ -20,17 +20,18 @@ import torch
 from maskedmodel.comparison.masks import SHOWN, Pictures, along_the_run, column, look
 from maskedmodel.comparison.plan import Run
 from maskedmodel.components import SampleDataset
-from maskedmodel.config import Components, RunConfig
+from maskedmodel.config.build import Components
+from maskedmodel.config.sections import RunConfig
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import DataError, PluginError
 from maskedmodel.evaluation.probes import ProbeResult, probe
 from maskedmodel.evaluation.reconstruct import FIXED, complete, masked_picture
-from maskedmodel.folder import write_json
 from maskedmodel.plugins import Registry
 from maskedmodel.tokens import Mask
 from maskedmodel.training.checkpoint import find, read_state
 from maskedmodel.training.data import eval_batches
 from maskedmodel.training.distributed import World
+from maskedmodel.training.folder import write_json
 from maskedmodel.training.loop import validation_loss
 from maskedmodel.training.tracking import read_lines
 

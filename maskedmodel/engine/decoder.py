@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from maskedmodel.components import Tokenizer
-from maskedmodel.engine.encoder import Grid, before
+from maskedmodel.engine.encoder import Grid, prepend
 from maskedmodel.engine.layers import Block, CrossBlock, Linear, init_linear
-from maskedmodel.engine.positions import Places, pick
+from maskedmodel.engine.positions import PositionEmbedding, gather_tokens
 from maskedmodel.engine.settings import DecoderSettings, EncoderSettings
 
 
@@ -25,7 +25,7 @@ class Decoder(nn.Module):
         s = settings
         self.settings, self.prefix = s, int(encoder.class_token) + encoder.registers
         channels = tokenizer.channel_count if s.channels else 0
-        self.places = Places(s.positions, s.dim, s.heads, tokenizer.extents, channels, len(tokenizer.axes))
+        self.places = PositionEmbedding(s.positions, s.dim, s.heads, tokenizer.extents, channels, len(tokenizer.axes))
         self.mask_token = nn.Parameter(torch.empty(1, 1, s.dim))
         self.embed = Linear(encoder.dim, s.dim) if s.attention == "self" else None
         self.blocks = nn.ModuleList(
@@ -65,8 +65,8 @@ class Decoder(nn.Module):
         rows = self.mask_token[0] + places
         if rows.dim() == 2 and rows.shape[0] <= ids.numel():
             # Nothing of the sample is in them yet: project each position once.
-            return pick(rows, ids), pick(project(self.blocks[0], rows), ids)
-        rows = pick(rows, ids)
+            return gather_tokens(rows, ids), gather_tokens(project(self.blocks[0], rows), ids)
+        rows = gather_tokens(rows, ids)
         return rows, project(self.blocks[0], rows)
 
     def _decode_self(
@@ -82,16 +82,16 @@ class Decoder(nn.Module):
     ) -> Tensor:
         assert self.embed is not None
         seen = self.embed(latent)
-        seen = torch.cat([seen[:, : self.prefix], seen[:, self.prefix :] + pick(places, ids_keep)], 1)
+        seen = torch.cat([seen[:, : self.prefix], seen[:, self.prefix :] + gather_tokens(places, ids_keep)], 1)
         asking, projected = self._mask_rows(places, ids_hidden, lambda first, rows: first.qkv(first.norm1(rows)))
         x = torch.cat([seen, asking.to(seen.dtype)], 1)
         first = self.blocks[0]
         qkv = torch.cat([first.qkv(first.norm1(seen)), projected], 1)  # type: ignore[operator]
         if angles is not None:
-            angles = before(pick(angles, torch.cat([ids_keep, ids_hidden], 1)), self.prefix, 0)
+            angles = prepend(gather_tokens(angles, torch.cat([ids_keep, ids_hidden], 1)), self.prefix, 0)
         key_valid = None
         if keep_valid is not None and hidden_valid is not None:
-            key_valid = before(torch.cat([keep_valid, hidden_valid], 1), self.prefix, True)
+            key_valid = prepend(torch.cat([keep_valid, hidden_valid], 1), self.prefix, True)
         skipped = self.prefix if everywhere else seen.shape[1]
         for index, block in enumerate(self.blocks):
             last = index == len(self.blocks) - 1
@@ -113,8 +113,8 @@ class Decoder(nn.Module):
         x, q = self._mask_rows(places, asked, lambda first, rows: first.q(first.norm1(rows)))
         turns = None
         if angles is not None:
-            turns = (pick(angles, asked), before(pick(angles, ids_keep), self.prefix, 0))
-        key_valid = None if keep_valid is None else before(keep_valid, self.prefix, True)
+            turns = (gather_tokens(angles, asked), prepend(gather_tokens(angles, ids_keep), self.prefix, 0))
+        key_valid = None if keep_valid is None else prepend(keep_valid, self.prefix, True)
         for index, block in enumerate(self.blocks):
             x = block(x, latent, turns, key_valid, q if index == 0 else None)
         return x

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from maskedmodel.components import Tokenizer
 from maskedmodel.engine.layers import Block, init_linear
-from maskedmodel.engine.positions import Places, pick
+from maskedmodel.engine.positions import PositionEmbedding, gather_tokens
 from maskedmodel.engine.settings import EncoderSettings
 from maskedmodel.errors import ConfigError
 from maskedmodel.tokens import Tokens
@@ -29,7 +29,7 @@ class Encoder(nn.Module):
         self.settings = s
         self.embed = tokenizer.make_embed(s.dim)
         channels = tokenizer.channel_count if s.channels else 0
-        self.places = Places(s.positions, s.dim, s.heads, tokenizer.extents, channels, len(tokenizer.axes))
+        self.places = PositionEmbedding(s.positions, s.dim, s.heads, tokenizer.extents, channels, len(tokenizer.axes))
         self.class_token = nn.Parameter(torch.empty(1, 1, s.dim)) if s.class_token else None
         self.registers = nn.Parameter(torch.empty(1, s.registers, s.dim)) if s.registers else None
         self.blocks = nn.ModuleList(Block(s.dim, s.heads, s.mlp_ratio, s.norm_eps) for _ in range(s.depth))
@@ -56,19 +56,19 @@ class Encoder(nn.Module):
         last: bool = True,
     ) -> Tensor:
         """The latent (B, S + K, D); without the `last` block and the norm after it, what that block is given."""
-        visible_BKP = pick(values_BLP, ids_keep_BK)
+        visible_BKP = gather_tokens(values_BLP, ids_keep_BK)
         if keep_valid_BK is not None:
             # Filled-up ids point at tokens of any kind, hidden ones too: nothing of those may get in.
             visible_BKP = visible_BKP.masked_fill(~keep_valid_BK[..., None], 0)
-        x = self.embed(visible_BKP) + pick(self.places(coords, grid, channel), ids_keep_BK)
+        x = self.embed(visible_BKP) + gather_tokens(self.places(coords, grid, channel), ids_keep_BK)
         if gates_BL is not None:
             x = x * gates_BL.gather(1, ids_keep_BK)[..., None].to(x.dtype)
         prefix = [token.expand(x.shape[0], -1, -1) for token in (self.class_token, self.registers) if token is not None]
         x = torch.cat([*prefix, x], 1)
         angles = self.places.angles(coords)
         if angles is not None:
-            angles = before(pick(angles, ids_keep_BK), self.prefix, 0)
-        key_valid = None if keep_valid_BK is None else before(keep_valid_BK, self.prefix, True)
+            angles = prepend(gather_tokens(angles, ids_keep_BK), self.prefix, 0)
+        key_valid = None if keep_valid_BK is None else prepend(keep_valid_BK, self.prefix, True)
         for block in self.blocks if last else self.blocks[:-1]:
             x = block(x, angles, key_valid)
         return self.norm(x) if last else x  # type: ignore[no-any-return]
@@ -94,11 +94,11 @@ class Encoder(nn.Module):
         angles = self.places.angles(tokens.coords)
         if angles is not None:
             angles = angles if angles.dim() == 3 else angles[None]
-            angles = before(angles.expand(tokens.batch, -1, -1), self.prefix, 0)
-        key_valid = None if tokens.valid is None else before(tokens.valid, self.prefix, True)
-        return self.blocks[-1].attention_of_first(x, angles, key_valid)[:, self.prefix :]  # type: ignore[operator,no-any-return]
+            angles = prepend(angles.expand(tokens.batch, -1, -1), self.prefix, 0)
+        key_valid = None if tokens.valid is None else prepend(tokens.valid, self.prefix, True)
+        return self.blocks[-1].class_attention(x, angles, key_valid)[:, self.prefix :]  # type: ignore[operator,no-any-return]
 
 
-def before(x: Tensor, count: int, value: float | bool) -> Tensor:
+def prepend(x: Tensor, count: int, value: float | bool) -> Tensor:
     """`x` (B, T, ...) with `count` entries of `value` put before it along the second dimension."""
     return torch.cat([x.new_full((x.shape[0], count, *x.shape[2:]), value), x], 1)

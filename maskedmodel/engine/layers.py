@@ -28,7 +28,7 @@ def attend(q_BHUd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, key_valid_BT: Tensor 
     return torch.matmul(scores.softmax(-1), v_BHTd)
 
 
-def turn(x_BHTd: Tensor, angles: Tensor) -> Tensor:
+def apply_rotary(x_BHTd: Tensor, angles: Tensor) -> Tensor:
     """Rotate the pairs (i, i + d/2) of each head by `angles` (T, d/2) or (B, T, d/2)."""
     angles = angles if angles.dim() == 2 else angles[:, None]
     cos, sin = angles.cos().to(x_BHTd.dtype), angles.sin().to(x_BHTd.dtype)
@@ -96,12 +96,12 @@ class Block(nn.Module):
             q, k, v = self.qkv(self.norm1(x_BTD)).chunk(3, -1)
         q, k, v = (heads_first(t, self.heads) for t in (q, k, v))
         if angles is not None:
-            q, k = turn(q, angles[..., ask_from:, :]), turn(k, angles)
+            q, k = apply_rotary(q, angles[..., ask_from:, :]), apply_rotary(k, angles)
         mixed = attend(q, k, v, key_valid_BT).transpose(1, 2).flatten(2)
         x_BUD = x_BTD[:, ask_from:] + self.proj(mixed)
         return x_BUD + self.mlp(self.norm2(x_BUD))  # type: ignore[no-any-return]
 
-    def attention_of_first(
+    def class_attention(
         self, x_BTD: Tensor, angles: Tensor | None = None, key_valid_BT: Tensor | None = None
     ) -> Tensor:
         """How the first token's attention is shared out over all tokens, mean over heads, (B, T) float32."""
@@ -109,7 +109,7 @@ class Block(nn.Module):
         q = heads_first(kernels.linear(normed[:, :1], weights[0], biases[0]), self.heads)  # the others don't ask,
         k = heads_first(kernels.linear(normed, weights[1], biases[1]), self.heads)  # and no value is mixed
         if angles is not None:
-            q, k = turn(q, angles[..., :1, :]), turn(k, angles)
+            q, k = apply_rotary(q, angles[..., :1, :]), apply_rotary(k, angles)
         scores = (q.float() * q.shape[-1] ** -0.5) @ k.float().transpose(-2, -1)
         if key_valid_BT is not None:
             scores = scores.masked_fill(~key_valid_BT[:, None, None, :], -torch.inf)
@@ -143,7 +143,7 @@ class CrossBlock(nn.Module):
         k, v = self.kv(context_BTC).chunk(2, -1)
         q, k, v = (heads_first(t, self.heads) for t in (q, k, v))
         if angles is not None:
-            q, k = turn(q, angles[0]), turn(k, angles[1])
+            q, k = apply_rotary(q, angles[0]), apply_rotary(k, angles[1])
         x_BUD = x_BUD + self.proj(attend(q, k, v, key_valid_BT).transpose(1, 2).flatten(2))
         return x_BUD + self.mlp(self.norm2(x_BUD))  # type: ignore[no-any-return]
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from maskedmodel.components import Objective, Tokenizer
 from maskedmodel.engine.decoder import Decoder
 from maskedmodel.engine.encoder import Encoder
-from maskedmodel.engine.positions import pick
+from maskedmodel.engine.positions import gather_tokens
 from maskedmodel.engine.settings import ModelSettings
 from maskedmodel.errors import CheckpointError, PluginError, ShapeError
 from maskedmodel.noise import Noise
@@ -83,10 +83,10 @@ class MaskedAutoencoder(nn.Module):
         Of a token that is there in part, only those values count. Raises PluginError on an objective that can't do so.
         """
         with torch.autocast(prediction.device.type, enabled=False):
-            hidden, prediction = pick(tokens.values, mask.ids_hidden).float(), prediction.float()
+            hidden, prediction = gather_tokens(tokens.values, mask.ids_hidden).float(), prediction.float()
             observed = share = None
             if tokens.observed is not None:
-                observed = pick(tokens.observed, mask.ids_hidden)
+                observed = gather_tokens(tokens.observed, mask.ids_hidden)
                 count = observed.sum(-1, keepdim=True).clamp(min=1)
                 # Whatever stands for an absent value may have no say in how the others are normalised.
                 hidden = torch.where(observed, hidden, (hidden * observed).sum(-1, keepdim=True) / count)

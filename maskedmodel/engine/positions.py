@@ -77,7 +77,7 @@ class AxisTables(nn.Module):
         return total
 
 
-class Places(nn.Module):
+class PositionEmbedding(nn.Module):
     """What is added to a token for where it is: its position, and its channel where tokens carry one."""
 
     def __init__(
@@ -125,7 +125,7 @@ def _no_grid(kind: str, whose: str) -> ShapeError:
     )
 
 
-def pick(table: Tensor, ids: Tensor) -> Tensor:
+def gather_tokens(table: Tensor, ids: Tensor) -> Tensor:
     """Rows `ids` (B, K) of a table shared by the batch (L, D) or per sample (B, L, D), as (B, K, D)."""
     if table.dim() == 2:
         return nn.functional.embedding(ids, table)  # its backward adds rows up in a fixed order, unlike indexing

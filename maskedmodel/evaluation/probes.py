@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from maskedmodel.components import DataSource, SampleDataset
-from maskedmodel.config_sections import EvaluateSettings
+from maskedmodel.config.sections import EvaluateSettings
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import DataError
 from maskedmodel.evaluation.classifiers import C_GRID, HELD_OUT, MAX_ITERATIONS, Accuracy, Linear, knn, linear

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from maskedmodel.config_files import read_config
+from maskedmodel.config.files import read_config
 from maskedmodel.errors import DataError, MaskedModelError
 from maskedmodel.evaluation.probes import ProbeResult
 from maskedmodel.training.tracking import read_lines

@@ -21,7 +21,7 @@ or NotApplicable, which says why there is nothing to check. What a component dec
 from __future__ import annotations
 
 from maskedmodel.testing.rules import CheckFailed, NotApplicable
-from maskedmodel.testing.running import Check, Result, built, checks_of, parametrize_checks, run_check, run_checks
+from maskedmodel.testing.runner import Check, Result, built, checks_of, parametrize_checks, run_check, run_checks
 
 __all__ = [
     "Check",

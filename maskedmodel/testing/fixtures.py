@@ -14,10 +14,10 @@ from maskedmodel.components import Objective, Settings, Tokenizer
 from maskedmodel.engine.encoder import Encoder
 from maskedmodel.engine.settings import DecoderSettings, EncoderSettings, ModelSettings
 from maskedmodel.errors import MaskedModelError
-from maskedmodel.grid import GridTokenizer
 from maskedmodel.noise import Noise, seeded
 from maskedmodel.schedulers import MaskScheduler
 from maskedmodel.testing.rules import NotApplicable
+from maskedmodel.tokenizers.grid import GridTokenizer
 from maskedmodel.tokens import Tokens
 
 # A model of some 400,000 weights: enough to learn one batch by heart, and 30 steps of it take about a second.

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from maskedmodel.components import DataSource, SampleDataset
-from maskedmodel.config import OptimSettings, RunConfig, TrainSettings
+from maskedmodel.config.sections import OptimSettings, RunConfig, TrainSettings
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import TrainingError
 from maskedmodel.schedulers import Observed

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedmodel.components import DataSource, SampleDataset, Tokenizer
-from maskedmodel.config import OptimSettings, RunConfig, TrainSettings
+from maskedmodel.config.sections import OptimSettings, RunConfig, TrainSettings
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import CheckpointError, ConfigError, TrainingError
 from maskedmodel.schedulers import MaskScheduler

@@ -23,7 +23,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from maskedmodel.config import RunConfig
+from maskedmodel.config.sections import RunConfig
 from maskedmodel.errors import TrainingError
 from maskedmodel.training.checkpoint import write_text
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.engine.positions import sincos
-from maskedmodel.grid import GridTokenizer
+from maskedmodel.tokenizers.grid import GridTokenizer
 from maskedmodel.weights.foreign import Foreign
 from maskedmodel.weights.report import LoadReport, Verdict, WeightsMismatch
 

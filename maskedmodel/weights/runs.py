@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ValidationError
 
-from maskedmodel.config_files import read_config, to_yaml
+from maskedmodel.config.files import read_config, to_yaml
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.engine.settings import ModelSettings
 from maskedmodel.errors import CheckpointError, ConfigError, MaskedModelError, suggestion

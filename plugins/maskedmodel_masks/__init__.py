@@ -8,12 +8,13 @@ from maskedmodel import MaskScheduler, hookimpl
 from maskedmodel_masks.adaptive import Adaptive
 from maskedmodel_masks.attention import Attention
 from maskedmodel_masks.blocks import Blocks
+from maskedmodel_masks.filtered_noise import FilteredNoise
 from maskedmodel_masks.gated import Curriculum, Gated
+from maskedmodel_masks.grid import Grid
 from maskedmodel_masks.hard_patches import HardPatches
-from maskedmodel_masks.lattice import FilteredNoise, Grid
-from maskedmodel_masks.ratio import Ramped, Uniform
 from maskedmodel_masks.sampled import Sampled
-from maskedmodel_masks.whole import Aligned, Channels, Strips, Tube
+from maskedmodel_masks.structured import Aligned, Channels, Strips, Tube
+from maskedmodel_masks.uniform import Ramped, Uniform
 
 
 @hookimpl

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from maskedmodel import FeatureEncoder, GridTokenizer, Noise, PluginError, Tokenizer, Tokens
 from maskedmodel_masks.ranking import Sign, direction, gumbel, ranks, real_counts
-from maskedmodel_masks.ratio import RatioSettings, Scheduled, usual_count
 from maskedmodel_masks.schedules import all_ratios, refuse_extremes
+from maskedmodel_masks.uniform import RatioSettings, Scheduled, usual_count
 
 BINS = 16  # of the histogram whose entropy is taken
 

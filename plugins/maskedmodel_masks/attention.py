@@ -10,8 +10,8 @@ from torch import Tensor
 
 from maskedmodel import ConfigError, FeatureEncoder, Noise, Tokenizer, Tokens
 from maskedmodel_masks.ranking import Sign, direction, places_from_top, ranks, wanted
-from maskedmodel_masks.ratio import Scheduled
 from maskedmodel_masks.teacher import TeacherSettings, copy_of, encoder_flops, follow
+from maskedmodel_masks.uniform import Scheduled
 
 
 class AttentionSettings(TeacherSettings):

@@ -16,8 +16,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from maskedmodel import Noise, Tokens
-from maskedmodel_masks.places import channels_of
-from maskedmodel_masks.ratio import RatioSettings, Scheduled
+from maskedmodel_masks.cells import channels_of
+from maskedmodel_masks.uniform import RatioSettings, Scheduled
 
 MOST = 64  # blocks per sample: beyond that the smallest sizes at the highest ratios let blocks grow
 

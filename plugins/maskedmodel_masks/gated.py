@@ -18,7 +18,7 @@ from torch import Tensor
 from maskedmodel import FeatureEncoder, Mask, Noise, Observed, Tokenizer, Tokens
 from maskedmodel_masks.network import ScorerSettings, TokenScorer
 from maskedmodel_masks.ranking import Sign, direction, gumbel
-from maskedmodel_masks.ratio import Scheduled
+from maskedmodel_masks.uniform import Scheduled
 
 
 class GateFields(ScorerSettings):

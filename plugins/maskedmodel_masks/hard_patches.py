@@ -15,17 +15,17 @@ from maskedmodel import (
     FeatureEncoder,
     Noise,
     Observed,
-    Places,
+    PositionEmbedding,
     Tokenizer,
     Tokens,
     cross_block_flops,
+    gather_tokens,
     hidden_count,
-    pick,
 )
 from maskedmodel_masks.ranking import Sign, places_from_top, real_counts, wanted
-from maskedmodel_masks.ratio import Scheduled
 from maskedmodel_masks.schedules import all_ratios
 from maskedmodel_masks.teacher import TeacherSettings, copy_of, encoder_flops, follow
+from maskedmodel_masks.uniform import Scheduled
 
 NORM_EPS = 1e-6
 
@@ -66,7 +66,9 @@ class LossPredictor(nn.Module):
 
     def __init__(self, tokenizer: Tokenizer[Any], dim: int, width: int, heads: int) -> None:
         super().__init__()
-        self.places = Places("sincos", width, heads, tokenizer.extents, tokenizer.channel_count, len(tokenizer.axes))
+        self.places = PositionEmbedding(
+            "sincos", width, heads, tokenizer.extents, tokenizer.channel_count, len(tokenizer.axes)
+        )
         self.query = nn.Parameter(torch.empty(width).normal_(std=0.02))
         self.block = CrossBlock(width, dim, heads, 4.0, NORM_EPS)
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
@@ -75,7 +77,7 @@ class LossPredictor(nn.Module):
     def forward(self, latent: Tensor, tokens: Tokens, ids: Tensor, key_valid: Tensor | None) -> Tensor:
         """Predictions (B, N) float32 for the tokens `ids` (B, N) from the latent (B, T, D)."""
         with torch.autocast(latent.device.type, enabled=False):
-            rows = pick(self.query + self.places(tokens.coords, tokens.grid, tokens.channel), ids)
+            rows = gather_tokens(self.query + self.places(tokens.coords, tokens.grid, tokens.channel), ids)
             x = self.norm(self.block(rows, latent.float(), None, key_valid))
             predicted: Tensor = self.head(x).squeeze(-1)
         return predicted

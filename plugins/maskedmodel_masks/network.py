@@ -8,8 +8,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from maskedmodel import Block, Places, Tokenizer, Tokens, block_flops
-from maskedmodel_masks.ratio import RatioSettings
+from maskedmodel import Block, PositionEmbedding, Tokenizer, Tokens, block_flops
+from maskedmodel_masks.uniform import RatioSettings
 
 NORM_EPS = 1e-6
 
@@ -39,7 +39,7 @@ class TokenScorer(nn.Module):
         self.embed = nn.Linear(tokenizer.token_width, width)
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         channels = tokenizer.channel_count
-        self.places = Places("sincos", width, heads, tokenizer.extents, channels, len(tokenizer.axes))
+        self.places = PositionEmbedding("sincos", width, heads, tokenizer.extents, channels, len(tokenizer.axes))
         self.blocks = nn.ModuleList(Block(width, heads, 4.0, NORM_EPS) for _ in range(depth))
         self.last = nn.LayerNorm(width, eps=NORM_EPS)
         self.head = nn.Linear(width, 1)

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from maskedmodel import block_flops
-from maskedmodel_masks.ratio import RatioSettings
+from maskedmodel_masks.uniform import RatioSettings
 
 
 class TeacherSettings(RatioSettings):

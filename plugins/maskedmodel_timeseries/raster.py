@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskedmodel import GridTokenizer, Scale, Scales, Settings, ShapeError, Tokens, heat, pair
-from maskedmodel_timeseries.moments import filled, mean_spread_features
 from maskedmodel_timeseries.rasterise import Interpolation, folded, resized, standardised
+from maskedmodel_timeseries.statistics import filled, mean_spread_features
 
 
 class RasterSettings(Settings):

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskedmodel import DataError
-from maskedmodel_timeseries.moments import mean_and_std
+from maskedmodel_timeseries.statistics import mean_and_std
 
 Interpolation = Literal["bilinear", "nearest", "bicubic"]
 _LEAST_WEIGHT = 0.5  # of a pixel that must come from observed values for it to be there

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from maskedmodel import Scales, Settings, ShapeError, Tokenizer, Tokens
 from maskedmodel_timeseries.lines import columns_of, draw_lines, line_scales, token_pixels
-from maskedmodel_timeseries.moments import filled, mean_and_std, mean_spread_features
+from maskedmodel_timeseries.statistics import filled, mean_and_std, mean_spread_features
 
 
 class SeriesSettings(Settings):

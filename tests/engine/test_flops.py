@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from maskedmodel_masks.ratio import Uniform
+from maskedmodel_masks.uniform import Uniform
 from maskedmodel_objectives.patch import Patch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from maskedmodel import ShapeError
-from maskedmodel.engine.positions import AxisTables, Places, interleaved, pick, rotary, sincos
+from maskedmodel.engine.positions import AxisTables, PositionEmbedding, gather_tokens, interleaved, rotary, sincos
 from maskedmodel.noise import seeded
 
 
@@ -58,13 +58,13 @@ def test_sincos_between_grid_cells_and_per_sample() -> None:
 
 
 def test_rotary_scores_depend_on_the_distance_alone() -> None:
-    from maskedmodel.engine.layers import turn
+    from maskedmodel.engine.layers import apply_rotary
 
     coords = raster(4, 5)
     angles = rotary(coords, 12)
     assert angles.shape == (20, 6)
     query, key = torch.randn(2, 12, generator=torch.Generator().manual_seed(0)).expand(20, 2, 12).permute(1, 0, 2)
-    scores = turn(query[None, None], angles)[0, 0] @ turn(key[None, None], angles)[0, 0].T
+    scores = apply_rotary(query[None, None], angles)[0, 0] @ apply_rotary(key[None, None], angles)[0, 0].T
     found: dict[tuple[int, ...], float] = {}
     for one in range(20):
         for other in range(20):
@@ -112,7 +112,7 @@ def test_learned_tables_of_one_entry() -> None:
 
 def test_places_add_a_channel_where_tokens_carry_one() -> None:
     with seeded(0):
-        places = Places("sincos", 8, 2, (3,), 4, 1)
+        places = PositionEmbedding("sincos", 8, 2, (3,), 4, 1)
     assert places.channels is not None
     table = places(raster(3), (3,), torch.tensor([3, 0, 3]))
     torch.testing.assert_close(table - sincos(raster(3), 8), places.channels.weight[[3, 0, 3]])
@@ -121,27 +121,27 @@ def test_places_add_a_channel_where_tokens_carry_one() -> None:
 
 
 def test_rotary_places_add_nothing() -> None:
-    places = Places("rotary", 8, 2, (3,), 0, 1)
+    places = PositionEmbedding("rotary", 8, 2, (3,), 0, 1)
     assert not places(raster(3), (3,), None).any()
     angles = places.angles(raster(3))
     assert angles is not None
     assert torch.equal(angles, rotary(raster(3), 4))
-    assert Places("sincos", 8, 2, (3,), 0, 1).angles(raster(3)) is None
+    assert PositionEmbedding("sincos", 8, 2, (3,), 0, 1).angles(raster(3)) is None
 
 
 def test_what_cannot_be_placed_is_refused() -> None:
     with pytest.raises(ShapeError, match="too small for the positions"):
-        Places("sincos", 4, 1, (3, 3, 3), 0, 3)
+        PositionEmbedding("sincos", 4, 1, (3, 3, 3), 0, 3)
     with pytest.raises(ShapeError, match="need a grid"):
-        Places("learned", 8, 1, None, 0, 1)
+        PositionEmbedding("learned", 8, 1, None, 0, 1)
 
 
 def test_pick_takes_rows_of_a_shared_or_of_an_own_table() -> None:
     ids = torch.tensor([[2, 0], [1, 1]])
     shared, own = torch.randn(3, 4).requires_grad_(), torch.randn(2, 3, 4).requires_grad_()
-    assert torch.equal(pick(shared, ids), torch.stack([shared[[2, 0]], shared[[1, 1]]]))
-    assert torch.equal(pick(own, ids), torch.stack([own[0, [2, 0]], own[1, [1, 1]]]))
-    pick(shared, ids).sum().backward()
+    assert torch.equal(gather_tokens(shared, ids), torch.stack([shared[[2, 0]], shared[[1, 1]]]))
+    assert torch.equal(gather_tokens(own, ids), torch.stack([own[0, [2, 0]], own[1, [1, 1]]]))
+    gather_tokens(shared, ids).sum().backward()
     assert shared.grad is not None
     assert shared.grad[:, 0].tolist() == [1, 2, 1]
 
@@ -177,10 +177,10 @@ def test_interleaved_follows_coordinates_not_the_order_they_come_in() -> None:
 
 
 def test_interleaved_places_need_a_grid() -> None:
-    places = Places("interleaved", 8, 1, (3, 4), 0, 2)
+    places = PositionEmbedding("interleaved", 8, 1, (3, 4), 0, 2)
     assert torch.equal(places(raster(3, 4), (3, 4), None), interleaved(raster(3, 4), (3, 4), 8))
     assert places.angles(raster(3, 4)) is None
     with pytest.raises(ShapeError, match="Interleaved positions need a grid, and these tokens have none"):
         places(raster(3, 4), None, None)
     with pytest.raises(ShapeError, match="Interleaved positions need a grid, and this tokenizer has none"):
-        Places("interleaved", 8, 1, None, 0, 2)
+        PositionEmbedding("interleaved", 8, 1, None, 0, 2)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskedmodel import DataError, MaskedAutoencoder
-from maskedmodel.config_sections import EvaluateSettings
+from maskedmodel.config.sections import EvaluateSettings
 from maskedmodel.evaluation import probes as module
 from maskedmodel.evaluation.probes import ProbeResult, probe, random_twin
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from maskedmodel_masks.ratio import Ramped
+from maskedmodel_masks.uniform import Ramped
 
 from maskedmodel import ConfigError, Mask, MaskedAutoencoder, ShapeError
 from maskedmodel.evaluation import canvas

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from maskedmodel import PluginError
-from maskedmodel.config import build_components, load_config
+from maskedmodel.config.build import build_components
+from maskedmodel.config.load import load_config
 from maskedmodel.plugins import load_registry
 from maskedmodel.testing import run_checks
 from maskedmodel.testing.template import skeleton, write

@@ -13,7 +13,9 @@ from pydantic import Field
 from torch import Tensor
 
 from maskedmodel import DataError, DataSource, GridTokenizer, MaskedAutoencoder, Noise, Sample, Settings, Split
-from maskedmodel.config import RunConfig, build_components, load_config
+from maskedmodel.config.build import build_components
+from maskedmodel.config.load import load_config
+from maskedmodel.config.sections import RunConfig
 from maskedmodel.noise import seeded
 from maskedmodel.plugins import Registry, load_registry
 from maskedmodel.training.distributed import World

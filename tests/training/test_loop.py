@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from maskedmodel import CheckpointError, ConfigError, DataError, TrainingError
-from maskedmodel.config import RunConfig
+from maskedmodel.config.sections import RunConfig
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training import loop
 from maskedmodel.training.distributed import World

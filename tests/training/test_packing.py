@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from maskedmodel import Mask, MaskedAutoencoder, Tokens
-from maskedmodel.config import TrainSettings
+from maskedmodel.config.sections import TrainSettings
 from maskedmodel.engine.settings import DecoderSettings, EncoderSettings, ModelSettings
 from maskedmodel.noise import seeded
 from maskedmodel.testing.fixtures import Box, Direct, Fixed

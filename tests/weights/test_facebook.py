@@ -14,8 +14,8 @@ from torch import Tensor
 
 from maskedmodel import CheckpointError, MaskedAutoencoder, from_facebook
 from maskedmodel.plugins import Registry
-from maskedmodel.weights.anything import read_weights
 from maskedmodel.weights.facebook import read_facebook
+from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.report import WeightsMismatch
 from tests.weights.conftest import assert_same, facebook_names, normalised, pictures, position_table
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from maskedmodel import CheckpointError, ConfigError, MaskedAutoencoder, PluginError, load
-from maskedmodel.config_files import read_config, to_yaml
+from maskedmodel.config.files import read_config, to_yaml
 from maskedmodel.plugins import Registry
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.weights.huggingface import read_huggingface

@@ -1,7 +1,8 @@
 import pytest
 
 from maskedmodel import ConfigError
-from maskedmodel.config import build_components, load_config
+from maskedmodel.config.build import build_components
+from maskedmodel.config.load import load_config
 from maskedmodel.plugins import load_registry
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from maskedmodel_masks.adaptive import Adaptive
 from maskedmodel_masks.ranking import ranks
-from maskedmodel_masks.ratio import Uniform
+from maskedmodel_masks.uniform import Uniform
 from pydantic import ValidationError
 from torch import Tensor
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from maskedmodel_masks.ratio import Ramped, Uniform
+from maskedmodel_masks.uniform import Ramped, Uniform
 from pydantic import ValidationError
 
 from maskedmodel import Noise, Tokens

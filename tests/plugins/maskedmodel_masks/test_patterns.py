@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskedmodel_masks.blocks import Blocks
-from maskedmodel_masks.lattice import FilteredNoise, Grid
-from maskedmodel_masks.ratio import Uniform
+from maskedmodel_masks.filtered_noise import FilteredNoise
+from maskedmodel_masks.grid import Grid
+from maskedmodel_masks.uniform import Uniform
 from pydantic import ValidationError
 from torch import Tensor
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from maskedmodel_masks.ratio import Ramped, Uniform
+from maskedmodel_masks.uniform import Ramped, Uniform
 from torch._dynamo.testing import CompileCounter
 
 from maskedmodel import MaskScheduler, Noise
-from maskedmodel.config import load_config
+from maskedmodel.config.load import load_config
 from maskedmodel.plugins import load_registry
 from maskedmodel.testing.fixtures import Box
 from maskedmodel.training.distributed import World

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maskedmodel_masks.ratio import Ramped, Uniform
 from maskedmodel_masks.schedules import Drawn, Ramp, Steps, all_ratios, ratio_at
+from maskedmodel_masks.uniform import Ramped, Uniform
 from pydantic import ValidationError
 
 from maskedmodel import ConfigError, MaskScheduler
-from maskedmodel.config import dump_config, load_config
+from maskedmodel.config.load import dump_config, load_config
 from maskedmodel.plugins import load_registry
 from maskedmodel.testing import parametrize_checks
 from maskedmodel.testing.fixtures import attached, layouts

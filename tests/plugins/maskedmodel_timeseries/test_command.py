@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from maskedmodel import CheckpointError, ConfigError, DataError, MaskedModelError
-from maskedmodel.cli import run_cli
+from maskedmodel.cli.app import run_cli
 from maskedmodel.weights.runs import save
 
 from .conftest import build, hourly

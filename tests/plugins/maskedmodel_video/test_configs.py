@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from maskedmodel import MaskedAutoencoder, Noise
-from maskedmodel.config import load_config
+from maskedmodel.config.load import load_config
 from maskedmodel.noise import seeded
 from maskedmodel.plugins import load_registry
 from tests.plugins.maskedmodel_video.conftest import write_video

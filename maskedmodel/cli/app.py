@@ -1,0 +1,371 @@
+"""The command line: arguments only. Each verb calls one function, imported when the verb runs, so that help is quick.
+
+Exit codes: 0 done, 1 failed, 2 user error, 130 interrupted, 143 terminated after saving.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import maskedmodel
+from maskedmodel.cli import plugins as plugin_commands
+from maskedmodel.cli.output import plain_lines, print_error, print_json
+from maskedmodel.cli.plugin_verbs import with_plugin_verbs
+from maskedmodel.errors import MaskedModelError
+
+_GLOBAL_FLAGS = ("--debug", "--strict-plugins")
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]  # click's, which newer versions of typer keep inside
+
+app = typer.Typer(
+    help="Masked autoencoders for any signal that can be cut into tokens.",
+    rich_markup_mode=None,
+    add_completion=False,
+)
+config_app = typer.Typer(help="Show a config, or the schema of all configs.", rich_markup_mode=None)
+app.add_typer(plugin_commands.app, name="plugins")
+app.add_typer(config_app, name="config")
+
+ConfigAndOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="CONFIG | KEY=VALUE",
+        help="A YAML file or the name of a config that comes with maskedmodel, and settings to override, "
+        "such as train.steps=500.",
+        show_default=False,
+    ),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE ...]",
+        help="Settings to change, such as data.label=speaker or evaluate.protocol=folds.",
+        show_default=False,
+    ),
+]
+Out = Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Where to write the picture.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _split(arguments: list[str] | None) -> tuple[str | None, list[str]]:
+    """What has a `=` is an override, wherever it stands; the one other argument is the config or the data."""
+    overrides = [argument for argument in arguments or () if "=" in argument]
+    configs = [argument for argument in arguments or () if "=" not in argument]
+    if len(configs) > 1:
+        raise typer.BadParameter(f"expected one, got {', '.join(configs)}. Settings are KEY=VALUE.")
+    return configs[0] if configs else None, overrides
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"maskedmodel {maskedmodel.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _globals(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    strict_plugins: Annotated[
+        bool, typer.Option("--strict-plugins", help="Stop where a plugin is broken, instead of going on without it.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if strict_plugins:
+        from maskedmodel.plugins import load_registry
+
+        load_registry(strict=True)
+
+
+@app.command()
+def pretrain(
+    context: typer.Context,
+    arguments: ConfigAndOverrides = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="DIR", help="Folder of the run. Default: runs/<name of the config>.")
+    ] = None,
+) -> None:
+    """Pretrain a model. Without a CONFIG: image-quickstart. The same command again resumes."""
+    config, overrides = _split(arguments)
+    from maskedmodel import commands
+
+    strict = bool(context.parent and context.parent.params.get("strict_plugins"))
+    _print_result(commands.pretrain(config, run=run, overrides=overrides, strict_plugins=strict))
+
+
+@app.command()
+def compare(
+    context: typer.Context,
+    arguments: ConfigAndOverrides = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mask",
+            metavar="NAME[:KEY=VALUE,...]",
+            help="A mask scheduler to compare, such as uniform:ratio=0.5. Repeat it; the first is the reference.",
+            show_default=False,
+        ),
+    ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vary",
+            metavar="KEY=VALUE[,...]",
+            help="Other settings to compare, such as model.decoder.depth=2. Repeat it; crossed with the masks.",
+            show_default=False,
+        ),
+    ] = None,
+    controls: Annotated[
+        bool,
+        typer.Option("--controls", help="Add to each moving ratio a constant of equal mean and the way backwards."),
+    ] = False,
+    seeds: Annotated[int, typer.Option("--seeds", help="Runs of each; fewer than 3 give no verdict.")] = 3,
+    budget: Annotated[
+        str, typer.Option("--budget", help="What each may spend, as much as the first: flops, tokens, seconds, steps.")
+    ] = "flops",
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="DIR", help="Folder. Default: runs/compare-<name of the config>.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", help="Runs at a time. Default: one per CUDA device, else one.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare mask schedulers under one budget and one yardstick. The same command again goes on."""
+    config, overrides = _split(arguments)
+    from maskedmodel import commands
+
+    result = commands.compare(
+        config,
+        mask or (),
+        vary=vary or (),
+        controls=controls,
+        seeds=seeds,
+        budget=budget,
+        run=run,
+        jobs=jobs,
+        overrides=overrides,
+        strict_plugins=bool(context.parent and context.parent.params.get("strict_plugins")),
+        quiet=as_json,
+    )
+    if as_json:
+        print_json(result.data)
+    else:
+        _print_result(result)
+
+
+@app.command()
+def reconstruct(
+    run: Run,
+    files: Annotated[list[Path] | None, typer.Argument(metavar="[FILE ...]", help="Default: validation data.")] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option("--mode", help="Where normalised predictions get their scale: oracle, visible-stats, or raw."),
+    ] = None,
+    out: Out = None,
+    count: Annotated[int, typer.Option("--count", min=1, help="Samples in the picture.")] = 8,
+) -> None:
+    """Draw samples: original, masked, reconstruction."""
+    from maskedmodel import commands
+
+    _print_result(commands.reconstruct(run, files or (), mode=mode, out=out, count=count))
+
+
+@app.command()
+def probe(run: Run, overrides: Overrides = None, as_json: Json = False) -> None:
+    """k-NN and linear probe, against random weights and plain features."""
+    stray = [argument for argument in overrides or () if "=" not in argument]
+    if stray:
+        raise typer.BadParameter(f"expected one run, got {', '.join(stray)}, too. Settings are KEY=VALUE.")
+    from maskedmodel import commands
+
+    result = commands.probe(run, overrides=overrides or (), quiet=as_json)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        _print_result(result)
+
+
+@app.command()
+def embed(
+    run: Run,
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA | KEY=VALUE",
+            help="train or val of the run's own data, or the path of other data, and settings that say how to read it, "
+            "such as data.name=image_folder.",
+        ),
+    ],
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The file to write, such as features.parquet.")],
+) -> None:
+    """Write the features of data to a file."""
+    chosen, overrides = _split(data)
+    if chosen is None:
+        raise typer.BadParameter("Say what to embed: train, val or a path.")
+    from maskedmodel import commands
+
+    _print_result(commands.embed(run, chosen, to=to, overrides=overrides))
+
+
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A weights file or folder of another library.")],
+    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Folder of the run to make.")] = None,
+    heads: Annotated[int | None, typer.Option("--heads", min=1, help="Attention heads of the encoder.")] = None,
+    decoder_heads: Annotated[
+        int | None, typer.Option("--decoder-heads", min=1, help="Attention heads of the decoder.")
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option("--image-size", metavar="PIXELS", help="Image size: 224, or height x width as 192x256."),
+    ] = None,
+    normalise: Annotated[
+        bool | None,
+        typer.Option("--normalise/--raw", help="Whether the weights predict normalised or raw patches."),
+    ] = None,
+) -> None:
+    """Read published weights and say what was found. The options settle what a file of weights doesn't say."""
+    size = _size(image_size)
+    from maskedmodel import commands
+
+    _print_result(
+        commands.import_weights(
+            source, to=to, heads=heads, decoder_heads=decoder_heads, image_size=size, normalise=normalise
+        )
+    )
+
+
+def _size(text: str | None) -> int | tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.split("x")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise typer.BadParameter(f"--image-size is a number or HEIGHTxWIDTH, in pixels, not {text!r}.")
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+@app.command()
+def preview(arguments: ConfigAndOverrides = None, out: Out = None) -> None:
+    """Draw tokens and masks without training."""
+    config, overrides = _split(arguments)
+    from maskedmodel import commands
+
+    _print_result(commands.preview(config, overrides=overrides, out=out))
+
+
+@app.command()
+def doctor(arguments: ConfigAndOverrides = None, as_json: Json = False) -> None:
+    """Look at the machine, the plugins and, where one is given, what a config would stumble over."""
+    config, overrides = _split(arguments)
+    from maskedmodel import commands
+
+    report = commands.doctor(config, overrides=overrides)
+    if as_json:
+        print_json(report)
+    else:
+        print("\n".join(plain_lines(report)))
+
+
+@config_app.command("show")
+def config_show(arguments: ConfigAndOverrides = None, as_json: Json = False) -> None:
+    """The config with every default and override, as a run would save it."""
+    from maskedmodel.config.load import dump_config, load_config
+    from maskedmodel.plugins import load_registry
+
+    config, overrides = _split(arguments)
+    resolved = load_config(config, overrides, registry=load_registry())
+    if as_json:
+        print_json(resolved.model_dump(mode="json"))
+    else:
+        print(dump_config(resolved), end="")
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """JSON Schema of a config with the installed plugins, for editors."""
+    from maskedmodel.config import load
+    from maskedmodel.plugins import load_registry
+
+    print_json(load.config_schema(load_registry()))
+
+
+def _print_result(result: object) -> None:
+    """Results print as their own summary; all but the first rank of several get None."""
+    if result is not None:
+        print(result)
+
+
+def run_cli(arguments: list[str]) -> int:
+    """Run one command line and return its exit code. Errors are printed to standard error."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # started with the stream closed, as in `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open as long as the process is
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an ASCII terminal shows ? for what it lacks
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    flags = [argument for argument in own if argument in _GLOBAL_FLAGS]  # welcome after the verb, too
+    rest = [argument for argument in own if argument not in _GLOBAL_FLAGS] + arguments[len(own) :]
+    try:
+        command = with_plugin_verbs(app, rest)
+        with command.make_context("maskedmodel", [*flags, *(rest or ["--help"])]) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as error:
+        return error.exit_code
+    except BaseException as error:  # noqa: BLE001 - each is printed and has its exit code
+        if isinstance(error, BrokenPipeError) and _stdout_closed():
+            return 1
+        if "--debug" in flags:
+            traceback.print_exc()
+        return _report(error)
+    return 0
+
+
+def _stdout_closed() -> bool:
+    """Whether the reader of our output has gone, as `| head -1` does. Then it is pointed at nothing, for good."""
+    try:
+        print(flush=True)  # another pipe may have broken, such as a worker's
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _report(error: BaseException) -> int:
+    """Print the error; returns the exit code."""
+    if isinstance(error, MaskedModelError):
+        print_error("Error", str(error))
+        return 2
+    if isinstance(error, _UsageError):
+        message = error.format_message()
+        if "option" in message and "." in message.partition(":")[2]:
+            message += " Settings are written without dashes, as KEY=VALUE."
+        command = error.ctx.command_path if error.ctx is not None else "maskedmodel"
+        print_error("Error", f"{message}\n  {command} --help tells more.")
+        return 2
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        print_error("Stopped", "interrupted")
+        return 130
+    code = error.code if isinstance(error, SystemExit) else getattr(error, "exit_code", None)
+    if isinstance(code, int):
+        if not isinstance(error, SystemExit):
+            print_error("Stopped", str(error))
+        return code
+    name = type(error).__name__
+    print_error("Failed", f"{name}: {' '.join(str(error).split())} (run with --debug for the traceback)")
+    return 1
+
+
+def main() -> None:
+    """The console entry point."""
+    sys.exit(run_cli(sys.argv[1:]))

@@ -1,0 +1,48 @@
+"""Which data source reads what a user names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from maskedmodel.components import DataSource, Sample
+from maskedmodel.config.build import build_components
+from maskedmodel.config.load import load_config
+from maskedmodel.config.sections import RunConfig
+from maskedmodel.errors import DataError
+from maskedmodel.plugins import Registry
+from maskedmodel.sources.labelled import FileSettings
+
+
+def read_file(path: Path, config: RunConfig, registry: Registry) -> Sample:
+    """One file as the run's data source reads it, or, for imported weights, as the source that knows such files."""
+    source = source_at(path, config, registry) if config.data is None else build_components(config, registry).source
+    return source.read(path)
+
+
+def source_at(path: Path, config: RunConfig, registry: Registry, overrides: Sequence[str] = ()) -> DataSource[Any]:
+    """The data source for a path: the run's own kind, with its settings but for names, where it knows such data."""
+    if not path.exists():
+        raise DataError("There is no such data.", where=path, expected="train, val, or the path of a file or folder")
+    known = sorted(name for name, cls in registry.data_sources.items() if cls.recognises(path))
+    named = [text.partition("=")[2] for text in overrides if text.startswith("data.name=")]
+    own = {} if config.data is None else config.data.model_dump(mode="json")
+    name = named[-1] if named else own.get("name") if own.get("name") in known else None
+    if name is None and len(known) != 1:
+        raise DataError(
+            "It is unclear how to read this data.",
+            where=path,
+            got=f"known to {', '.join(known)}" if known else "no data source knows such files",
+            fix="Say which data source reads it: data.name=NAME.",
+        )
+    fields = type(config.data).model_fields if config.data is not None and name == config.data.name else {}
+    # Free text names things of the run's own data: its files, its labels, its cache. What was learned from it is kept.
+    kept = {
+        key: own[key]
+        for key, field in fields.items()
+        if key not in FileSettings.model_fields and str not in (field.annotation, *get_args(field.annotation))
+    }
+    data = {**kept, "name": name or known[0], "path": str(path)}
+    settled = load_config({**config.model_dump(mode="json"), "data": data}, overrides, registry=registry)
+    return build_components(settled, registry).source

@@ -1,0 +1,77 @@
+"""`maskedmodel probe` and `maskedmodel embed`: what an encoder is worth, and its features."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from maskedmodel.commands.data import source_at
+from maskedmodel.commands.run import opened, run_probe
+from maskedmodel.comparison.compare import compare as compare
+from maskedmodel.config.build import build_components
+from maskedmodel.config.load import difference, load_config
+from maskedmodel.errors import ConfigError
+from maskedmodel.evaluation import features as feature_files
+from maskedmodel.evaluation.probes import ProbeResult
+from maskedmodel.report.page import write as write_report
+from maskedmodel.training.folder import FREE, write_json
+from maskedmodel.training.tracking import Display
+
+
+def probe(run: str | Path, *, overrides: Sequence[str] = (), quiet: bool = False) -> ProbeResult:
+    """k-NN and a linear probe on a run's encoder, next to random weights and plain features. Writes probe.json.
+
+    `overrides` such as "data.label=speaker" and "evaluate.protocol=folds" probe the encoder on other data or in another
+    way; the result then goes to a file named after them.
+    """
+    folder, config, registry, model, device = opened(run)
+    changed = load_config(folder / "config.yaml", overrides, registry=registry, needs_data=not config.data)
+    fixed = [where for where, _, _ in difference(config, changed) if not where.startswith(("data", *FREE))]
+    if fixed:
+        raise ConfigError(
+            "A probe can't change what the encoder was trained with.",
+            where=fixed[0],
+            expected="settings of data and evaluate",
+            fix="Leave that out, or pretrain with it.",
+        )
+    about = " ".join(overrides)
+    result = replace(run_probe(changed, model, build_components(changed, registry).source, device, quiet), about=about)
+    name = re.sub(r"[^\w.-]+", "-", about)[:80].strip("-.")
+    write_json(folder / (f"probe-{name}.json" if name else "probe.json"), result.to_dict())
+    write_report(folder)
+    return result
+
+
+def embed(
+    run: str | Path, data: str | Path, *, to: str | Path, overrides: Sequence[str] = (), quiet: bool = False
+) -> Path:
+    """One feature vector per sample, to a .parquet, .npz or .csv file.
+
+    `data` is "train" or "val", a split of the run's own data, or the path of other data: that is read by the run's kind
+    of data source, or by the one installed source that knows such files. `overrides` such as "data.name=image_folder"
+    say which, and set its settings.
+    """
+    _, config, registry, model, device = opened(run)
+    if str(data) in ("train", "val"):
+        datasets = [build_components(config, registry).source.open(data)]  # type: ignore[arg-type]
+    else:
+        source = source_at(Path(data).expanduser(), config, registry, overrides)
+        datasets = [source.open("train"), source.open("val")]  # both: the user means all of it
+    found = []
+    with Display("looking", 1, quiet=quiet) as display:
+        for dataset in datasets:
+            found.append(
+                feature_files.extract(
+                    model,
+                    dataset,
+                    pool=config.evaluate.pool,
+                    batch=config.train.batch,
+                    device=device,
+                    workers=config.train.workers,
+                    on_bad_sample=config.train.on_bad_sample,
+                    progress=lambda done, total: display.phase("embedding", done, total),
+                )
+            )
+    return feature_files.save(feature_files.joined(found), to)

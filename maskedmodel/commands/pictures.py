@@ -1,0 +1,61 @@
+"""`maskedmodel reconstruct` and `maskedmodel preview`: what a model completes, and what a config hides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from maskedmodel.commands.data import read_file
+from maskedmodel.commands.run import Config, draw, opened, pictures_folder, some_samples
+from maskedmodel.comparison.compare import compare as compare
+from maskedmodel.config.build import build_components
+from maskedmodel.config.load import load_config
+from maskedmodel.evaluation import reconstruct as pictures
+from maskedmodel.evaluation.canvas import save_png
+from maskedmodel.plugins import load_registry
+from maskedmodel.report.page import write as write_report
+from maskedmodel.training.checkpoint import newest, read_state
+from maskedmodel.training.data import eval_batches
+from maskedmodel.training.state import fit_all
+
+
+def reconstruct(
+    run: str | Path,
+    files: Sequence[str | Path] = (),
+    *,
+    mode: str | None = None,
+    out: str | Path | None = None,
+    count: int = 8,
+) -> Path:
+    """A picture: original, masked, reconstruction, and the same with visible patches pasted in.
+
+    Of `files`, read by the run's data source, or of `count` validation samples.
+    """
+    folder, config, registry, model, device = opened(run)
+    captions = [Path(file).name for file in files] or None
+    if files:
+        samples = [read_file(Path(file).expanduser(), config, registry) for file in files]
+        prepared = [model.tokenizer.prepare(sample["signal"][None].to(device))[0] for sample in samples]
+        signals, ids = model.tokenizer.collate(prepared), [sample["id"] for sample in samples]
+    else:
+        signals, ids = some_samples(build_components(config, registry), config, count, device)
+    chosen = pictures.pick_mode(model, mode)
+    path = Path(out) if out is not None else pictures_folder(folder) / f"reconstruction-{chosen}.png"
+    step = read_state(newest(folder))["step"]
+    draw(model, signals, ids, path, config, step, chosen, captions)
+    write_report(folder)
+    return path
+
+
+def preview(config: Config = None, *, overrides: Sequence[str] = (), out: str | Path | None = None) -> Path:
+    """A picture of a config's tokens and masks on its own data, before anything is trained."""
+    registry = load_registry()
+    resolved = load_config(config, overrides, registry=registry)
+    parts = build_components(resolved, registry)
+    batches = eval_batches(
+        parts.source.open("train"), parts.tokenizer, batch=4, limit=4, on_bad_sample=resolved.train.on_bad_sample
+    )
+    batch = next(iter(batches))
+    fit_all(parts.tokenizer, parts.scheduler, lambda: [batch.signal])
+    image = pictures.preview(parts.tokenizer, parts.scheduler, batch.signal, batch.ids, seed=resolved.train.seed)
+    return save_png(image, Path(out) if out is not None else Path("preview.png"))

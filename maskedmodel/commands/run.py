@@ -1,0 +1,101 @@
+"""What the verbs share: a run opened, a few of its samples, pictures and probes of its model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maskedmodel.comparison.compare import compare as compare
+from maskedmodel.components import DataSource
+from maskedmodel.config.build import Components
+from maskedmodel.config.load import load_config
+from maskedmodel.config.sections import RunConfig
+from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.evaluation import probes
+from maskedmodel.evaluation import reconstruct as pictures
+from maskedmodel.evaluation.canvas import save_file, save_png
+from maskedmodel.evaluation.probes import ProbeResult
+from maskedmodel.plugins import Registry, load_registry
+from maskedmodel.training.data import eval_batches
+from maskedmodel.training.distributed import pick_device
+from maskedmodel.training.tracking import Display
+from maskedmodel.weights.runs import load
+
+Config = str | Path | Mapping[Any, Any] | None
+
+
+def opened(run: str | Path) -> tuple[Path, RunConfig, Registry, MaskedAutoencoder, torch.device]:
+    """A run folder, its config, and its model on the device of its config."""
+    registry = load_registry()
+    folder = Path(run).expanduser()
+    model = load(folder, registry=registry)
+    config = load_config(folder / "config.yaml", registry=registry, needs_data=False)
+    device = pick_device(config.train.device)
+    return folder, config, registry, model.to(device), device
+
+
+def some_samples(
+    parts: Components, config: RunConfig, count: int, device: torch.device
+) -> tuple[Tensor, list[str | int]]:
+    """A few prepared validation samples."""
+    batches = eval_batches(
+        parts.source.open("val"),
+        parts.tokenizer,
+        batch=count,
+        device=device,
+        limit=count,
+        on_bad_sample=config.train.on_bad_sample,
+    )
+    batch = next(iter(batches))
+    return batch.signal, batch.ids
+
+
+def pictures_folder(folder: Path) -> Path:
+    path = folder / "pictures"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def draw(
+    model: MaskedAutoencoder,
+    signals: Tensor,
+    ids: Sequence[str | int],
+    path: Path,
+    config: RunConfig,
+    step: int,
+    mode: str | None = None,
+    captions: Sequence[str] | None = None,
+) -> Path:
+    """The picture, and what shows its samples in time in a folder beside it."""
+    done = pictures.complete(model, signals, ids, mode=mode, seed=config.train.seed)
+    for name, content in pictures.media(model, done).items():
+        beside = path.with_suffix("")
+        beside.mkdir(exist_ok=True)
+        save_file(content, beside / name)
+    return save_png(pictures.draw(model, done, step=step, captions=captions), path)
+
+
+def run_probe(
+    config: RunConfig,
+    model: MaskedAutoencoder,
+    source: DataSource[Any],
+    device: torch.device,
+    quiet: bool,
+) -> ProbeResult:
+    with Display("looking", 1, quiet=quiet) as display:
+        result = probes.probe(
+            model,
+            source,
+            config.evaluate,
+            device=device,
+            seed=config.train.seed,
+            batch=config.train.batch,
+            workers=config.train.workers,
+            on_bad_sample=config.train.on_bad_sample,
+            progress=display.phase,
+        )
+    return result

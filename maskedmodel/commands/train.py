@@ -1,0 +1,117 @@
+"""`maskedmodel pretrain`: train, look at the result, write the report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from maskedmodel.commands.run import Config, draw, pictures_folder, run_probe, some_samples
+from maskedmodel.comparison.compare import compare as compare
+from maskedmodel.config.build import Components, build_components
+from maskedmodel.config.load import load_config
+from maskedmodel.config.sections import RunConfig
+from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.evaluation.probes import ProbeResult
+from maskedmodel.noise import seeded
+from maskedmodel.plugins import load_registry
+from maskedmodel.report.page import write as write_report
+from maskedmodel.training.distributed import join
+from maskedmodel.training.folder import claimed, run_folder, settle, write_json, write_summary
+from maskedmodel.training.interrupt import Signals
+from maskedmodel.training.loop import TrainResult, train
+from maskedmodel.training.tracking import environment
+
+log = logging.getLogger("maskedmodel")
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """What a run came to. `probe` is None where the data has no labels or `evaluate.probe` is off."""
+
+    folder: Path
+    training: TrainResult
+    baseline: float | None  # the loss of always predicting zero, where it is known
+    probe: ProbeResult | None
+    picture: Path | None
+    report: Path
+
+    def __str__(self) -> str:
+        training = self.training
+        against = "" if self.baseline is None else f"   (predicting zero scores {self.baseline:.4f})"
+        lines = [f"masked validation loss  {training.val_loss_start:.4f} -> {training.val_loss_end:.4f}{against}"]
+        if training.broken:
+            lines.append(f"samples left out        {len(training.broken)}, listed in the report")
+        if self.probe is not None:
+            lines += ["", str(self.probe)]
+        lines += [""] if self.picture is None else ["", f"pictures  {self.picture}"]
+        lines += [
+            f"report    {self.report}",
+            "",
+            "next:",
+            f"  maskedmodel reconstruct {self.folder}",
+            f"  maskedmodel embed {self.folder} val --to features.parquet",
+            f'  python -c "import maskedmodel; print(maskedmodel.load({str(self.folder)!r}).encoder)"',
+        ]
+        return "\n".join(lines)
+
+
+def pretrain(
+    config: Config = None,
+    *,
+    run: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    strict_plugins: bool = False,
+    quiet: bool = False,
+) -> PretrainResult | None:
+    """Pretrain from a config (default: the embedded quickstart) and look at the result.
+
+    The same call again resumes. Under torchrun every rank calls it; all but the first get None.
+    """
+    registry = load_registry(strict=strict_plugins)
+    resolved = load_config(config, overrides, registry=registry)
+    folder = run_folder(config, run)
+    for failure in registry.failures:
+        log.warning("Plugin left out: %s", failure)
+    parts = build_components(resolved, registry)
+    resolved = resolved.model_copy(update={"data": parts.source.resolved()})
+    with seeded(resolved.train.seed):
+        model = MaskedAutoencoder(parts.tokenizer, parts.scheduler, parts.objective, resolved.model)
+    with join(resolved.train.device) as world:
+        if not world.leads:
+            world.wait()
+            train(resolved, folder, model, parts.source, world, quiet=True)
+            return None
+        with claimed(folder):
+            settle(folder, resolved, registry)
+            write_json(folder / "environment.json", environment(world.device))
+            world.wait()
+            training = train(resolved, folder, model, parts.source, world, quiet=quiet)
+            with Signals() as signals, signals.may_cut():
+                return _look(resolved, folder, model, parts, training, world.device, quiet)
+
+
+def _look(
+    config: RunConfig,
+    folder: Path,
+    model: MaskedAutoencoder,
+    parts: Components,
+    training: TrainResult,
+    device: torch.device,
+    quiet: bool,
+) -> PretrainResult:
+    """Pictures, probes and the report of a trained model."""
+    picture = None
+    if config.evaluate.pictures:
+        signals, ids = some_samples(parts, config, config.evaluate.pictures, device)
+        picture = draw(model, signals, ids, pictures_folder(folder) / "reconstruction.png", config, training.steps)
+    probed = None
+    if config.evaluate.probe and parts.source.class_names() is not None:
+        probed = run_probe(config, model, parts.source, device, quiet)
+        write_json(folder / "probe.json", probed.to_dict())
+    baseline = parts.objective.baseline(parts.tokenizer)
+    write_summary(folder, model, training, baseline)
+    return PretrainResult(folder, training, baseline, probed, picture, write_report(folder))

@@ -1,0 +1,42 @@
+"""`maskedmodel import`: published weights as a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskedmodel.comparison.compare import compare as compare
+from maskedmodel.weights.read import read_weights
+from maskedmodel.weights.report import LoadReport
+from maskedmodel.weights.runs import save
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Foreign weights as a run: its folder, and what was found in them."""
+
+    folder: Path
+    report: LoadReport
+
+    def __str__(self) -> str:
+        return f"{self.report.summary()}\n{self.folder}"
+
+
+def import_weights(
+    source: str | Path,
+    *,
+    to: str | Path | None = None,
+    heads: int | None = None,
+    decoder_heads: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    normalise: bool | None = None,
+) -> Imported:
+    """Read a transformers ViTMAE or VideoMAE folder, or a checkpoint in their authors' layouts, into a run folder.
+
+    The last four settle what a bare file of weights doesn't say; see `from_facebook`.
+    """
+    model, report = read_weights(
+        source, heads=heads, decoder_heads=decoder_heads, image_size=image_size, normalise=normalise
+    )
+    folder = Path(to).expanduser() if to is not None else Path("runs") / Path(source).stem
+    return Imported(save(model, folder, report=report), report)

@@ -1,0 +1,1 @@
+"""Tokenizers to build on: boxes of a grid, and the same with normalised values."""

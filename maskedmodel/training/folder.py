@@ -1,0 +1,108 @@
+"""A run's folder: who may write in it, and whether a config still fits what lies there."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from maskedmodel.config.load import difference, dump_config, load_config
+from maskedmodel.config.sections import RunConfig
+from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.errors import ConfigError, TrainingError
+from maskedmodel.plugins import Registry
+from maskedmodel.training.checkpoint import find, write_text
+from maskedmodel.training.loop import TrainResult
+
+# What may change between a run and its resume without changing what it computes.
+FREE = ("evaluate.", "train.checkpoint_every", "train.data_timeout", "train.device", "train.keep", "train.trackers",
+        "train.workers")  # fmt: skip
+
+
+def run_folder(config: str | Path | Mapping[Any, Any] | None, run: str | Path | None) -> Path:
+    """Where a run lives: as said, else runs/<config name>."""
+    if run is not None:
+        return Path(run).expanduser()
+    if isinstance(config, Mapping):
+        raise ConfigError("A config given as a mapping has no name to call its run by.", fix='Say run="runs/my-run".')
+    return Path("runs") / ("image-quickstart" if config is None else Path(config).stem)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """The folder, made if need be, for this process alone. Raises TrainingError where that can't be.
+
+    The lock is the operating system's: it ends with the process, however that ends.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise TrainingError(
+            "The run's folder can't be written to.",
+            where=folder,
+            got=error.strerror,
+            fix="Choose another folder with --run, or check its permissions.",
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            raise TrainingError(
+                "Another process trains in this folder.",
+                where=folder,
+                got=f"process {lock.read().strip() or 'unknown'}",
+                fix="Wait for it or stop it, or choose another folder with --run.",
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def settle(folder: Path, config: RunConfig, registry: Registry) -> None:
+    """Write config.yaml, or hold the config against the one a checkpoint was trained with.
+
+    Raises ConfigError listing every setting that changed and may not.
+    """
+    path = folder / "config.yaml"
+    if path.exists() and find(folder) is not None:
+        changed = difference(load_config(path, registry=registry), config)
+        bound = [(where, old, new) for where, old, new in changed if not where.startswith(FREE)]
+        if bound:
+            raise ConfigError(
+                "The run was started with another config.",
+                where=folder,
+                got="; ".join(f"{where} was {old!r}, now {new!r}" for where, old, new in bound),
+                fix="Give the settings as they were to resume, or start a new run with --run ANOTHER_FOLDER.",
+            )
+    write_text(path, dump_config(config))
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """A JSON file, whole or not at all."""
+    write_text(path, json.dumps(values, indent=1) + "\n")
+
+
+def write_summary(folder: Path, model: MaskedAutoencoder, training: TrainResult, baseline: float | None) -> None:
+    """summary.json: what a finished run came to, and what always predicting zero scores, where that is known."""
+    write_json(
+        folder / "summary.json",
+        {
+            "steps": training.steps,
+            "val_loss_start": training.val_loss_start,
+            "val_loss_end": training.val_loss_end,
+            "baseline": baseline,
+            "seconds": round(training.seconds, 1),
+            "parameters": {
+                part: sum(p.numel() for p in getattr(model, part).parameters()) for part in ("encoder", "decoder")
+            },
+            "broken": [asdict(sample) for sample in training.broken],
+        },
+    )
