@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from maskedmodel.components import Objective as Objective
     from maskedmodel.components import Sample as Sample
     from maskedmodel.components import SampleDataset as SampleDataset
-    from maskedmodel.components import Settings as Settings
     from maskedmodel.components import Split as Split
     from maskedmodel.components import Tokenizer as Tokenizer
     from maskedmodel.engine.flops import block_flops as block_flops
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from maskedmodel.schedulers import FeatureEncoder as FeatureEncoder
     from maskedmodel.schedulers import MaskScheduler as MaskScheduler
     from maskedmodel.schedulers import Observed as Observed
+    from maskedmodel.settings import Settings as Settings
     from maskedmodel.sources.bundles import natural_order as natural_order
     from maskedmodel.sources.dataset import SignalDataset as SignalDataset
     from maskedmodel.sources.files import EncodedFiles as EncodedFiles
@@ -88,7 +88,6 @@ _HOME = {
         "Objective",
         "Sample",
         "SampleDataset",
-        "Settings",
         "Split",
         "Tokenizer",
     ],
@@ -113,6 +112,7 @@ _HOME = {
     "maskedmodel.tokenizers.normalised": ["MeanStd", "NormalisedTokenizer", "known_statistics", "pair"],
     "maskedmodel.scales": ["ABSENT", "Scale", "Scales", "heat"],
     "maskedmodel.schedulers": ["FeatureEncoder", "MaskScheduler", "Observed"],
+    "maskedmodel.settings": ["Settings"],
     "maskedmodel.sources.bundles": ["natural_order"],
     "maskedmodel.sources.dataset": ["SignalDataset"],
     "maskedmodel.sources.files": ["EncodedFiles", "existing_path", "holds"],

@@ -18,26 +18,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NotRequired, Protocol, TypedDict, TypeVar, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from maskedmodel.errors import DataError, PluginError, ShapeError
 from maskedmodel.noise import Noise
 from maskedmodel.scales import Scales, heat
+from maskedmodel.settings import Settings as Settings
 from maskedmodel.tokens import Tokens
 
 Split = Literal["train", "val"]
-
-
-class Settings(BaseModel):
-    """Settings of one component: frozen, no extra keys, every field described with its unit.
-
-    A subclass adds `name: Literal["its-name"] = "its-name"`, which is how a config picks the component.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
 
 
 S = TypeVar("S", bound=Settings)

@@ -16,6 +16,18 @@ import typer
 
 import maskedmodel
 from maskedmodel.cli import plugins as plugin_commands
+from maskedmodel.cli.arguments import (
+    ConfigAndOverrides,
+    Json,
+    Out,
+    Overrides,
+    Run,
+    config_and_overrides,
+    existing_run,
+    image_sizes,
+    is_override,
+    split,
+)
 from maskedmodel.cli.output import plain_lines, print_error, print_json
 from maskedmodel.cli.plugin_verbs import with_plugin_verbs
 from maskedmodel.errors import MaskedModelError
@@ -31,36 +43,6 @@ app = typer.Typer(
 config_app = typer.Typer(help="Show a config, or the schema of all configs.", rich_markup_mode=None)
 app.add_typer(plugin_commands.app, name="plugins")
 app.add_typer(config_app, name="config")
-
-ConfigAndOverrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="CONFIG | KEY=VALUE",
-        help="A YAML file or the name of a config that comes with maskedmodel, and settings to override, "
-        "such as train.steps=500.",
-        show_default=False,
-    ),
-]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE ...]",
-        help="Settings to change, such as data.label=speaker or evaluate.protocol=folds.",
-        show_default=False,
-    ),
-]
-Out = Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Where to write the picture.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def _split(arguments: list[str] | None) -> tuple[str | None, list[str]]:
-    """What has a `=` is an override, wherever it stands; the one other argument is the config or the data."""
-    overrides = [argument for argument in arguments or () if "=" in argument]
-    configs = [argument for argument in arguments or () if "=" not in argument]
-    if len(configs) > 1:
-        raise typer.BadParameter(f"expected one, got {', '.join(configs)}. Settings are KEY=VALUE.")
-    return configs[0] if configs else None, overrides
 
 
 def _print_version(wanted: bool) -> None:
@@ -94,7 +76,7 @@ def pretrain(
     ] = None,
 ) -> None:
     """Pretrain a model. Without a CONFIG: image-quickstart. The same command again resumes."""
-    config, overrides = _split(arguments)
+    config, overrides = config_and_overrides(arguments)
     from maskedmodel import commands
 
     strict = bool(context.parent and context.parent.params.get("strict_plugins"))
@@ -140,7 +122,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare mask schedulers under one budget and one yardstick. The same command again goes on."""
-    config, overrides = _split(arguments)
+    config, overrides = config_and_overrides(arguments)
     from maskedmodel import commands
 
     result = commands.compare(
@@ -174,6 +156,7 @@ def reconstruct(
     count: Annotated[int, typer.Option("--count", min=1, help="Samples in the picture.")] = 8,
 ) -> None:
     """Draw samples: original, masked, reconstruction."""
+    existing_run(run)
     from maskedmodel import commands
 
     _print_result(commands.reconstruct(run, files or (), mode=mode, out=out, count=count))
@@ -182,9 +165,10 @@ def reconstruct(
 @app.command()
 def probe(run: Run, overrides: Overrides = None, as_json: Json = False) -> None:
     """k-NN and linear probe, against random weights and plain features."""
-    stray = [argument for argument in overrides or () if "=" not in argument]
+    stray = [argument for argument in overrides or () if not is_override(argument)]
     if stray:
         raise typer.BadParameter(f"expected one run, got {', '.join(stray)}, too. Settings are KEY=VALUE.")
+    existing_run(run)
     from maskedmodel import commands
 
     result = commands.probe(run, overrides=overrides or (), quiet=as_json)
@@ -208,9 +192,10 @@ def embed(
     to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The file to write, such as features.parquet.")],
 ) -> None:
     """Write the features of data to a file."""
-    chosen, overrides = _split(data)
+    chosen, overrides = split(data)
     if chosen is None:
         raise typer.BadParameter("Say what to embed: train, val or a path.")
+    existing_run(run)
     from maskedmodel import commands
 
     _print_result(commands.embed(run, chosen, to=to, overrides=overrides))
@@ -234,7 +219,7 @@ def import_(
     ] = None,
 ) -> None:
     """Read published weights and say what was found. The options settle what a file of weights doesn't say."""
-    size = _size(image_size)
+    size = image_sizes(image_size)
     from maskedmodel import commands
 
     _print_result(
@@ -244,19 +229,10 @@ def import_(
     )
 
 
-def _size(text: str | None) -> int | tuple[int, int] | None:
-    if text is None:
-        return None
-    parts = text.split("x")
-    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
-        raise typer.BadParameter(f"--image-size is a number or HEIGHTxWIDTH, in pixels, not {text!r}.")
-    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
-
-
 @app.command()
 def preview(arguments: ConfigAndOverrides = None, out: Out = None) -> None:
     """Draw tokens and masks without training."""
-    config, overrides = _split(arguments)
+    config, overrides = config_and_overrides(arguments)
     from maskedmodel import commands
 
     _print_result(commands.preview(config, overrides=overrides, out=out))
@@ -265,7 +241,7 @@ def preview(arguments: ConfigAndOverrides = None, out: Out = None) -> None:
 @app.command()
 def doctor(arguments: ConfigAndOverrides = None, as_json: Json = False) -> None:
     """Look at the machine, the plugins and, where one is given, what a config would stumble over."""
-    config, overrides = _split(arguments)
+    config, overrides = config_and_overrides(arguments)
     from maskedmodel import commands
 
     report = commands.doctor(config, overrides=overrides)
@@ -278,10 +254,10 @@ def doctor(arguments: ConfigAndOverrides = None, as_json: Json = False) -> None:
 @config_app.command("show")
 def config_show(arguments: ConfigAndOverrides = None, as_json: Json = False) -> None:
     """The config with every default and override, as a run would save it."""
+    config, overrides = config_and_overrides(arguments)
     from maskedmodel.config.load import dump_config, load_config
     from maskedmodel.plugins import load_registry
 
-    config, overrides = _split(arguments)
     resolved = load_config(config, overrides, registry=load_registry())
     if as_json:
         print_json(resolved.model_dump(mode="json"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,13 +49,17 @@ class PretrainResult:
         if self.probe is not None:
             lines += ["", str(self.probe)]
         lines += [""] if self.picture is None else ["", f"pictures  {self.picture}"]
+        run, code = (
+            shlex.quote(str(self.folder)),
+            f"import maskedmodel; print(maskedmodel.load({str(self.folder)!r}).encoder)",
+        )
         lines += [
             f"report    {self.report}",
             "",
             "next:",
-            f"  maskedmodel reconstruct {self.folder}",
-            f"  maskedmodel embed {self.folder} val --to features.parquet",
-            f'  python -c "import maskedmodel; print(maskedmodel.load({str(self.folder)!r}).encoder)"',
+            f"  maskedmodel reconstruct {run}",
+            f"  maskedmodel embed {run} val --to features.parquet",
+            f"  python -c {shlex.quote(code)}",
         ]
         return "\n".join(lines)
 

@@ -15,6 +15,7 @@ from maskedmodel.comparison.result import FORMAT, METRICS, Comparison
 from maskedmodel.comparison.statistics import FEWEST, Difference, Spread
 from maskedmodel.comparison.yardstick import RATIOS, Measured
 from maskedmodel.config.load import NOT_SET, difference
+from maskedmodel.files import spreadsheet_cell
 from maskedmodel.training.checkpoint import write_text
 from maskedmodel.training.tracking import read_lines
 
@@ -205,10 +206,5 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _guarded(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: spreadsheet_cell(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
-
-
-def _guarded(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula is kept from being one."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

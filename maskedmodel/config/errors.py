@@ -59,12 +59,12 @@ def at_path(path: str, message: str) -> PydanticCustomError:
     return PydanticCustomError("setting", "{text}", {"path": path, "text": message})
 
 
-def config_error(problems: Sequence[Problem], where: object) -> ConfigError:
+def config_error(problems: Sequence[Problem], where: object, fix: str | None = None) -> ConfigError:
     """All of them in one error."""
     if len(problems) == 1:
-        return ConfigError(f"The config has a problem. {problems[0]}", where=where)
+        return ConfigError(f"The config has a problem. {problems[0]}", where=where, fix=fix)
     lines = "\n".join(f"  - {problem}" for problem in problems)
-    return ConfigError(f"The config has {len(problems)} problems:\n{lines}", where=where)
+    return ConfigError(f"The config has {len(problems)} problems:\n{lines}", where=where, fix=fix)
 
 
 def shown(value: object, length: int = 60) -> str:

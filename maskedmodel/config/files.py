@@ -135,7 +135,7 @@ def parse_yaml(text: str, where: object = None) -> Any:
         _check_events(text, where)
         yaml = _yaml()
         yaml.Constructor = _Constructor
-        return _unshare(yaml.load(text))
+        return _unshare(yaml.load(text), where)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         position = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
@@ -185,18 +185,36 @@ def _check_events(text: str, where: object) -> None:
             )
 
 
-def _unshare(value: Any) -> Any:
-    """A copy in which nothing is shared, so that an override of one place doesn't change an alias of it."""
+def _unshare(value: Any, where: object = None, depth: int = 0) -> Any:
+    """A copy in which nothing is shared, so that an override of one place doesn't change an alias of it.
+
+    Raises ConfigError where it is deeper than a config may be, holds a number of more than 64 bits, or text that no
+    file can hold.
+    """
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"A config is at most {MAX_DEPTH} levels deep.", where=where, fix="Flatten it.")
     if isinstance(value, Mapping):
-        return {key: _unshare(item) for key, item in value.items()}
+        return {_scalar(key, where): _unshare(item, where, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_unshare(item) for item in value]
+        return [_unshare(item, where, depth + 1) for item in value]
+    return _scalar(value, where)
+
+
+def _scalar(value: Any, where: object) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**64:
+        bits = f"one of {value.bit_length()} bits"
+        raise ConfigError("A number in a config has at most 64 bits.", where=where, got=bits)
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError("Text in a config is UTF-8.", where=where, got=f"{value[:40]!r}") from error
     return value
 
 
 def plain(source: Mapping[Any, Any]) -> dict[Any, Any]:
     """A copy of a config given in Python, made of dicts and lists."""
-    copy: dict[Any, Any] = _unshare(source)
+    copy: dict[Any, Any] = _unshare(source, "the given mapping")
     return copy
 
 

@@ -8,16 +8,16 @@ from operator import or_
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
+from pydantic.fields import FieldInfo
 
-from maskedmodel.components import Settings
-from maskedmodel.config.errors import Problem, config_error, dotted, shown, translate
-from maskedmodel.config.files import apply_overrides, find_config, parse_override, plain, read_config, to_yaml
-from maskedmodel.config.sections import SECTIONS, RunConfig
-from maskedmodel.engine.settings import PRESETS
-from maskedmodel.plugins import Registry, label
-
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {"mask": {"name": "uniform"}, "objective": {"name": "patch"}}
+from maskedmodel.components import Component
+from maskedmodel.config.early import read_given, section_model, truth_as_number
+from maskedmodel.config.errors import Problem, config_error, shown, translate
+from maskedmodel.config.files import to_yaml
+from maskedmodel.config.sections import DEFAULTS, SECTIONS, RunConfig
+from maskedmodel.plugins import Kind, Registry, label
+from maskedmodel.settings import Settings
 
 
 def build_model(registry: Registry, *, needs_data: bool = True) -> type[RunConfig]:
@@ -52,44 +52,60 @@ def load_config(
     `overrides` are texts like `train.steps=500`, applied in order. An override of a component's name drops the
     settings that the config gave to the former component and the new one doesn't know; an override of the encoder's
     preset drops the dim, depth and heads that the config gave. Settings given as overrides stay, and are refused where
-    they are unknown. `needs_data` False: the config may do without `data`.
+    they are unknown. An override of a component's setting to null
+    means its default, where null is no value of its own. `needs_data` False: the config may do without `data`.
 
     Raises one ConfigError that lists all problems.
     """
-    if isinstance(source, Mapping):
-        data, where = plain(source), "the given mapping"
-    else:
-        path = find_config(source)
-        data, where = read_config(path), str(path)
+    given = read_given(source, overrides)
     for section, default in DEFAULTS.items():
-        data.setdefault(section, dict(default))
-    changes = [parse_override(text) for text in overrides]
-    for keys, value in changes:
+        given.data.setdefault(section, dict(default))
+    for keys, value in given.changes:
         if len(keys) == 2 and keys[1] == "name":
-            _drop_unknown(data, keys[0], value, registry)
-        if keys == ("model", "encoder", "preset") and isinstance(value, str) and value in PRESETS:
-            _drop_dimensions(data)
-    apply_overrides(data, changes)
+            _drop_unknown(given.data, keys[0], value, registry)
+    data = given.settled()
     if not needs_data and data.get("data") is None:
         data.pop("data", None)
-    return _validate(data, registry, f"{where} and the overrides" if changes else where, needs_data)
+    _unset(data, given.changes, registry)
+    return _validate(data, registry, given.where, needs_data)
+
+
+def _named(registry: Registry, kind: Kind, name: object) -> type[Component[Any]] | None:
+    """The component of this name; None where there is none. A config may give anything for a name."""
+    return registry.of(kind).get(name) if isinstance(name, str) else None
 
 
 def _drop_unknown(data: dict[Any, Any], section: str, name: object, registry: Registry) -> None:
     """Leave to a section only what the component `name` knows."""
     kind, given = SECTIONS.get(section), data.get(section)
-    if kind is None or not isinstance(given, dict) or name == given.get("name") or name not in registry.of(kind):
+    if kind is None or not isinstance(given, dict) or name == given.get("name"):
         return
-    known = registry.of(kind)[str(name)].settings_class.model_fields
+    component = _named(registry, kind, name)
+    if component is None:
+        return
+    known = component.settings_class.model_fields
     data[section] = {key: value for key, value in given.items() if key in known}
 
 
-def _drop_dimensions(data: dict[Any, Any]) -> None:
-    """Leave to the encoder's section what a preset doesn't set."""
-    model = data.get("model")
-    encoder = model.get("encoder") if isinstance(model, dict) else None
-    if isinstance(model, dict) and isinstance(encoder, dict):
-        model["encoder"] = {key: value for key, value in encoder.items() if key not in ("dim", "depth", "heads")}
+def _unset(data: dict[Any, Any], changes: Sequence[tuple[tuple[str, ...], Any]], registry: Registry) -> None:
+    """Leave out what an override sets to null and what can't be null: null then means its default."""
+    for keys, value in changes:
+        component = SECTIONS.get(keys[0])
+        section = data.get(keys[0])
+        if value is not None or len(keys) != 2 or component is None or not isinstance(section, dict):
+            continue
+        known = _named(registry, component, section.get("name"))
+        field = known.settings_class.model_fields.get(keys[1]) if known is not None else None
+        if field is not None and not field.is_required() and not _takes_null(field):
+            section.pop(keys[1], None)
+
+
+def _takes_null(field: FieldInfo) -> bool:
+    try:
+        annotation: Any = field.annotation
+        return TypeAdapter(annotation).validate_python(None) is None
+    except ValidationError:
+        return False
 
 
 def _validate(data: dict[Any, Any], registry: Registry, where: str, needs_data: bool) -> RunConfig:
@@ -105,7 +121,7 @@ def _validate(data: dict[Any, Any], registry: Registry, where: str, needs_data: 
         errors = [detail for detail in error.errors() if not detail["loc"] or detail["loc"][0] not in unnamed]
         problems += translate(errors, data, lambda section: _model_of(section, data, model, registry))
         raise config_error(problems, where) from None
-    problems += _truth_as_number(data, settled.model_dump(), ())
+    problems += truth_as_number(data, settled.model_dump(), ())
     if problems:
         raise config_error(problems, where)
     return RunConfig(**{name: getattr(settled, name) for name in RunConfig.model_fields})
@@ -134,26 +150,11 @@ def _model_of(
     section: str, data: Mapping[Any, Any], model: type[RunConfig], registry: Registry
 ) -> type[BaseModel] | None:
     """The model behind a section's settings; "" is the whole config."""
-    if not section:
-        return model
-    if section in SECTIONS:
-        given = data.get(section)
-        component = registry.of(SECTIONS[section]).get(given.get("name", "")) if isinstance(given, Mapping) else None
-        return component.settings_class if component is not None else None
-    annotation = model.model_fields[section].annotation if section in model.model_fields else None
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-
-
-def _truth_as_number(given: object, settled: object, path: tuple[str | int, ...]) -> list[Problem]:
-    """Where true or false was given for a number: pydantic would read it as 1 or 0."""
-    if isinstance(given, bool) and isinstance(settled, int | float) and not isinstance(settled, bool):
-        return [Problem(dotted(path), f"expected a number, got {shown(given)}.")]
-    pairs: list[tuple[Any, Any, Any]] = []
-    if isinstance(given, Mapping) and isinstance(settled, Mapping):
-        pairs = [(key, value, settled[key]) for key, value in given.items() if key in settled]
-    elif isinstance(given, list) and isinstance(settled, list | tuple):
-        pairs = [(index, *both) for index, both in enumerate(zip(given, settled, strict=False))]
-    return [problem for key, one, other in pairs for problem in _truth_as_number(one, other, (*path, key))]
+    if section not in SECTIONS:
+        return section_model(section, model)
+    given = data.get(section)
+    component = _named(registry, SECTIONS[section], given.get("name")) if isinstance(given, Mapping) else None
+    return component.settings_class if component is not None else None
 
 
 def dump_config(config: RunConfig) -> str:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator
 
-from maskedmodel.components import Settings
 from maskedmodel.config.errors import at_path
 from maskedmodel.engine.settings import ModelSettings
-from maskedmodel.plugins import Kind
+from maskedmodel.settings import Settings
 
+if TYPE_CHECKING:
+    from maskedmodel.plugins import Kind
+
+# The sections that name a component, and the kind of it.
 SECTIONS: Mapping[str, Kind] = {
     "data": "data_source",
     "tokenizer": "tokenizer",
     "mask": "mask_scheduler",
     "objective": "objective",
 }
+
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {"mask": {"name": "uniform"}, "objective": {"name": "patch"}}
 
 _Beta = Annotated[float, Field(ge=0, lt=1)]
 

@@ -65,7 +65,7 @@ class EncoderSettings(_Stack):
     @model_validator(mode="before")
     @classmethod
     def _from_preset(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("preset") in PRESETS:
+        if isinstance(values, dict) and isinstance(preset := values.get("preset"), str) and preset in PRESETS:
             dim, depth, heads = PRESETS[values["preset"]]
             return {"dim": dim, "depth": depth, "heads": heads, **values}
         return values

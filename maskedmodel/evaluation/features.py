@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from maskedmodel.components import SampleDataset, Tokenizer
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import DataError, DependencyError
-from maskedmodel.files import replacing
+from maskedmodel.files import replacing, spreadsheet_cell
 from maskedmodel.training.data import UNLABELLED, Policy, eval_batches
 
 Pool = Literal["mean", "class"]
@@ -197,7 +197,8 @@ def save(features: Features, path: Path | str) -> Path:
 
     .parquet  columns id, label (where known), feature (a fixed-size list of float32)
     .npz      arrays id, label, feature
-    .csv      columns id, label, f0, f1, ...: nine digits, which give the same float32 back
+    .csv      columns id, label, f0, f1, ...: nine digits, which give the same float32 back; an id that a spreadsheet
+              would take for a formula has a quote before it
 
     A sample without a label has null in parquet, nothing in a csv, and -1 in an npz.
 
@@ -266,5 +267,5 @@ def _csv(features: Features, file: IO[bytes]) -> None:
         else [["" if x == UNLABELLED else x] for x in features.labels.tolist()]
     )
     for name, own, row in zip(_ids(features), labels, features.values.tolist(), strict=True):
-        writer.writerow([name, *own, *(f"{value:.9g}" for value in row)])
+        writer.writerow([spreadsheet_cell(name), *own, *(f"{value:.9g}" for value in row)])
     text.detach()

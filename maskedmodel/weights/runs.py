@@ -16,9 +16,9 @@ from maskedmodel.errors import CheckpointError, ConfigError, MaskedModelError, s
 from maskedmodel.noise import seeded
 from maskedmodel.plugins import Kind, Registry, load_registry
 from maskedmodel.training import checkpoint as checkpoints
+from maskedmodel.weights.place import CONFIG, require_run
 from maskedmodel.weights.report import LoadReport
 
-CONFIG = "config.yaml"
 _PARTS: dict[str, Kind] = {"tokenizer": "tokenizer", "mask": "mask_scheduler", "objective": "objective"}
 
 
@@ -42,7 +42,7 @@ def load(
         if checkpoint is not None:
             raise CheckpointError("This folder is a checkpoint already.", where=folder, got=f"checkpoint={checkpoint}")
         folder, checkpoint = folder.parent.parent, folder.name
-    _require_run(folder)
+    require_run(folder)
     chosen = checkpoints.newest(folder) if checkpoint is None else _checkpoint(folder, checkpoint)
     state = checkpoints.read_state(chosen)
     model = _build(folder / CONFIG, registry if registry is not None else load_registry())
@@ -82,30 +82,6 @@ def save(model: MaskedAutoencoder, folder: str | Path, *, report: LoadReport | N
     config = to_yaml({name: settings.model_dump(mode="json") for name, settings in parts.items()})
     checkpoints.write_text(folder / CONFIG, config)
     return folder
-
-
-def _require_run(folder: Path) -> None:
-    if (folder / CONFIG).is_file():
-        return
-    if not folder.exists():
-        around = folder.parent if folder.parent.is_dir() else Path()
-        runs = {
-            path.parent.name: str(path.parent)
-            for path in (*around.glob(f"*/{CONFIG}"), *Path("runs").glob(f"*/{CONFIG}"))
-        }
-        raise CheckpointError(f"There is no run {str(folder)!r}.", where=folder.absolute(), fix=_like(folder, runs))
-    fix = "Give the folder that `maskedmodel pretrain` named at its end."
-    if folder.is_file() or (folder / "config.json").exists():
-        fix = "For weights of other makers use from_huggingface or from_facebook, or `maskedmodel import`."
-    raise CheckpointError(
-        f"{str(folder)!r} is no run.", where=folder.absolute(), expected=f"a folder with {CONFIG}", fix=fix
-    )
-
-
-def _like(folder: Path, runs: Mapping[str, str]) -> str:
-    if folder.name in runs:
-        return f"Did you mean {runs[folder.name]!r}?"
-    return suggestion(folder.name, runs) if runs else "Pretrain first: `maskedmodel pretrain`."
 
 
 def _checkpoint(folder: Path, wanted: str | Path | int) -> Path:

@@ -41,25 +41,30 @@ class Commands:
 
 
 @pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
+def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Commands:
+    """In a folder with the configs `a` and `a.yaml` and the run `r`, which are looked for before anything is called."""
     fake = Commands()
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "a.yaml", "r/config.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
     monkeypatch.setattr(maskedmodel, "commands", fake, raising=False)
     return fake
 
 
 LINES: dict[str, Call] = {
     "pretrain": ("pretrain", (None,), {"run": None, "overrides": [], "strict_plugins": False}),
-    "pretrain a.yaml train.steps=5 --run r b=c": (
+    "pretrain a.yaml train.steps=5 --run r data.x=c": (
         "pretrain",
         ("a.yaml",),
-        {"run": Path("r"), "overrides": ["train.steps=5", "b=c"], "strict_plugins": False},
+        {"run": Path("r"), "overrides": ["train.steps=5", "data.x=c"], "strict_plugins": False},
     ),
-    "pretrain optim.lr=-1 a.yaml": (
+    "pretrain mask.ratio=-1 a.yaml": (
         "pretrain",
         ("a.yaml",),
-        {"run": None, "overrides": ["optim.lr=-1"], "strict_plugins": False},
+        {"run": None, "overrides": ["mask.ratio=-1"], "strict_plugins": False},
     ),
-    "compare a b=c --mask uniform:ratio=0.5 --mask ramped --seeds 2": (
+    "compare a data.x=c --mask uniform:ratio=0.5 --mask ramped --seeds 2": (
         "compare",
         ("a", ["uniform:ratio=0.5", "ramped"]),
         {
@@ -69,7 +74,7 @@ LINES: dict[str, Call] = {
             "budget": "flops",
             "run": None,
             "jobs": None,
-            "overrides": ["b=c"],
+            "overrides": ["data.x=c"],
             "strict_plugins": False,
             "quiet": False,
         },
@@ -113,7 +118,7 @@ LINES: dict[str, Call] = {
         ("w",),
         {"to": Path("r"), "heads": 6, "decoder_heads": 8, "image_size": (192, 256), "normalise": False},
     ),
-    "preview a.yaml b=c": ("preview", ("a.yaml",), {"overrides": ["b=c"], "out": None}),
+    "preview a.yaml data.x=c": ("preview", ("a.yaml",), {"overrides": ["data.x=c"], "out": None}),
 }
 
 
@@ -134,6 +139,45 @@ def test_the_function_takes_the_call(line: str) -> None:
 
     name, arguments, options = LINES[line]
     inspect.signature(getattr(commands, name)).bind(*arguments, **options)
+
+
+def test_a_path_with_an_equals_sign_is_a_path(commands: Commands, tmp_path: Path) -> None:
+    for config in ("lr=0.1.yaml", "sweep/lr=0.1/my.yaml"):
+        (tmp_path / config).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / config).write_text("{}")
+        assert run_cli(["pretrain", config, "train.steps=5"]) == 0
+        assert commands.calls[-1][1] == (config,)
+        assert commands.calls[-1][2]["overrides"] == ["train.steps=5"]
+    assert run_cli(["embed", "r", "photos/set=1", "data.path=a/b=c", "--to", "f.npz"]) == 0
+    assert commands.calls[-1][1] == (Path("r"), "photos/set=1")
+    assert commands.calls[-1][2]["overrides"] == ["data.path=a/b=c"]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("pretrain image-quikstart", "image-quickstart"),
+        ("pretrain a.yaml train.stpes=5", "Did you mean 'steps'?"),
+        ("pretrain a.yaml train.steps=0 optim.lr=x", "2 problems"),
+        ("compare a.yaml train.steps=yes", "a whole number"),
+        ("doctor a.yaml modl.x=1", "Did you mean 'model'?"),
+        ("config show a.yaml train.batch=true", "expected a number, got true"),
+        ("preview nothing.yaml", "There is no config"),
+        ("probe nothing", "There is no run"),
+        ("embed nothing val --to x.npz", "There is no run"),
+        ("reconstruct a", "is no run"),
+    ],
+)
+def test_what_needs_no_torch_is_said_without_it(commands: Commands, line: str, says: str) -> None:
+    """Importing torch takes seconds, so an error in the words of a line must not wait for it."""
+    script = (
+        "import sys; from maskedmodel.cli.app import run_cli; code = run_cli(sys.argv[1:]); "
+        "print([name for name in ('torch', 'numpy') if name in sys.modules]); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *line.split()], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stdout.strip() == "[]"
 
 
 def test_global_flags_are_welcome_after_the_verb(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:

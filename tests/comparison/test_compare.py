@@ -94,9 +94,9 @@ def test_the_csv_is_the_runs(whole: Comparison) -> None:
 
 
 def test_a_formula_stays_text_in_the_csv() -> None:
-    from maskedmodel.comparison.collect import _guarded
+    from maskedmodel.files import spreadsheet_cell
 
-    assert [_guarded(value) for value in ("=1+1", "@x", "uniform", -0.5)] == ["'=1+1", "'@x", "uniform", -0.5]
+    assert [spreadsheet_cell(value) for value in ("=1+1", "@x", "uniform", -0.5)] == ["'=1+1", "'@x", "uniform", -0.5]
 
 
 def stamps(folder: Path) -> dict[str, tuple[int, bytes]]:

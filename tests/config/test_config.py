@@ -198,6 +198,14 @@ def test_an_override_of_a_name_drops_what_the_new_component_does_not_know() -> N
     assert "mask.ratio: unknown setting" in message(with_(mask={"name": "ramped", "ratio": 0.5}))
 
 
+def test_an_override_of_null_is_the_default_where_null_is_no_value() -> None:
+    given = with_(mask={"name": "uniform", "ratio": 0.5}, optim={"clip": 1.0})
+    assert load(given, "mask.ratio=null").mask == FlatSettings()
+    assert load(given, "optim.clip=null").optim.clip is None
+    assert "mask.ratoi: unknown setting" in message(given, "mask.ratoi=null")
+    assert "mask.ratio: expected a number" in message(with_(mask={"name": "uniform", "ratio": None}))
+
+
 def test_an_override_of_the_preset_sets_the_dimensions() -> None:
     given = with_(model={"encoder": {"dim": 96, "depth": 4, "heads": 3, "mlp_ratio": 2}})
     encoder = load(given, "model.encoder.preset=b", "model.encoder.depth=2").model.encoder
@@ -271,7 +279,7 @@ def test_a_config_is_dumped_whole_and_read_back(tmp_path: Path) -> None:
 @example({"\x85": "a\u2028b\n"})
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
         max_leaves=8,
     )

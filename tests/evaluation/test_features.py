@@ -131,6 +131,12 @@ def test_csv_gives_the_same_float32_back(small: Features, tmp_path: Path) -> Non
     assert np.array_equal(np.array([row[2:] for row in rows], np.float32), small.values.numpy())
 
 
+def test_a_file_name_is_no_formula_in_a_csv(tmp_path: Path) -> None:
+    features = Features(torch.tensor([[-1.0]] * 3), None, ["=cmd|x", "-1.png", "a.png"])
+    with save(features, tmp_path / "f.csv").open(encoding="utf-8", newline="") as file:
+        assert [row for row in csv.reader(file)][1:] == [["'=cmd|x", "-1"], ["'-1.png", "-1"], ["a.png", "-1"]]
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".npz", ".csv"])
 def test_without_labels_there_is_no_label_column(suffix: str, tmp_path: Path) -> None:
     path = save(Features(torch.ones(2, 1), None, (3, 4)), tmp_path / f"f{suffix}")

@@ -18,7 +18,7 @@ CORE, PLUGINS = ROOT / "maskedmodel", ROOT / "plugins"
 
 # Lowest first; an import only ever goes down. A name covers its module or its package.
 FLOORS = (
-    ("errors", "files", "noise", "scales"),
+    ("errors", "files", "noise", "scales", "settings"),
     ("tokens",),
     ("components",),
     ("schedulers", "tokenizers", "sources"),

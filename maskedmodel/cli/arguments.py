@@ -1,0 +1,73 @@
+"""The arguments that verbs share, and what can be said of them before torch is imported."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigAndOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="CONFIG | KEY=VALUE",
+        help="A YAML file or the name of a config that comes with maskedmodel, and settings to override, "
+        "such as train.steps=500.",
+        show_default=False,
+    ),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE ...]",
+        help="Settings to change, such as data.label=speaker or evaluate.protocol=folds.",
+        show_default=False,
+    ),
+]
+Out = Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Where to write the picture.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def is_override(argument: str) -> bool:
+    """Whether an argument sets something. One with a separator before its first `=`, or that exists, is a path."""
+    key, equals, _ = argument.partition("=")
+    return bool(equals) and os.sep not in key and not os.path.lexists(argument)
+
+
+def split(arguments: list[str] | None) -> tuple[str | None, list[str]]:
+    """Overrides stand wherever they like; the one other argument is the config or the data."""
+    overrides = [argument for argument in arguments or () if is_override(argument)]
+    configs = [argument for argument in arguments or () if not is_override(argument)]
+    if len(configs) > 1:
+        raise typer.BadParameter(f"expected one, got {', '.join(configs)}. Settings are KEY=VALUE.")
+    return configs[0] if configs else None, overrides
+
+
+def config_and_overrides(arguments: list[str] | None) -> tuple[str | None, list[str]]:
+    """Config and overrides. Raises ConfigError for what can be seen before torch is imported."""
+    from maskedmodel.config.early import check_early
+
+    config, overrides = split(arguments)
+    check_early(config, overrides)
+    return config, overrides
+
+
+def existing_run(run: Path) -> Path:
+    """The run as given. Raises CheckpointError, before torch is imported, where there is none."""
+    from maskedmodel.weights.place import require_run
+
+    folder = run.expanduser()
+    require_run(folder.parent.parent if folder.parent.name == "checkpoints" else folder)
+    return run
+
+
+def image_sizes(text: str | None) -> int | tuple[int, int] | None:
+    """A number of pixels, or HEIGHTxWIDTH."""
+    if text is None:
+        return None
+    parts = text.split("x")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise typer.BadParameter(f"--image-size is a number or HEIGHTxWIDTH, in pixels, not {text!r}.")
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
