@@ -92,7 +92,11 @@ class MaskScheduler(Component[S], nn.Module, ABC):
 
     def sample(self, tokens: Tokens, progress: float, noise: Noise) -> Mask:
         """The mask of a batch. Given: ranks `scores` and hides the highest. Raises PluginError on a wrong shape."""
-        ratio, scores = self.ratio(progress), self.scores(tokens, progress, noise)
+        return self.ranked(self.scores(tokens, progress, noise), tokens, progress, noise)
+
+    def ranked(self, scores: Tensor, tokens: Tokens, progress: float, noise: Noise) -> Mask:
+        """The mask that hides the highest `scores` (B, L): the second half of `sample`, for who has the scores."""
+        ratio = self.ratio(progress)
         if not 0 < ratio < 1:
             raise PluginError(
                 f"Mask scheduler {self.component_name()!r} gave a ratio that hides all or nothing.",

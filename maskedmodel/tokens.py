@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -62,6 +63,11 @@ class Tokens:
         return self.values.shape[0]
 
     @property
+    def layout(self) -> Layout:
+        """Where the tokens stand, as one value for the engine."""
+        return Layout(self.coords, self.grid, self.channel)
+
+    @property
     def length(self) -> int:
         """L, padding included."""
         return self.values.shape[1]
@@ -102,9 +108,46 @@ class Tokens:
         return values if self.observed is None else values.masked_fill(~self.observed, torch.nan)
 
 
-def hidden_count(length: int, ratio: float) -> int:
-    """How many of `length` tokens a mask ratio hides: rounded half to even, at least one hidden and one visible."""
+class Layout(NamedTuple):
+    """Where tokens stand: `coords`, `grid` and `channel` as in Tokens."""
+
+    coords: Tensor
+    grid: tuple[int, ...] | None
+    channel: Tensor | None
+
+
+class Selection(NamedTuple):
+    """Which tokens are visible and which are hidden, as the ids of a Mask. Without a decoder none is hidden."""
+
+    ids_keep: Tensor
+    ids_hidden: Tensor | None = None
+    keep_valid: Tensor | None = None
+    hidden_valid: Tensor | None = None
+    gates: Tensor | None = None
+
+
+@overload
+def hidden_count(length: int, ratio: float) -> int: ...
+
+
+@overload
+def hidden_count(length: Tensor, ratio: float) -> Tensor: ...
+
+
+def hidden_count(length: int | Tensor, ratio: float) -> int | Tensor:
+    """How many of `length` real tokens a mask ratio hides: rounded half to even, at least one hidden and one visible.
+
+    `length` is a number, or an integer tensor of them, and so is the result. Of a single token none is hidden. This is
+    the one place where counts are rounded; `ratio * length` is taken in float64, since in float32 45 * 0.7 is 31.5.
+    """
+    if isinstance(length, Tensor):
+        return limited_count((length.double() * ratio).round().long(), length)
     return max(0, min(max(round(ratio * length), 1), length - 1))
+
+
+def limited_count(count: Tensor, real: Tensor) -> Tensor:
+    """`count` tokens to hide of `real` ones, both int64 (B,): where it can be, one at least is hidden, one visible."""
+    return torch.minimum(count.clamp(min=1), (real - 1).clamp(min=0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,9 +196,21 @@ class Mask:
 
         Each row hides `hidden_count(real tokens, ratio)`, or what `counts` says: one number for all rows, which goes
         only with tokens that are all real, or (B,) int64, of which `bounds` are the fewest and the most where known.
-        Ties go to the token that comes first, so a mask is reproducible across devices.
+        Ties go to the token that comes first, so a mask is reproducible across devices. Raises ShapeError on scores
+        that aren't (B, L) and floating point, and on a ratio that is no share.
         """
+        if scores.dim() != 2 or not scores.is_floating_point():
+            raise ShapeError(
+                "Scores are one floating-point number per token.",
+                expected="(B, L) of a floating-point type",
+                got=f"{tuple(scores.shape)} {scores.dtype}",
+            )
+        if counts is None and not 0 <= ratio <= 1:  # NaN, too
+            raise ShapeError("A mask ratio is a share of the tokens.", expected="a number from 0 to 1", got=ratio)
         batch, length = scores.shape
+        if valid is not None and (valid.shape != scores.shape or valid.dtype != torch.bool):
+            got = f"{tuple(valid.shape)} {valid.dtype}"
+            raise ShapeError("`valid` doesn't fit the scores.", expected=f"{(batch, length)} torch.bool", got=got)
         if isinstance(counts, int) and valid is not None:
             counts = torch.full((batch,), counts, device=scores.device)
         if valid is None and not isinstance(counts, Tensor):
@@ -165,8 +220,7 @@ class Mask:
             return cls(hidden, None, (length - hide, hide), True)
         real = torch.full((batch,), length, device=scores.device) if valid is None else valid.sum(1)
         if counts is None:
-            # In float64, as Python counts: in float32 45 * 0.7 is 31.5.
-            wanted, most = (real.double() * ratio).round().long(), hidden_count(length, ratio)
+            wanted, most = hidden_count(real, ratio), hidden_count(length, ratio)
             # keep(n) = n - round(ratio n) and round(ratio n) both grow with n: the full row bounds every row.
             widths: tuple[int, int] | None = (max(length - most, 1), max(most, 1))
         else:
@@ -174,7 +228,7 @@ class Mask:
             wanted, widths = counts.to(scores.device).long(), None
             if bounds is not None and valid is None:
                 widths = (length - max(bounds[0], 1), min(max(bounds[1], 1), length - 1))
-        wanted = torch.minimum(wanted.clamp(min=1), (real - 1).clamp(min=0))
+        wanted = limited_count(wanted, real)
         if valid is not None:
             scores = scores.masked_fill(~valid, -torch.inf)
         rank = scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
@@ -194,12 +248,21 @@ class Mask:
 
     @cached_property
     def _shape(self) -> tuple[int, int, bool]:
-        if self.widths is not None and self.even is not None:
-            return (*self.widths, self.even)
+        known = self.widths is not None and self.even is not None
+        if known and self.hidden.device.type != "cpu":  # looking would make the device wait
+            return (*self.widths, self.even)  # type: ignore[misc]
         keep, hide = self.visible.sum(1), self.hidden.sum(1)
-        widths = self.widths or (int(keep.max()), int(hide.max()))
+        most = (int(keep.max()), int(hide.max())) if len(keep) else (0, 0)
+        widths = self.widths or most
         even = bool((keep == widths[0]).all() and (hide == widths[1]).all())
-        return (*widths, even)
+        if most[0] > widths[0] or most[1] > widths[1] or (self.even is True and not even):
+            raise ShapeError(
+                "The widths of a mask don't fit what it hides: tokens would be left out without a word.",
+                expected=f"at least {most} visible and hidden tokens a row" + ("" if even else ", even=False"),
+                got=f"widths {widths}, even={self.even}",
+                fix="Leave widths and even out: then they are read from the mask.",
+            )
+        return (*widths, even if self.even is None else self.even)
 
     @cached_property
     def ids_keep(self) -> Tensor:
@@ -230,6 +293,18 @@ class Mask:
     @staticmethod
     def _first(chosen: Tensor, width: int) -> Tensor:
         return (~chosen).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]
+
+    @property
+    def selection(self) -> Selection:
+        """The ids as one value for the engine."""
+        return Selection(self.ids_keep, self.ids_hidden, self.keep_valid, self.hidden_valid, self.gates)
+
+    def within(self, valid: Tensor | None) -> Mask:
+        """The mask where only `valid` (B, L) tokens are real: padding that it hides is neither hidden nor visible."""
+        if valid is None or (valid is self.valid and self.widths is not None):  # ranking hides no padding
+            return self
+        real = valid if self.valid is None else valid & self.valid
+        return Mask(self.hidden & real, real, self.widths, None if self.even is None else False, self.gates)
 
     def rows(self, rows: slice | Tensor) -> Mask:
         """The mask of some of the samples."""

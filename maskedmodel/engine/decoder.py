@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from maskedmodel.components import Tokenizer
-from maskedmodel.engine.encoder import Grid, prepend
+from maskedmodel.engine.encoder import prepend
 from maskedmodel.engine.layers import Block, CrossBlock, Linear, init_linear
 from maskedmodel.engine.positions import PositionEmbedding, gather_tokens
 from maskedmodel.engine.settings import DecoderSettings, EncoderSettings
+from maskedmodel.tokens import Layout, Selection
 
 
 class Decoder(nn.Module):
@@ -42,20 +43,15 @@ class Decoder(nn.Module):
     def forward(
         self,
         latent_BTD: Tensor,
-        coords: Tensor,
-        grid: Grid,
-        channel: Tensor | None,
-        ids_keep_BK: Tensor,
-        ids_hidden_BM: Tensor,
-        keep_valid_BK: Tensor | None,
-        hidden_valid_BM: Tensor | None,
+        where: Layout,
+        chosen: Selection,
         everywhere: bool = False,
     ) -> Tensor:
         """Predictions (B, M, Q) for hidden tokens; `everywhere`: (B, K + M, Q), visible tokens first."""
-        places = self.places(coords, grid, channel)
-        angles = self.places.angles(coords)
+        places = self.places(*where)
+        angles = self.places.angles(where.coords)
         decode = self._decode_self if self.settings.attention == "self" else self._decode_cross
-        x = decode(latent_BTD, places, angles, ids_keep_BK, ids_hidden_BM, keep_valid_BK, hidden_valid_BM, everywhere)
+        x = decode(latent_BTD, places, angles, chosen, everywhere)
         return self.head(self.norm(x))  # type: ignore[no-any-return]
 
     def _mask_rows(
@@ -74,13 +70,12 @@ class Decoder(nn.Module):
         latent: Tensor,
         places: Tensor,
         angles: Tensor | None,
-        ids_keep: Tensor,
-        ids_hidden: Tensor,
-        keep_valid: Tensor | None,
-        hidden_valid: Tensor | None,
+        chosen: Selection,
         everywhere: bool,
     ) -> Tensor:
+        ids_keep, ids_hidden, keep_valid, hidden_valid, _ = chosen
         assert self.embed is not None
+        assert ids_hidden is not None
         seen = self.embed(latent)
         seen = torch.cat([seen[:, : self.prefix], seen[:, self.prefix :] + gather_tokens(places, ids_keep)], 1)
         asking, projected = self._mask_rows(places, ids_hidden, lambda first, rows: first.qkv(first.norm1(rows)))
@@ -103,12 +98,11 @@ class Decoder(nn.Module):
         latent: Tensor,
         places: Tensor,
         angles: Tensor | None,
-        ids_keep: Tensor,
-        ids_hidden: Tensor,
-        keep_valid: Tensor | None,
-        hidden_valid: Tensor | None,
+        chosen: Selection,
         everywhere: bool,
     ) -> Tensor:
+        ids_keep, ids_hidden, keep_valid, _, _ = chosen
+        assert ids_hidden is not None
         asked = torch.cat([ids_keep, ids_hidden], 1) if everywhere else ids_hidden
         x, q = self._mask_rows(places, asked, lambda first, rows: first.q(first.norm1(rows)))
         turns = None

@@ -15,9 +15,7 @@ from maskedmodel.engine.layers import Block, init_linear
 from maskedmodel.engine.positions import PositionEmbedding, gather_tokens
 from maskedmodel.engine.settings import EncoderSettings
 from maskedmodel.errors import ConfigError
-from maskedmodel.tokens import Tokens
-
-Grid = tuple[int, ...] | None
+from maskedmodel.tokens import Layout, Selection, Tokens
 
 
 class Encoder(nn.Module):
@@ -47,25 +45,26 @@ class Encoder(nn.Module):
     def forward(
         self,
         values_BLP: Tensor,
-        coords: Tensor,
-        grid: Grid,
-        channel: Tensor | None,
-        ids_keep_BK: Tensor,
-        keep_valid_BK: Tensor | None,
-        gates_BL: Tensor | None = None,
+        where: Layout,
+        chosen: Selection,
         last: bool = True,
     ) -> Tensor:
-        """The latent (B, S + K, D); without the `last` block and the norm after it, what that block is given."""
+        """The latent (B, S + K, D); without the `last` block and the norm after it, what that block is given.
+
+        It takes named tuples of tensors and not Tokens and Mask, whose ids are computed when asked for: torch.compile
+        would trace that, and its reads of a mask's counts, with the engine.
+        """
+        ids_keep_BK, keep_valid_BK, gates_BL = chosen.ids_keep, chosen.keep_valid, chosen.gates
         visible_BKP = gather_tokens(values_BLP, ids_keep_BK)
         if keep_valid_BK is not None:
             # Filled-up ids point at tokens of any kind, hidden ones too: nothing of those may get in.
             visible_BKP = visible_BKP.masked_fill(~keep_valid_BK[..., None], 0)
-        x = self.embed(visible_BKP) + gather_tokens(self.places(coords, grid, channel), ids_keep_BK)
+        x = self.embed(visible_BKP) + gather_tokens(self.places(*where), ids_keep_BK)
         if gates_BL is not None:
             x = x * gates_BL.gather(1, ids_keep_BK)[..., None].to(x.dtype)
         prefix = [token.expand(x.shape[0], -1, -1) for token in (self.class_token, self.registers) if token is not None]
         x = torch.cat([*prefix, x], 1)
-        angles = self.places.angles(coords)
+        angles = self.places.angles(where.coords)
         if angles is not None:
             angles = prepend(gather_tokens(angles, ids_keep_BK), self.prefix, 0)
         key_valid = None if keep_valid_BK is None else prepend(keep_valid_BK, self.prefix, True)
@@ -79,9 +78,8 @@ class Encoder(nn.Module):
 
     def _whole(self, tokens: Tokens, last: bool = True) -> Tensor:
         everything = torch.arange(tokens.length, device=tokens.values.device).expand(tokens.batch, -1)
-        return self(  # type: ignore[no-any-return]
-            tokens.values, tokens.coords, tokens.grid, tokens.channel, everything, tokens.valid, last=last
-        )
+        chosen = Selection(everything, keep_valid=tokens.valid)
+        return self(tokens.values, tokens.layout, chosen, last)  # type: ignore[no-any-return]
 
     def class_attention(self, tokens: Tokens) -> Tensor:
         """How much the class token attends to each token in the last block, mean over heads, (B, L) float32.

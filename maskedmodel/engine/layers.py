@@ -13,8 +13,11 @@ from maskedmodel.engine import kernels
 
 
 def attend(q_BHUd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, key_valid_BT: Tensor | None = None) -> Tensor:
-    """Softmax attention (B, H, U, d). Keys where `key_valid_BT` is False get a weight of exactly zero."""
-    mask = None if key_valid_BT is None else key_valid_BT[:, None, None, :]
+    """Softmax attention (B, H, U, d). Keys where `key_valid_BT` is False get a weight of exactly zero.
+
+    In a row without any valid key all count: what comes out means nothing, but is finite, and so is its gradient.
+    """
+    mask = None if key_valid_BT is None else usable_keys(key_valid_BT)[:, None, None, :]
     most = kernels.PLAIN_KEYS if q_BHUd.dtype == torch.float32 else kernels.PLAIN_KEYS_OTHER
     if not q_BHUd.is_cpu or k_BHTd.shape[2] > most:
         q, k, v = q_BHUd, k_BHTd, v_BHTd
@@ -26,6 +29,11 @@ def attend(q_BHUd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, key_valid_BT: Tensor 
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     return torch.matmul(scores.softmax(-1), v_BHTd)
+
+
+def usable_keys(key_valid_BT: Tensor) -> Tensor:
+    """`key_valid_BT` with all keys in rows that have none: a softmax over nothing is NaN, and so is its gradient."""
+    return key_valid_BT | ~key_valid_BT.any(1, keepdim=True)
 
 
 def apply_rotary(x_BHTd: Tensor, angles: Tensor) -> Tensor:
@@ -112,7 +120,7 @@ class Block(nn.Module):
             q, k = apply_rotary(q, angles[..., :1, :]), apply_rotary(k, angles)
         scores = (q.float() * q.shape[-1] ** -0.5) @ k.float().transpose(-2, -1)
         if key_valid_BT is not None:
-            scores = scores.masked_fill(~key_valid_BT[:, None, None, :], -torch.inf)
+            scores = scores.masked_fill(~usable_keys(key_valid_BT)[:, None, None, :], -torch.inf)
         shares: Tensor = scores.softmax(-1)[:, :, 0].mean(1)
         return shares
 

@@ -60,22 +60,16 @@ class MaskedAutoencoder(nn.Module):
 
         signal    a prepared batch, or its tokens.
         mask      drawn by the run's scheduler at `progress` from `noise` where not given; without noise it is keyed
-                  from torch's global generator.
+                  from torch's global generator. Padding that it hides is left out: it is neither visible nor scored.
         """
         tokens = self.tokens(signal)
         if mask is None:
             mask = self.scheduler.sample(tokens, progress, noise or Noise.random(tokens.batch, tokens.values.device))
-        if mask.hidden.shape != (tokens.batch, tokens.length):
-            raise ShapeError(
-                "The mask doesn't fit the tokens.",
-                expected=f"(B, L) = {(tokens.batch, tokens.length)}",
-                got=tuple(mask.hidden.shape),
-            )
+        mask = fitting(mask, tokens)
         latent = self._encode(tokens, mask)
         prediction = self._decode(latent, tokens, mask)
         loss_per_token = self.score(prediction, tokens, mask)
-        scored = mask.hidden_valid.sum().clamp(min=1) if mask.hidden_valid is not None else loss_per_token.numel()
-        return Output(loss_per_token.sum() / scored, prediction, mask, latent, loss_per_token)
+        return Output(mean_loss(loss_per_token, mask), prediction, mask, latent, loss_per_token)
 
     def score(self, prediction: Tensor, tokens: Tokens, mask: Mask) -> Tensor:
         """The loss of each hidden token, (B, M) float32, zero where the mask is filled up.
@@ -118,9 +112,7 @@ class MaskedAutoencoder(nn.Module):
         return signal if isinstance(signal, Tokens) else self.tokenizer.tokenize(signal.to(self.device))
 
     def _encode(self, tokens: Tokens, mask: Mask) -> Tensor:
-        return self.encoder(  # type: ignore[no-any-return]
-            tokens.values, tokens.coords, tokens.grid, tokens.channel, mask.ids_keep, mask.keep_valid, mask.gates
-        )
+        return self.encoder(tokens.values, tokens.layout, mask.selection)  # type: ignore[no-any-return]
 
     def _decode(self, latent: Tensor, tokens: Tokens, mask: Mask, everywhere: bool = False) -> Tensor:
         if not self.decoder_loaded:
@@ -129,20 +121,11 @@ class MaskedAutoencoder(nn.Module):
                 fix="Import weights that hold the decoder too, use encode or embed, or, to train a fresh decoder on "
                 "this encoder, set model.decoder_loaded = True.",
             )
-        return self.decoder(  # type: ignore[no-any-return]
-            latent,
-            tokens.coords,
-            tokens.grid,
-            tokens.channel,
-            mask.ids_keep,
-            mask.ids_hidden,
-            mask.keep_valid,
-            mask.hidden_valid,
-            everywhere,
-        )
+        return self.decoder(latent, tokens.layout, mask.selection, everywhere)  # type: ignore[no-any-return]
 
     def predict_everywhere(self, tokens: Tokens, mask: Mask) -> Tensor:
         """Predictions for every token in raster order (B, L, Q), visible ones too: for pictures."""
+        mask = fitting(mask, tokens)
         prediction = self._decode(self._encode(tokens, mask), tokens, mask, everywhere=True)
         ids = torch.cat([mask.ids_keep, mask.ids_hidden], 1)
         out = prediction.new_zeros(tokens.batch, tokens.length, prediction.shape[-1])
@@ -189,19 +172,29 @@ class MaskedAutoencoder(nn.Module):
         tokens = self.tokens(signal)
         if mask is None:
             mask = self.scheduler.sample(tokens, 1.0, Noise.random(tokens.batch, tokens.values.device))
-        prediction = self.predict_everywhere(tokens, mask).float()
+        mask = fitting(mask, tokens)
+        values = self.predicted_values(self.predict_everywhere(tokens, mask), tokens, mask, statistics)
+        if paste:
+            values = torch.where(mask.visible[..., None], tokens.values.to(values.dtype), values)
+        return self.tokenizer.detokenize(values, tokens)
+
+    def predicted_values(
+        self, prediction: Tensor, tokens: Tokens, mask: Mask, statistics: Literal["visible", "oracle"] = "visible"
+    ) -> Tensor:
+        """Predictions of every token (B, L, Q) as raw values (B, L, P); `statistics` as in `reconstruct`.
+
+        Raises PluginError where the objective's target can't be turned back into values.
+        """
         own = self.objective.statistics(tokens.values.float())
         if own is not None and statistics == "visible":
             own = from_visible(own, tokens, mask)
-        values = self.objective.to_values(prediction, own)
+        values = self.objective.to_values(prediction.float(), own)
         if values is None:
             raise PluginError(
                 f"Objective {self.objective.component_name()!r} can't turn predictions back into a signal.",
                 fix="Pretrain with an objective whose target is the signal, such as patch.",
             )
-        if paste:
-            values = torch.where(mask.visible[..., None], tokens.values.to(values.dtype), values)
-        return self.tokenizer.detokenize(values, tokens)
+        return values
 
     def compile_engine(self) -> None:
         """Compile encoder and decoder in place; what a plugin brings stays eager."""
@@ -209,18 +202,37 @@ class MaskedAutoencoder(nn.Module):
         self.decoder.compile()
 
 
+def fitting(mask: Mask, tokens: Tokens) -> Mask:
+    """The mask of these tokens, padding left out. Raises ShapeError where it is of another size or device."""
+    if mask.hidden.shape != (tokens.batch, tokens.length) or mask.hidden.device != tokens.values.device:
+        raise ShapeError(
+            "The mask doesn't fit the tokens.",
+            expected=f"(B, L) = {(tokens.batch, tokens.length)} on {tokens.values.device}",
+            got=f"{tuple(mask.hidden.shape)} on {mask.hidden.device}",
+        )
+    return mask.within(tokens.valid)
+
+
+def mean_loss(loss_per_token: Tensor, mask: Mask) -> Tensor:
+    """The mean (B, M) over the tokens that are scored, a scalar; zero where there is none."""
+    if mask.hidden_valid is not None:
+        return loss_per_token.sum() / mask.hidden_valid.sum().clamp(min=1)
+    return loss_per_token.sum() / max(loss_per_token.numel(), 1)
+
+
 def from_visible(statistics_BLR: Tensor, tokens: Tokens, mask: Mask) -> Tensor:
     """Statistics of every token (B, L, R) estimated from visible tokens alone.
 
-    Visible tokens keep their own; a hidden one takes the mean of the visible ones of its channel, weighted by one over
-    the squared distance in grid cells.
+    Visible tokens keep their own; a hidden one takes the mean of the visible ones of its channel, or of all channels
+    where its own shows none, weighted by one over the squared distance in grid cells.
     """
     coords = tokens.coords.float()
     coords = coords if coords.dim() == 3 else coords[None]
-    weight = 1 / torch.cdist(coords, coords).square().clamp(min=1e-6)
+    weight = mask.visible[:, None, :] / torch.cdist(coords, coords).square().clamp(min=1e-6)
     if tokens.channel is not None:
         channel = tokens.channel if tokens.channel.dim() == 2 else tokens.channel[None]
-        weight = weight * (channel[:, :, None] == channel[:, None]).float().clamp(min=1e-9)
-    weight = weight * mask.visible[:, None, :]
-    estimate = (weight / weight.sum(2, keepdim=True).clamp(min=1e-12)) @ statistics_BLR
+        own = weight * (channel[:, :, None] == channel[:, None])
+        weight = torch.where(own.any(2, keepdim=True), own, weight)
+    total = weight.sum(2, keepdim=True)
+    estimate = (weight / torch.where(total > 0, total, 1)) @ statistics_BLR
     return torch.where(mask.visible[..., None], statistics_BLR, estimate)

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from maskedmodel.components import Tokenizer
-from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.engine.model import MaskedAutoencoder, fitting, mean_loss
+from maskedmodel.engine.positions import gather_tokens
 from maskedmodel.errors import ConfigError, ShapeError, suggestion
 from maskedmodel.evaluation.canvas import GREY, Panel, Sheet, token_edges
 from maskedmodel.evaluation.features import evaluating
@@ -79,13 +80,6 @@ def fixed_mask(
     return model.scheduler.sample(tokens, progress, noise)
 
 
-@torch.no_grad()
-def masked_error(model: MaskedAutoencoder, signals: Tensor | Tokens, mask: Mask) -> float:
-    """The loss over hidden tokens in the space the model was trained in: comparable with the loss curve."""
-    with evaluating(model):
-        return float(model(model.tokens(signals), mask).loss)
-
-
 @dataclass(frozen=True, eq=False)
 class Completed:
     """What a model makes of a batch under one mask, as signals (B, ...): what pictures and media are made from."""
@@ -113,14 +107,19 @@ def complete(
     with evaluating(model):
         tokens = model.tokens(signals)
         mask = fixed_mask(model, tokens, ids, seed=seed, progress=progress) if mask is None else mask
-        whose: Literal["oracle", "visible"] = "oracle" if chosen == "oracle" else "visible"
-        made = {
-            "original": model.tokenizer.detokenize(tokens.values, tokens),
-            "masked": model.tokenizer.detokenize(_without_hidden(tokens, mask), tokens),
-            "reconstruction": model.reconstruct(tokens, mask, statistics=whose, paste=False),
-            "pasted": model.reconstruct(tokens, mask, statistics=whose, paste=True),
+        mask = fitting(mask, tokens)
+        prediction = model.predict_everywhere(tokens, mask)
+        values = model.predicted_values(prediction, tokens, mask, "oracle" if chosen == "oracle" else "visible")
+        pasted = torch.where(mask.visible[..., None], tokens.values.to(values.dtype), values)
+        error = mean_loss(model.score(gather_tokens(prediction, mask.ids_hidden), tokens, mask), mask)
+        cut = {
+            "original": tokens.values,
+            "masked": _without_hidden(tokens, mask),
+            "reconstruction": values,
+            "pasted": pasted,
         }
-        return Completed(tokens, mask, chosen, masked_error(model, tokens, mask), made)
+        made = {name: model.tokenizer.detokenize(own, tokens) for name, own in cut.items()}
+        return Completed(tokens, mask, chosen, float(error), made)
 
 
 @torch.no_grad()
@@ -135,6 +134,9 @@ def draw(
     original = done.signals["original"]
     columns = {name: model.tokenizer.picture(signal, original) for name, signal in done.signals.items()}
     columns["masked"] = masked_picture(model.tokenizer, done.tokens, done.mask)
+    # No loss falls on visible tokens, so what is predicted there is noise: grey, and pasted in where pixels are shared.
+    seen = _where(model.tokenizer, done.tokens, done.mask.visible)[:, None]
+    columns["reconstruction"] = torch.where(seen, torch.full_like(columns["pasted"], GREY), columns["pasted"])
     ratio = _ratio(done.mask)
     baseline = model.objective.baseline(model.tokenizer)
     against = "" if baseline is None else f" (always predicting zero: {baseline:.3f})"
@@ -145,7 +147,7 @@ def draw(
             f"Mode: {_SAYS[done.mode]}.",
             f"{ratio:.1%} of the tokens hidden (grey). Loss on hidden tokens, in the training target space: "
             f"{done.error:.3f}{against}.",
-            "What the reconstruction shows in place of visible patches was never trained: no loss falls on them.",
+            "Grey in the reconstruction: what the encoder was shown. No loss falls there, so nothing is predicted.",
         ],
         headings=["original", "masked", "reconstruction", "visible pasted in"],
         rows=[[Panel(column[row]) for column in columns.values()] for row in range(len(original))],

@@ -85,4 +85,6 @@ def _range(coords: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
     if valid is None:
         return coords.amin(1), coords.amax(1)
     absent = ~valid[..., None]
-    return coords.masked_fill(absent, torch.inf).amin(1), coords.masked_fill(absent, -torch.inf).amax(1)
+    low, high = coords.masked_fill(absent, torch.inf).amin(1), coords.masked_fill(absent, -torch.inf).amax(1)
+    nothing = low > high  # a sample of padding alone has no range
+    return low.masked_fill(nothing, 0), high.masked_fill(nothing, 0)

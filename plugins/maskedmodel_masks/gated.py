@@ -8,6 +8,7 @@ them helps; and the errors of hidden tokens, measured from their mean, say which
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
@@ -44,9 +45,9 @@ G = TypeVar("G", bound=GateFields)
 class Gates(Scheduled[G]):
     """The network and its two gradients. A subclass says whose side the network is on."""
 
+    @abstractmethod
     def lean(self, progress: float) -> float:
         """1: the network makes reconstruction easy (a partner). -1: it makes it hard (an adversary)."""
-        raise NotImplementedError
 
     def attach(self, tokenizer: Tokenizer[Any], encoder: FeatureEncoder) -> None:
         super().attach(tokenizer, encoder)
@@ -65,10 +66,10 @@ class Gates(Scheduled[G]):
 
     def sample(self, tokens: Tokens, progress: float, noise: Noise) -> Mask:
         """The mask of the highest scores; in training with gates, by which the loss reaches the network."""
-        mask = super().sample(tokens, progress, noise)
         if not (self.training and torch.is_grad_enabled()):
-            return mask
+            return super().sample(tokens, progress, noise)
         noisy = self._noisy(tokens, noise)
+        mask = self.ranked(noisy.detach(), tokens, progress, noise)
         shift = self.lean(progress) * self.soft(noisy, mask)
         return replace(mask, gates=1 - (shift - shift.detach()))
 
@@ -94,8 +95,8 @@ class Gates(Scheduled[G]):
         return -self.settings.weight * (mask.gates.gather(1, mask.ids_hidden) * error / count).sum(1).mean()
 
     def flops(self, length: int) -> float:
-        """A pass without gradient to draw, one with gradient for the gates."""
-        return 4 * self.network.flops(length)
+        """A pass with gradient, for the mask and its gates."""
+        return 3 * self.network.flops(length)
 
 
 class GatedSettings(GateFields):

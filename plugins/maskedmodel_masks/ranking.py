@@ -53,10 +53,7 @@ def real_counts(like: Tensor, valid: Tensor | None) -> Tensor:
 
 def wanted(tokens: Tokens, ratio: float) -> Tensor:
     """(B,) int64, how many tokens a ratio hides in each sample, as `Mask.from_scores` counts them."""
-    if tokens.valid is None:
-        return torch.full((tokens.batch,), hidden_count(tokens.length, ratio), device=tokens.values.device)
-    real = tokens.valid.sum(1)
-    return torch.minimum((real.double() * ratio).round().long().clamp(min=1), (real - 1).clamp(min=0))
+    return hidden_count(real_counts(tokens.values[..., 0], tokens.valid), ratio)
 
 
 def places_from_top(scores: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ share of tokens one by one.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from fractions import Fraction
 from typing import Any, Literal, TypeVar
 
@@ -28,6 +29,7 @@ from maskedmodel import (
     hidden_count,
 )
 from maskedmodel_masks.cells import Cells, axis_number, cells_along, channels_of, usual_sizes
+from maskedmodel_masks.ranking import wanted
 from maskedmodel_masks.schedules import Ratio, all_ratios, ratio_at, refuse_extremes
 from maskedmodel_masks.uniform import RatioSettings
 
@@ -37,9 +39,9 @@ W = TypeVar("W", bound=Settings)
 class Structured(MaskScheduler[W]):
     """Hides all tokens of a place together. A subclass says what the places are, and the share of them to hide."""
 
+    @abstractmethod
     def layers(self, tokens: Tokens, progress: float) -> list[tuple[Cells, float]]:
-        """Cells, and the share of them to hide. A token is hidden where any of its places is."""
-        raise NotImplementedError
+        """Cells, and the share of them to hide. A token is hidden where any of its cells is."""
 
     def _layers(self, tokens: Tokens, progress: float) -> list[tuple[Cells, float]]:
         layers = self.layers(tokens, progress)
@@ -75,10 +77,8 @@ class Structured(MaskScheduler[W]):
         hidden = self._hidden(tokens, progress, noise)
         if tokens.valid is not None:
             hidden &= tokens.valid
-        real = torch.full_like(hidden[:, 0], tokens.length) if tokens.valid is None else tokens.valid.sum(1)
-        alone = (real.double() * self.ratio(progress)).round().long()
         count = hidden.sum(1)
-        return torch.where(count > 0, count, alone)
+        return torch.where(count > 0, count, wanted(tokens, self.ratio(progress)))
 
 
 class TubeSettings(RatioSettings):

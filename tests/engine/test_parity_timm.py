@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from maskedmodel.engine.positions import sincos
+from maskedmodel.tokens import Selection
 from tests.engine.conftest import Box, model_of
 
 timm = pytest.importorskip("timm")
@@ -29,5 +30,5 @@ def test_encoder_with_nothing_hidden_equals_vit_base_mae() -> None:
     tokens = Box(size=(224, 224), patch=(16, 16)).tokenize(image)
     with torch.inference_mode():
         everything = torch.arange(196)[None]
-        latent = ours(tokens.values, tokens.coords, tokens.grid, None, everything, None)
+        latent = ours(tokens.values, tokens.layout, Selection(everything))
         torch.testing.assert_close(latent, theirs.forward_features(image), rtol=1e-5, atol=1e-5)

@@ -12,8 +12,8 @@ from maskedmodel.evaluation import canvas
 from maskedmodel.evaluation.canvas import GREY, Sheet
 from maskedmodel.evaluation.reconstruct import (
     _where,
+    complete,
     fixed_mask,
-    masked_error,
     masked_picture,
     pick_mode,
     preview,
@@ -118,10 +118,26 @@ def test_pictures_are_reproducible_and_leave_the_model_as_it_was(
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_masked_error_is_the_training_loss(model: MaskedAutoencoder, signals: torch.Tensor) -> None:
-    tokens = model.tokens(signals)
-    mask = fixed_mask(model, tokens, IDS)
-    assert masked_error(model, signals, mask) == pytest.approx(float(model(signals, mask).loss.detach()))
+def test_the_error_of_a_picture_is_the_training_loss_and_the_model_runs_once(
+    model: MaskedAutoencoder, signals: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = fixed_mask(model, model.tokens(signals), IDS)
+    loss = float(model(signals, mask).loss.detach())
+    runs = {"encoder": 0, "decoder": 0}
+
+    def counted(name: str) -> None:
+        forward = getattr(model, name).forward
+
+        def count(*arguments: object) -> object:
+            runs[name] += 1
+            return forward(*arguments)
+
+        monkeypatch.setattr(getattr(model, name), "forward", count)
+
+    for name in runs:
+        counted(name)
+    assert complete(model, signals, IDS, mask=mask).error == pytest.approx(loss, rel=1e-5)
+    assert runs == {"encoder": 1, "decoder": 1}
 
 
 def test_a_mask_of_ones_own_is_used(model: MaskedAutoencoder, signals: torch.Tensor, sheets: list[Sheet]) -> None:
