@@ -1,6 +1,8 @@
 """Masked autoencoders for any signal that can be cut into tokens.
 
-Names are loaded on first use, so that `import maskedmodel` and `maskedmodel --help` answer at once.
+The names below are what most people need. What plugins build on is grouped: `maskedmodel.errors`, `.nn` (parts of the
+engine), `.pictures`, `.schedulers`, `.sources` (files, labels, splits), `.tokenizers` and `.tokens`, each with an
+`__all__`. Names are loaded on first use, so that `import maskedmodel` and `maskedmodel --help` answer at once.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from maskedmodel.commands import compare as compare
+    from maskedmodel.commands import doctor as doctor
     from maskedmodel.commands import embed as embed
     from maskedmodel.commands import import_weights as import_weights
     from maskedmodel.commands import pretrain as pretrain
@@ -24,55 +27,18 @@ if TYPE_CHECKING:
     from maskedmodel.components import Fact as Fact
     from maskedmodel.components import Objective as Objective
     from maskedmodel.components import Sample as Sample
-    from maskedmodel.components import SampleDataset as SampleDataset
-    from maskedmodel.components import Split as Split
     from maskedmodel.components import Tokenizer as Tokenizer
-    from maskedmodel.engine.flops import block_flops as block_flops
-    from maskedmodel.engine.flops import cross_block_flops as cross_block_flops
-    from maskedmodel.engine.layers import Block as Block
-    from maskedmodel.engine.layers import CrossBlock as CrossBlock
     from maskedmodel.engine.model import MaskedAutoencoder as MaskedAutoencoder
-    from maskedmodel.engine.positions import PositionEmbedding as PositionEmbedding
-    from maskedmodel.engine.positions import gather_tokens as gather_tokens
-    from maskedmodel.errors import CheckpointError as CheckpointError
-    from maskedmodel.errors import ConfigError as ConfigError
-    from maskedmodel.errors import DataError as DataError
-    from maskedmodel.errors import DependencyError as DependencyError
     from maskedmodel.errors import MaskedModelError as MaskedModelError
-    from maskedmodel.errors import PluginError as PluginError
-    from maskedmodel.errors import ShapeError as ShapeError
-    from maskedmodel.errors import TrainingError as TrainingError
-    from maskedmodel.files import replacing as replacing
     from maskedmodel.hookspecs import hookimpl as hookimpl
     from maskedmodel.noise import Noise as Noise
-    from maskedmodel.scales import ABSENT as ABSENT
-    from maskedmodel.scales import Scale as Scale
-    from maskedmodel.scales import Scales as Scales
-    from maskedmodel.scales import heat as heat
-    from maskedmodel.schedulers import FeatureEncoder as FeatureEncoder
     from maskedmodel.schedulers import MaskScheduler as MaskScheduler
-    from maskedmodel.schedulers import Observed as Observed
     from maskedmodel.settings import Settings as Settings
-    from maskedmodel.sources.bundles import natural_order as natural_order
-    from maskedmodel.sources.dataset import SignalDataset as SignalDataset
-    from maskedmodel.sources.files import EncodedFiles as EncodedFiles
-    from maskedmodel.sources.files import existing_path as existing_path
-    from maskedmodel.sources.files import holds as holds
-    from maskedmodel.sources.labelled import FileSettings as FileSettings
-    from maskedmodel.sources.labelled import LabelledFiles as LabelledFiles
-    from maskedmodel.sources.labelled import Part as Part
-    from maskedmodel.sources.splits import VALIDATION_NAMES as VALIDATION_NAMES
-    from maskedmodel.sources.splits import split_by_share as split_by_share
-    from maskedmodel.sources.splits import stratified as stratified
     from maskedmodel.tokenizers.grid import GridTokenizer as GridTokenizer
-    from maskedmodel.tokenizers.normalised import MeanStd as MeanStd
     from maskedmodel.tokenizers.normalised import NormalisedTokenizer as NormalisedTokenizer
-    from maskedmodel.tokenizers.normalised import known_statistics as known_statistics
-    from maskedmodel.tokenizers.normalised import pair as pair
     from maskedmodel.tokens import Mask as Mask
     from maskedmodel.tokens import Output as Output
     from maskedmodel.tokens import Tokens as Tokens
-    from maskedmodel.tokens import hidden_count as hidden_count
     from maskedmodel.training.tracking import Display as Display
     from maskedmodel.weights.facebook import from_facebook as from_facebook
     from maskedmodel.weights.huggingface import from_huggingface as from_huggingface
@@ -80,71 +46,91 @@ if TYPE_CHECKING:
     from maskedmodel.weights.runs import load as load
 
 _HOME = {
-    "maskedmodel.commands": ["compare", "embed", "import_weights", "pretrain", "preview", "probe", "reconstruct"],
-    "maskedmodel.components": [
-        "Component",
-        "DataSource",
-        "Fact",
-        "Objective",
-        "Sample",
-        "SampleDataset",
-        "Split",
-        "Tokenizer",
+    "maskedmodel.commands": [
+        "compare",
+        "doctor",
+        "embed",
+        "import_weights",
+        "pretrain",
+        "preview",
+        "probe",
+        "reconstruct",
     ],
-    "maskedmodel.engine.flops": ["block_flops", "cross_block_flops"],
-    "maskedmodel.engine.layers": ["Block", "CrossBlock"],
+    "maskedmodel.components": ["Component", "DataSource", "Fact", "Objective", "Sample", "Tokenizer"],
     "maskedmodel.engine.model": ["MaskedAutoencoder"],
-    "maskedmodel.engine.positions": ["PositionEmbedding", "gather_tokens"],
-    "maskedmodel.errors": [
-        "CheckpointError",
-        "ConfigError",
-        "DataError",
-        "DependencyError",
-        "MaskedModelError",
-        "PluginError",
-        "ShapeError",
-        "TrainingError",
-    ],
-    "maskedmodel.files": ["replacing"],
-    "maskedmodel.tokenizers.grid": ["GridTokenizer"],
+    "maskedmodel.errors": ["MaskedModelError"],
     "maskedmodel.hookspecs": ["hookimpl"],
     "maskedmodel.noise": ["Noise"],
-    "maskedmodel.tokenizers.normalised": ["MeanStd", "NormalisedTokenizer", "known_statistics", "pair"],
-    "maskedmodel.scales": ["ABSENT", "Scale", "Scales", "heat"],
-    "maskedmodel.schedulers": ["FeatureEncoder", "MaskScheduler", "Observed"],
+    "maskedmodel.schedulers": ["MaskScheduler"],
     "maskedmodel.settings": ["Settings"],
-    "maskedmodel.sources.bundles": ["natural_order"],
-    "maskedmodel.sources.dataset": ["SignalDataset"],
-    "maskedmodel.sources.files": ["EncodedFiles", "existing_path", "holds"],
-    "maskedmodel.sources.labelled": ["FileSettings", "LabelledFiles", "Part"],
-    "maskedmodel.sources.splits": ["VALIDATION_NAMES", "split_by_share", "stratified"],
-    "maskedmodel.tokens": ["Mask", "Output", "Tokens", "hidden_count"],
+    "maskedmodel.tokenizers.grid": ["GridTokenizer"],
+    "maskedmodel.tokenizers.normalised": ["NormalisedTokenizer"],
+    "maskedmodel.tokens": ["Mask", "Output", "Tokens"],
     "maskedmodel.training.tracking": ["Display"],
-    "maskedmodel.weights.read": ["read_weights"],
     "maskedmodel.weights.facebook": ["from_facebook"],
     "maskedmodel.weights.huggingface": ["from_huggingface"],
+    "maskedmodel.weights.read": ["read_weights"],
     "maskedmodel.weights.runs": ["load"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-# Names of 0.1.0 and what they are called since.
-_RENAMED = {"Places": "PositionEmbedding", "pick": "gather_tokens"}
+GROUPS = ("errors", "nn", "pictures", "schedulers", "sources", "tokenizers", "tokens")
+
+# Names of 0.1.0 that lie elsewhere or are called otherwise since.
+_MOVED = {
+    "ABSENT": "pictures.ABSENT",
+    "Block": "nn.Block",
+    "CheckpointError": "errors.CheckpointError",
+    "ConfigError": "errors.ConfigError",
+    "CrossBlock": "nn.CrossBlock",
+    "DataError": "errors.DataError",
+    "DependencyError": "errors.DependencyError",
+    "EncodedFiles": "sources.EncodedFiles",
+    "FeatureEncoder": "schedulers.FeatureEncoder",
+    "FileSettings": "sources.FileSettings",
+    "LabelledFiles": "sources.LabelledFiles",
+    "MeanStd": "tokenizers.MeanStd",
+    "Observed": "schedulers.Observed",
+    "Part": "sources.Part",
+    "Places": "nn.PositionEmbedding",
+    "PluginError": "errors.PluginError",
+    "SampleDataset": "sources.SampleDataset",
+    "Scale": "pictures.Scale",
+    "Scales": "pictures.Scales",
+    "ShapeError": "errors.ShapeError",
+    "SignalDataset": "sources.SignalDataset",
+    "Split": "sources.Split",
+    "TrainingError": "errors.TrainingError",
+    "VALIDATION_NAMES": "sources.VALIDATION_NAMES",
+    "block_flops": "nn.block_flops",
+    "cross_block_flops": "nn.cross_block_flops",
+    "existing_path": "sources.existing_path",
+    "heat": "pictures.heat",
+    "hidden_count": "tokens.hidden_count",
+    "holds": "sources.holds",
+    "known_statistics": "tokenizers.known_statistics",
+    "natural_order": "sources.natural_order",
+    "pair": "tokenizers.pair",
+    "pick": "nn.gather_tokens",
+    "replacing": "sources.replacing",
+    "split_by_share": "sources.split_by_share",
+    "stratified": "sources.stratified",
+}
 
 __all__ = ["__version__", *sorted(_MODULE_OF)]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _RENAMED:
-        warnings.warn(
-            f"maskedmodel.{name} is called {_RENAMED[name]} now; the old name goes with 0.3.",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        name = _RENAMED[name]
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'maskedmodel' has no attribute {name!r}")
-    return getattr(import_module(_MODULE_OF[name]), name)
+    if name in GROUPS:
+        return import_module(f"maskedmodel.{name}")
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name]), name)
+    if name in _MOVED:
+        place, _, new = f"maskedmodel.{_MOVED[name]}".rpartition(".")
+        warnings.warn(f"Import {new} from {place}: maskedmodel.{name} goes with 0.3.", DeprecationWarning, stacklevel=2)
+        return getattr(import_module(place), new)
+    raise AttributeError(f"module 'maskedmodel' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, *GROUPS]

@@ -12,7 +12,7 @@ A component is named by its settings class, so the two can't disagree:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NotRequired, Protocol, TypedDict, TypeVar, get_args
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from maskedmodel.errors import DataError, PluginError, ShapeError
 from maskedmodel.noise import Noise
-from maskedmodel.scales import Scales, heat
+from maskedmodel.pictures.display import SignalDisplay
 from maskedmodel.settings import Settings as Settings
 from maskedmodel.tokens import Tokens
 
@@ -69,18 +69,33 @@ class Component(Generic[S]):
         return name
 
 
-class Tokenizer(Component[S], nn.Module, ABC):
+class Tokenizer(Component[S], SignalDisplay, nn.Module, ABC):
     """Cuts a signal into tokens and puts it together again.
 
-    `signal` is a batch, first dimension B, on any device. Its further layout is the tokenizer's own.
+    `signal` is a batch, first dimension B, on any device. Its further layout is the tokenizer's own. How it is shown to
+    people stands in `SignalDisplay`, with a default for each.
+
+    Attributes:
+        axes: names of the A axes along which tokens lie, such as ("height", "width").
+        token_width: P, the number of values in a token.
+        channel_count: how many values of `Tokens.channel` the engine tells apart; 0: tokens carry none.
+        accepts_nan: whether NaN in a signal means a value that isn't there; otherwise such a sample is broken.
+        overlapping: whether a value of the signal may stand in several tokens, as with windows that overlap. Then a
+            hidden token can be read off a visible one in part, which is told when a model is built.
+        value_range: the lowest and the highest value of a prepared signal where they are known, such as (0, 1): values
+            outside give away a signal that was normalised by somebody else. None: any value will do.
+        round_trip_tolerance: largest error of `detokenize(tokenize(x))`, as a share of the largest value.
+        shared_with_data: names of settings that must be the same in the data's settings, where those have them.
     """
 
     axes: tuple[str, ...]
-    token_width: int  # P
-    channel_count: int = 0  # values of Tokens.channel that the engine tells apart; 0 = tokens carry none
-    round_trip_tolerance: float = 0.0  # largest error of detokenize(tokenize(x)), as a share of the largest value
-    accepts_nan: bool = False  # whether NaN in a signal means a missing value; else such a sample is broken
-    shared_with_data: ClassVar[tuple[str, ...]] = ()  # settings that must be the same in the data's, where it has them
+    token_width: int
+    channel_count: int = 0
+    accepts_nan: bool = False
+    overlapping: bool = False
+    value_range: tuple[float, float] | None = None
+    round_trip_tolerance: float = 0.0
+    shared_with_data: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: S | None = None, **values: Any) -> None:
         nn.Module.__init__(self)
@@ -88,7 +103,9 @@ class Tokenizer(Component[S], nn.Module, ABC):
 
     @abstractmethod
     def tokenize(self, signal: Tensor) -> Tokens:
-        """Cut the batch. No value may enter two tokens. Raises ShapeError, with the numbers, on what it can't cut."""
+        """Cut the batch. No value enters two tokens, unless `overlapping` says so. Raises ShapeError, with the
+        numbers, on what it can't cut.
+        """
 
     @abstractmethod
     def detokenize(self, values: Tensor, like: Tokens) -> Tensor:
@@ -138,50 +155,6 @@ class Tokenizer(Component[S], nn.Module, ABC):
     def make_head(self, dim: int, width: int) -> nn.Module:
         """The module from decoder states (..., E) to predictions (..., Q)."""
         return nn.Linear(dim, width)
-
-    def picture(self, signal: Tensor, like: Tensor | None = None) -> Tensor:
-        """(B, 3, height, width) in [0, 1] for people to look at, on the colour scale that `like` (B, ...) would have.
-
-        A picture of a reconstruction is given the original as `like`, so that the two can be compared. NaN is drawn in
-        the grey of `ABSENT`. Default: a heat map, each sample of `like` on its own scale, the last axis across.
-        """
-        flat = _flat(signal)
-        scale = flat if like is None else _flat(like)
-        low = scale.nan_to_num(torch.inf).amin((1, 2), keepdim=True)
-        high = scale.nan_to_num(-torch.inf).amax((1, 2), keepdim=True)
-        return heat((flat - low) / (high - low).clamp(min=1e-12))
-
-    def scales(self, signal: Tensor) -> Scales:
-        """What the sides of `picture(signal)` mean. Default: nothing is said."""
-        return Scales()
-
-    def footprint(self, tokens: Tokens, chosen: Tensor) -> Tensor | None:
-        """(B, height, width) bool: the pixels of a picture that show tokens `chosen` (B, L) alone.
-
-        Default, None: it is found by changing values and watching which pixels change. Give it where a picture isn't
-        made of pixels that each show a value, as a line plot isn't.
-        """
-        return None
-
-    def media(self, signals: Mapping[str, Tensor]) -> dict[str, bytes]:
-        """Files that show one sample in time, by name: {"original.wav": ..., "reconstruction.wav": ...}. Default: none.
-
-        `signals` holds "original", "masked", "reconstruction" and "pasted" (visible parts pasted in), each with a
-        batch of one.
-        """
-        return {}
-
-    def plain_features(self, stored: Tensor) -> dict[str, Tensor]:
-        """Features (B, W) that an encoder has to beat, by name, of a batch as stored, before `prepare`. Default: none.
-
-        Such as {"mean intensities": ...}. They stand in the table of a probe, beside the raw values.
-        """
-        return {}
-
-
-def _flat(signal: Tensor) -> Tensor:
-    """(B, height, width) of a signal with any number of dimensions."""
-    return signal.detach().float().flatten(1, -2) if signal.dim() > 3 else signal.detach().float()
 
 
 class Objective(Component[S], ABC):

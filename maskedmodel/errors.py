@@ -5,6 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DependencyError",
+    "MaskedModelError",
+    "PluginError",
+    "ShapeError",
+    "TrainingError",
+]
+
 
 class MaskedModelError(Exception):
     """Base of every error that is the user's to solve. The command line prints it and exits with code 2.

@@ -14,6 +14,8 @@ from maskedmodel.errors import PluginError
 from maskedmodel.noise import Noise
 from maskedmodel.tokens import Mask, Tokens
 
+__all__ = ["FeatureEncoder", "MaskScheduler", "Observed"]
+
 
 class FeatureEncoder(Protocol):
     """What a mask scheduler may ask of the encoder it is attached to."""

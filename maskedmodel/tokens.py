@@ -19,6 +19,8 @@ from torch import Tensor
 
 from maskedmodel.errors import ShapeError
 
+__all__ = ["Layout", "Mask", "Output", "Selection", "Tokens", "hidden_count"]
+
 
 @dataclass(frozen=True, eq=False)
 class Tokens:

@@ -20,9 +20,6 @@ class BoxSettings(Settings):
 
 
 class Box(GridTokenizer[BoxSettings]):
-    channels = property(lambda self: self.settings.channels)
-    size = property(lambda self: self.settings.size)
-    patch = property(lambda self: self.settings.patch)
     axes = AXES[1:]
 
     def __init__(self, settings: BoxSettings | None = None, **values: Any) -> None:

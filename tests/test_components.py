@@ -9,9 +9,10 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from maskedmodel.components import DataSource, Objective, SampleDataset, Settings, Split, Tokenizer, heat
+from maskedmodel.components import DataSource, Objective, SampleDataset, Settings, Split, Tokenizer
 from maskedmodel.errors import DataError, PluginError, ShapeError
 from maskedmodel.noise import Noise
+from maskedmodel.pictures import heat
 from maskedmodel.schedulers import MaskScheduler, Observed
 from maskedmodel.tokens import Tokens
 from tests.boxes import Box, BoxSettings
@@ -74,15 +75,6 @@ def test_collate_refuses_samples_of_different_shapes() -> None:
     with pytest.raises(ShapeError) as error:
         box.collate([torch.zeros(1, 4, 6), torch.zeros(1, 4, 9)])
     assert "(1, 4, 6), (1, 4, 9)" in str(error.value)
-
-
-@pytest.mark.parametrize("axes", [1, 2, 3])
-def test_default_picture(axes: int) -> None:
-    signal = torch.randn(2, 3, *[4] * axes)
-    picture = Box(channels=3, size=(4,) * axes, patch=(1,) * axes).picture(signal)
-    assert picture.shape == (2, 3, 3 if axes == 1 else 3 * 4 ** (axes - 1), 4)
-    assert float(picture.min()) == 0
-    assert float(picture.max()) == 1
 
 
 def test_heat_runs_from_black_to_white() -> None:

@@ -18,8 +18,8 @@ from maskedmodel.config.sections import RunConfig
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.evaluation.features import evaluating
 from maskedmodel.evaluation.reconstruct import FIXED, masked_picture
+from maskedmodel.pictures.scales import heat
 from maskedmodel.plugins import Registry
-from maskedmodel.scales import heat
 from maskedmodel.tokens import Tokens
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training.data import Batch, eval_batches

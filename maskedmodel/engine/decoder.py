@@ -48,7 +48,7 @@ class Decoder(nn.Module):
         everywhere: bool = False,
     ) -> Tensor:
         """Predictions (B, M, Q) for hidden tokens; `everywhere`: (B, K + M, Q), visible tokens first."""
-        places = self.places(*where)
+        places = self.places(*where).to(self.mask_token.dtype)
         angles = self.places.angles(where.coords)
         decode = self._decode_self if self.settings.attention == "self" else self._decode_cross
         x = decode(latent_BTD, places, angles, chosen, everywhere)

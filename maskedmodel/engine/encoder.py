@@ -59,7 +59,8 @@ class Encoder(nn.Module):
         if keep_valid_BK is not None:
             # Filled-up ids point at tokens of any kind, hidden ones too: nothing of those may get in.
             visible_BKP = visible_BKP.masked_fill(~keep_valid_BK[..., None], 0)
-        x = self.embed(visible_BKP) + gather_tokens(self.places(*where), ids_keep_BK)
+        places = self.places(*where).to(self.norm.weight.dtype)  # float32, but in a model that was made narrower
+        x = self.embed(visible_BKP) + gather_tokens(places, ids_keep_BK)
         if gates_BL is not None:
             x = x * gates_BL.gather(1, ids_keep_BK)[..., None].to(x.dtype)
         prefix = [token.expand(x.shape[0], -1, -1) for token in (self.class_token, self.registers) if token is not None]

@@ -8,8 +8,10 @@ instead of once per sample; in its last block only hidden tokens ask; the head r
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,9 @@ from maskedmodel.noise import Noise
 from maskedmodel.schedulers import MaskScheduler
 from maskedmodel.tokens import Mask, Output, Tokens
 
+log = logging.getLogger("maskedmodel")
+RANGE_MARGIN = 0.5  # how far values may overshoot a range, as after interpolation, before that is told
+
 
 class MaskedAutoencoder(nn.Module):
     """A masked autoencoder over whatever its tokenizer cuts.
@@ -30,6 +35,7 @@ class MaskedAutoencoder(nn.Module):
     `model(signal)` gives a training Output; `encode` and `embed` give features and never mask.
     """
 
+    _told_range: bool = False
     decoder_loaded: bool = True  # False after weights of an encoder alone: whatever needs the decoder then refuses
 
     def __init__(
@@ -42,6 +48,11 @@ class MaskedAutoencoder(nn.Module):
         super().__init__()
         settings = settings or ModelSettings()
         objective.attach(tokenizer)
+        if tokenizer.overlapping:
+            log.warning(
+                "Tokens of %r overlap: part of a hidden token can be read off the visible ones next to it.",
+                tokenizer.component_name(),
+            )
         self.settings, self.objective = settings, objective
         self.tokenizer, self.scheduler = tokenizer, scheduler
         self.encoder = Encoder(settings.encoder, tokenizer)
@@ -108,8 +119,46 @@ class MaskedAutoencoder(nn.Module):
         return loss if mask.hidden_valid is None else loss.masked_fill(~mask.hidden_valid, 0)
 
     def tokens(self, signal: Tensor | Tokens) -> Tokens:
-        """The tokens of a batch, on the model's device."""
-        return signal if isinstance(signal, Tokens) else self.tokenizer.tokenize(signal.to(self.device))
+        """The tokens of a prepared batch, on the model's device.
+
+        The batch is a floating-point tensor or numpy array; another width than that of the weights is converted. Raises
+        ShapeError on anything else. Values that a prepared signal of this kind can't have, such as pixels below zero
+        where [0, 1] is expected, are told once: most likely somebody else has normalised them already.
+        """
+        if isinstance(signal, Tokens):
+            return signal
+        if isinstance(signal, np.ndarray):
+            signal = torch.from_numpy(np.ascontiguousarray(signal))
+        if not isinstance(signal, Tensor) or signal.dim() < 2 or signal.is_complex() or signal.dtype == torch.bool:
+            got = f"{tuple(signal.shape)} {signal.dtype}" if isinstance(signal, Tensor) else type(signal).__name__
+            raise ShapeError(
+                "The model takes a prepared batch of signals.",
+                expected="a floating-point tensor or numpy array, samples along the first dimension",
+                got=got,
+                fix="Prepare a stored batch first: model.tokenizer.prepare(batch).",
+            )
+        if signal.is_floating_point():
+            signal = signal.to(self.device, self.decoder.mask_token.dtype)
+        self._look_at_range(signal)
+        return self.tokenizer.tokenize(signal.to(self.device))
+
+    def _look_at_range(self, signal: Tensor) -> None:
+        """Tell once, where looking makes no device wait, that values lie outside what the tokenizer expects."""
+        allowed = self.tokenizer.value_range
+        if self._told_range or allowed is None or not signal.is_floating_point():
+            return
+        if not signal.is_cpu or not signal.numel():
+            return
+        low, high = (float(end) for end in torch.aminmax(signal.detach().nan_to_num(allowed[0])))
+        if low < allowed[0] - RANGE_MARGIN or high > allowed[1] + RANGE_MARGIN:
+            self._told_range = True
+            log.warning(
+                "Values from %.3g to %.3g where a prepared batch has %g to %g: the model normalises by itself, so give "
+                "it values that nobody has normalised.",
+                low,
+                high,
+                *allowed,
+            )
 
     def _encode(self, tokens: Tokens, mask: Mask) -> Tensor:
         return self.encoder(tokens.values, tokens.layout, mask.selection)  # type: ignore[no-any-return]
@@ -136,11 +185,19 @@ class MaskedAutoencoder(nn.Module):
         return out.scatter(1, ids[..., None].expand_as(prediction), prediction)[:, : tokens.length]
 
     def encode(self, signal: Tensor | Tokens) -> Tensor:
-        """Features of every token, (B, L, D) in raster order. Never masks; the same each time."""
+        """Features of every token, (B, L, D) in raster order. Never masks; the same each time.
+
+        `signal` is a prepared batch, as `model.tokenizer.prepare` gives it, or its tokens. The tokenizer normalises by
+        itself: an image model takes pixels in [0, 1], not what transformers' image processors or torchvision's
+        Normalize give. Imported models do so, too.
+        """
         return self.encoder.features(self.tokens(signal))[:, self.encoder.prefix :]
 
     def embed(self, signal: Tensor | Tokens, pool: Literal["mean", "class"] = "mean") -> Tensor:
-        """One feature vector per sample, (B, D): the mean over its real tokens, or its class token."""
+        """One feature vector per sample, (B, D): the mean over its real tokens, or its class token.
+
+        `signal` as in `encode`. Raises ShapeError on `pool="class"` where there is no class token.
+        """
         tokens = self.tokens(signal)
         latent, valid = self.encoder.features(tokens), tokens.valid
         if pool == "class":

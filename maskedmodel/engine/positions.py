@@ -70,7 +70,7 @@ class AxisTables(nn.Module):
             extent = grid[axis] if grid is not None else trained
             place = ((coords[..., axis].float() + 0.5) * (trained / extent) - 0.5).clamp(0, trained - 1)
             low = place.long().clamp(max=max(trained - 2, 0))
-            weight = (place - low)[..., None]
+            weight = (place - low)[..., None].to(table.dtype)
             rows = torch.lerp(table[low], table[(low + 1).clamp(max=trained - 1)], weight)
             total = rows if total is None else total + rows
         assert total is not None

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from maskedmodel.errors import DataError
 from maskedmodel.files import replacing
-from maskedmodel.scales import ABSENT, Scales
+from maskedmodel.pictures.scales import ABSENT, Scales
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont

@@ -53,18 +53,6 @@ class Box(GridTokenizer[BoxSettings]):
     def separate_channels(self) -> bool:  # type: ignore[override]
         return self.settings.separate
 
-    @property
-    def channels(self) -> int:
-        return self.settings.channels
-
-    @property
-    def size(self) -> tuple[int, ...]:
-        return self.settings.size
-
-    @property
-    def patch(self) -> tuple[int, ...]:
-        return self.settings.patch
-
 
 def boxes() -> dict[str, Box]:
     """Tokenizers over one, two and three axes, by name, and one whose tokens hold a single value."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,15 +11,17 @@ from einops import rearrange
 from torch import Tensor
 
 from maskedmodel.components import S, Tokenizer
-from maskedmodel.errors import ShapeError
+from maskedmodel.errors import PluginError, ShapeError
+from maskedmodel.pictures import SignalDisplay, bands_of, columns_of, token_pixels
 from maskedmodel.tokens import Tokens
 
 
 class GridTokenizer(Tokenizer[S]):
     """A signal (B, channels, *size) cut into equal boxes along any number of axes.
 
-    A subclass states `axes` and three properties: `channels`, `size` and `patch`. Tokens come in raster order,
-    the last axis fastest. `size` is the usual one: any other whose extents divide by the patch is cut as well.
+    A subclass states `axes`. `channels`, `size` and `patch` are read from the settings of these names (`length` for
+    `size`, too; one number stands for every axis), or stated as properties. Tokens come in raster order, the last axis
+    fastest. `size` is the usual one: any other whose extents divide by the patch is cut as well.
 
     separate_channels  each channel gives tokens of its own, channel by channel, and `Tokens.channel` names it. A
                        signal may then have any number of channels, unless `channel_count` bounds them.
@@ -47,19 +48,32 @@ class GridTokenizer(Tokenizer[S]):
         self.channel_count = self.channels if self.separate_channels else 0
 
     @property
-    @abstractmethod
     def channels(self) -> int:
-        """Channels of a signal."""
+        """Channels of a signal. Default: the setting `channels`."""
+        return int(self._setting("channels"))
 
     @property
-    @abstractmethod
     def size(self) -> tuple[int, ...]:
-        """Usual extents of a signal along the axes, in samples or pixels."""
+        """Usual extents of a signal along the axes, in samples or pixels. Default: the setting `size` or `length`."""
+        return self._per_axis(self._setting("size", "length"))
 
     @property
-    @abstractmethod
     def patch(self) -> tuple[int, ...]:
-        """Extents of a token along the axes, in samples or pixels."""
+        """Extents of a token along the axes, in samples or pixels. Default: the setting `patch`."""
+        return self._per_axis(self._setting("patch"))
+
+    def _setting(self, *names: str) -> Any:
+        for name in names:
+            if name in type(self.settings).model_fields:
+                return getattr(self.settings, name)
+        raise PluginError(
+            f"Tokenizer {type(self).__name__} doesn't say its {names[0]}.",
+            expected=f"a setting called {' or '.join(names)}, or a property {names[0]}",
+            got=f"the settings {', '.join(type(self.settings).model_fields)}",
+        )
+
+    def _per_axis(self, extents: Any) -> tuple[int, ...]:
+        return (extents,) * len(self.axes) if isinstance(extents, int) else tuple(extents)
 
     @property
     def extents(self) -> tuple[int, ...]:
@@ -137,13 +151,26 @@ class GridTokenizer(Tokenizer[S]):
         return batch
 
     def example(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Smooth random signals: white noise at a quarter of the resolution, interpolated."""
-        coarse = [max(extent // 4, 1) for extent in self.size]
+        """Smooth random signals: white noise at up to eight points along each axis, interpolated.
+
+        They change slowly, so that what is hidden can be learnt from what is visible.
+        """
+        coarse = [min(max(extent // 4, 1), 8) for extent in self.size]
         flat = torch.randn(batch, self.channels, math.prod(coarse), generator=generator)
         signal = flat.reshape(batch, self.channels, *coarse)
         for axis, extent in enumerate(self.size):
             signal = _stretch(signal, 2 + axis, extent)
         return signal
+
+    def footprint(self, tokens: Tokens, chosen: Tensor) -> Tensor | None:
+        """Where tokens stand under the lines of the default picture of one axis; else as of any tokenizer."""
+        if len(self.axes) != 1 or type(self).picture is not SignalDisplay.picture or tokens.grid is None:
+            return super().footprint(tokens, chosen)
+        cells, columns = tokens.grid[0], columns_of(tokens.grid[0] * self.patch[0])
+        if self.separate_channels:
+            return token_pixels(chosen.reshape(tokens.batch, -1, cells), self.patch[0], columns)
+        every = chosen[:, None].expand(-1, bands_of(self.channels)[0], -1)
+        return token_pixels(every, self.patch[0], columns)
 
 
 def _stretch(signal: Tensor, dim: int, extent: int) -> Tensor:

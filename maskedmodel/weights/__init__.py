@@ -1,1 +1,1 @@
-"""Weights in: runs of our own, and published masked autoencoders, read safely and reported exactly."""
+"""Weights in and out: runs, and what other libraries and authors have published."""

@@ -10,7 +10,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from maskedmodel import DataError, DependencyError, Sample, Settings
+from maskedmodel import Sample, Settings
+from maskedmodel.errors import DataError, DependencyError
 from maskedmodel_audio.frontend import load_torchaudio
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif")

@@ -12,7 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from maskedmodel import DataSource, FileSettings, LabelledFiles, Sample, SampleDataset, SignalDataset, Split, holds
+from maskedmodel import DataSource, Sample
+from maskedmodel.sources import FileSettings, LabelledFiles, SampleDataset, SignalDataset, Split, holds
 from maskedmodel_audio.decode import EXTENSIONS, SoundFileSettings, decode, load_soundfile, read_file
 from maskedmodel_audio.listen import wav_bytes
 from maskedmodel_audio.memory import Kept, in_memory

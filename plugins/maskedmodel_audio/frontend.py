@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskedmodel import DependencyError
+from maskedmodel.errors import DependencyError
 
 FrontEnd = Literal["fast", "kaldi"]
 

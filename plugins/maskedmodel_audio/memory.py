@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from maskedmodel import DataError
+from maskedmodel.errors import DataError
 
 Kept = Literal["float16", "float32"]
 _Place = tuple[int, int, int]  # first sample, channels, samples of each

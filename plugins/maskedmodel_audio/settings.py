@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from maskedmodel import MeanStd, Settings, pair
+from maskedmodel import Settings
+from maskedmodel.tokenizers import MeanStd, pair
 from maskedmodel_audio.augment import Gain
 from maskedmodel_audio.frontend import FrontEnd, samples_of
 

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskedmodel import Noise, NormalisedTokenizer, Scale, Scales, ShapeError, Tokens, heat
+from maskedmodel import Noise, NormalisedTokenizer, Tokens
+from maskedmodel.errors import ShapeError
+from maskedmodel.pictures import Scale, Scales, heat
 from maskedmodel_audio import augment, listen
 from maskedmodel_audio.frontend import LOWEST, LogMel
 from maskedmodel_audio.settings import SpectrogramSettings

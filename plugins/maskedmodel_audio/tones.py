@@ -11,7 +11,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from maskedmodel import DataSource, Sample, SampleDataset, Settings, SignalDataset, Split
+from maskedmodel import DataSource, Sample, Settings
+from maskedmodel.sources import SampleDataset, SignalDataset, Split
 from maskedmodel_audio.decode import SoundFileSettings, read_file
 
 KINDS = ("harmonic", "chirp", "amplitude modulated", "frequency modulated", "noise burst")

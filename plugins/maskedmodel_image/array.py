@@ -14,16 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from maskedmodel import (
-    DataError,
-    DataSource,
-    SampleDataset,
-    Settings,
-    SignalDataset,
-    Split,
-    existing_path,
-    split_by_share,
-)
+from maskedmodel import DataSource, Settings
+from maskedmodel.errors import DataError
+from maskedmodel.sources import SampleDataset, SignalDataset, Split, existing_path, split_by_share
 from maskedmodel_image.cache import ArrayFile, check_memory
 
 Layout = Literal["NCHW", "NHWC", "NHW"]

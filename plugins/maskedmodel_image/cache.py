@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskedmodel import DataError
+from maskedmodel.errors import DataError
 from maskedmodel_image.decode import Form
 
 _log = logging.getLogger(__name__)

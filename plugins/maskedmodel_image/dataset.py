@@ -10,7 +10,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from maskedmodel import DataError, EncodedFiles, Sample, SignalDataset, Split
+from maskedmodel import Sample
+from maskedmodel.errors import DataError
+from maskedmodel.sources import EncodedFiles, SignalDataset, Split
 from maskedmodel_image.cache import Stored, in_memory, on_disk
 from maskedmodel_image.decode import CHANNELS, Form, ImageFileSettings, decode, find_form
 

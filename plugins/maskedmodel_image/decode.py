@@ -25,7 +25,8 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
-from maskedmodel import DataError, Settings
+from maskedmodel import Settings
+from maskedmodel.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

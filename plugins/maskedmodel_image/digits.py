@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from maskedmodel import DataSource, Sample, SampleDataset, Settings, SignalDataset, Split, stratified
+from maskedmodel import DataSource, Sample, Settings
+from maskedmodel.sources import SampleDataset, SignalDataset, Split, stratified
 from maskedmodel_image.cache import Stored
 from maskedmodel_image.dataset import read_file
 from maskedmodel_image.decode import ImageFileSettings

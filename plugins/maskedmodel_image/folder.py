@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from maskedmodel import DataSource, FileSettings, LabelledFiles, Sample, SampleDataset, Split, holds
+from maskedmodel import DataSource, Sample
+from maskedmodel.sources import FileSettings, LabelledFiles, SampleDataset, Split, holds
 from maskedmodel_image.dataset import form_of, open_images, read_file
 from maskedmodel_image.decode import EXTENSIONS, ImageFileSettings
 

@@ -13,16 +13,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from maskedmodel import (
-    VALIDATION_NAMES,
-    DataError,
-    DataSource,
-    Sample,
-    SampleDataset,
-    Split,
-    existing_path,
-    split_by_share,
-)
+from maskedmodel import DataSource, Sample
+from maskedmodel.errors import DataError
+from maskedmodel.sources import VALIDATION_NAMES, SampleDataset, Split, existing_path, split_by_share
 from maskedmodel_image.dataset import form_of, open_images, read_file
 from maskedmodel_image.decode import ImageFileSettings
 from maskedmodel_image.table import Table, load_pyarrow

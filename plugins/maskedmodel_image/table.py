@@ -11,7 +11,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from maskedmodel import DataError, DependencyError
+from maskedmodel.errors import DataError, DependencyError
 
 # Encoded row groups are kept up to this many bytes per process: a small table is then read from disk once.
 _KEPT_BYTES = 1 << 30

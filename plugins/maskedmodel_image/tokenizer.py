@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
-from maskedmodel import MeanStd, Noise, NormalisedTokenizer, Settings, ShapeError, known_statistics, pair
+from maskedmodel import Noise, NormalisedTokenizer, Settings
+from maskedmodel.errors import ShapeError
+from maskedmodel.tokenizers import MeanStd, known_statistics, pair
 from maskedmodel_image.augment import Interpolation, crop_boxes, resized_crop
 
 
@@ -62,22 +64,11 @@ class ImageTokenizer(NormalisedTokenizer[ImageSettings]):
     """
 
     axes = ("height", "width")
+    value_range = (0.0, 1.0)
 
     def __init__(self, settings: ImageSettings | None = None, **values: Any) -> None:
         super().__init__(settings, **values)
         self.set_statistics(known_statistics(self.settings.normalise, self.channels))
-
-    @property
-    def channels(self) -> int:
-        return self.settings.channels
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return pair(self.settings.size)
-
-    @property
-    def patch(self) -> tuple[int, int]:
-        return pair(self.settings.patch)
 
     def prepare(self, signal: Tensor) -> Tensor:
         """(B, C, H, W) uint8 or float to (B, C, *size) float: the short side resized, the centre kept.
@@ -104,7 +95,9 @@ class ImageTokenizer(NormalisedTokenizer[ImageSettings]):
         picture = self.as_float(signal)
         assert noise.batch == picture.shape[0], "one noise key per sample"
         boxes = crop_boxes(noise, picture.shape[2], picture.shape[3], self.settings.crop, self.settings.aspect)
-        return self._within(resized_crop(picture, boxes, self.size, self.settings.interpolation, flipped), signal)
+        return self._within(
+            resized_crop(picture, boxes, pair(self.settings.size), self.settings.interpolation, flipped), signal
+        )
 
     def picture(self, signal: Tensor, like: Tensor | None = None) -> Tensor:
         """(B, 3, H, W) in [0, 1], as it is: one channel as grey, otherwise the first three as red, green and blue."""

@@ -10,7 +10,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from maskedmodel import FeatureEncoder, GridTokenizer, Noise, PluginError, Tokenizer, Tokens
+from maskedmodel import GridTokenizer, Noise, Tokenizer, Tokens
+from maskedmodel.errors import PluginError
+from maskedmodel.schedulers import FeatureEncoder
 from maskedmodel_masks.ranking import Sign, direction, gumbel, ranks, real_counts
 from maskedmodel_masks.schedules import all_ratios, refuse_extremes
 from maskedmodel_masks.uniform import RatioSettings, Scheduled, usual_count

@@ -8,7 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from maskedmodel import ConfigError, FeatureEncoder, Noise, Tokenizer, Tokens
+from maskedmodel import Noise, Tokenizer, Tokens
+from maskedmodel.errors import ConfigError
+from maskedmodel.schedulers import FeatureEncoder
 from maskedmodel_masks.ranking import Sign, direction, places_from_top, ranks, wanted
 from maskedmodel_masks.teacher import TeacherSettings, copy_of, encoder_flops, follow
 from maskedmodel_masks.uniform import Scheduled

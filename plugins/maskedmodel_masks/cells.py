@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedmodel import ConfigError, ShapeError, Tokenizer, Tokens
+from maskedmodel import Tokenizer, Tokens
+from maskedmodel.errors import ConfigError, ShapeError
 
 # What the setting `shared` of several masks means.
 SHARED = "Whether the same pattern is hidden in every channel, as far as the count allows."

@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from maskedmodel import FeatureEncoder, Noise, Tokenizer, Tokens
+from maskedmodel import Noise, Tokenizer, Tokens
+from maskedmodel.schedulers import FeatureEncoder
 from maskedmodel_masks.cells import SHARED, Cells, axis_number, cells_along, grid_cells
 from maskedmodel_masks.uniform import RatioSettings, Scheduled
 

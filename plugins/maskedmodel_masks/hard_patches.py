@@ -10,18 +10,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskedmodel import (
-    CrossBlock,
-    FeatureEncoder,
-    Noise,
-    Observed,
-    PositionEmbedding,
-    Tokenizer,
-    Tokens,
-    cross_block_flops,
-    gather_tokens,
-    hidden_count,
-)
+from maskedmodel import Noise, Tokenizer, Tokens
+from maskedmodel.nn import CrossBlock, PositionEmbedding, cross_block_flops, gather_tokens
+from maskedmodel.schedulers import FeatureEncoder, Observed
+from maskedmodel.tokens import hidden_count
 from maskedmodel_masks.ranking import Sign, places_from_top, real_counts, wanted
 from maskedmodel_masks.schedules import all_ratios
 from maskedmodel_masks.teacher import TeacherSettings, copy_of, encoder_flops, follow

@@ -8,7 +8,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from maskedmodel import Block, PositionEmbedding, Tokenizer, Tokens, block_flops
+from maskedmodel import Tokenizer, Tokens
+from maskedmodel.nn import Block, PositionEmbedding, block_flops
 from maskedmodel_masks.uniform import RatioSettings
 
 NORM_EPS = 1e-6

@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from maskedmodel import Noise, Tokens, hidden_count
+from maskedmodel import Noise, Tokens
+from maskedmodel.tokens import hidden_count
 
 Sign = Literal["hide", "show"]
 

@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from maskedmodel import FeatureEncoder, Noise, Observed, Tokenizer, Tokens
+from maskedmodel import Noise, Tokenizer, Tokens
+from maskedmodel.schedulers import FeatureEncoder, Observed
 from maskedmodel_masks.network import ScorerSettings, TokenScorer
 from maskedmodel_masks.ranking import Sign, direction, gumbel
 from maskedmodel_masks.uniform import Scheduled

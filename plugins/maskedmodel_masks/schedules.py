@@ -18,7 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from maskedmodel import ConfigError, Noise
+from maskedmodel import Noise
+from maskedmodel.errors import ConfigError
 
 
 def _inside(ratio: float) -> float:

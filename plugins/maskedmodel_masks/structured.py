@@ -17,17 +17,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from maskedmodel import (
-    FeatureEncoder,
-    Mask,
-    MaskScheduler,
-    Noise,
-    Settings,
-    ShapeError,
-    Tokenizer,
-    Tokens,
-    hidden_count,
-)
+from maskedmodel import Mask, MaskScheduler, Noise, Settings, Tokenizer, Tokens
+from maskedmodel.errors import ShapeError
+from maskedmodel.schedulers import FeatureEncoder
+from maskedmodel.tokens import hidden_count
 from maskedmodel_masks.cells import Cells, axis_number, cells_along, channels_of, usual_sizes
 from maskedmodel_masks.ranking import wanted
 from maskedmodel_masks.schedules import Ratio, all_ratios, ratio_at, refuse_extremes

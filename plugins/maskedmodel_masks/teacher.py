@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from maskedmodel import block_flops
+from maskedmodel.nn import block_flops
 from maskedmodel_masks.uniform import RatioSettings
 
 

@@ -7,7 +7,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
-from maskedmodel import FeatureEncoder, MaskScheduler, Settings, Tokenizer
+from maskedmodel import MaskScheduler, Settings, Tokenizer
+from maskedmodel.schedulers import FeatureEncoder
 from maskedmodel_masks.schedules import Constant, Ramp, Ratio, all_ratios, ratio_at, refuse_extremes
 
 

@@ -9,7 +9,7 @@ import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
-from maskedmodel import DataError
+from maskedmodel.errors import DataError
 
 
 @dataclass(frozen=True)

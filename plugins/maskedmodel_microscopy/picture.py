@@ -7,7 +7,7 @@ import colorsys
 import torch
 from torch import Tensor
 
-from maskedmodel import ABSENT
+from maskedmodel.pictures import ABSENT
 
 # A channel's black and white: the rest is clipped, as one bright speck would else darken all (0.1 % and 99.8 %).
 _BLACK, _WHITE = 0.001, 0.998

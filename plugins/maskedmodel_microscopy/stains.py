@@ -9,7 +9,9 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from maskedmodel import DataSource, DependencyError, Noise, SampleDataset, Settings, SignalDataset, Split
+from maskedmodel import DataSource, Noise, Settings
+from maskedmodel.errors import DependencyError
+from maskedmodel.sources import SampleDataset, SignalDataset, Split
 
 # The picture's 512x512 pixels are 4x4 fields, and no crop leaves its field. Those for validation, by row and column:
 # one in every row and column, with and without glands.

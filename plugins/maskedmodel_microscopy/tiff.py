@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from maskedmodel import DataError, DependencyError
+from maskedmodel.errors import DataError, DependencyError
 from maskedmodel_microscopy.ome import parse_ome
 from maskedmodel_microscopy.tiff_image import Array, Header, TiffImage, TiffSettings
 

@@ -12,17 +12,9 @@ import torch
 from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor
 
-from maskedmodel import (
-    DataError,
-    DataSource,
-    FileSettings,
-    LabelledFiles,
-    Sample,
-    SampleDataset,
-    SignalDataset,
-    Split,
-    holds,
-)
+from maskedmodel import DataSource, Sample
+from maskedmodel.errors import DataError
+from maskedmodel.sources import FileSettings, LabelledFiles, SampleDataset, SignalDataset, Split, holds
 from maskedmodel_microscopy.tiff import EXTENSIONS, read_header, read_tiff
 from maskedmodel_microscopy.tiff_image import Array, Header, TiffSettings
 

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from maskedmodel import DataError, Settings
+from maskedmodel import Settings
+from maskedmodel.errors import DataError
 from maskedmodel_microscopy.ome import OmeImage
 
 Plane = NonNegativeInt | Literal["max", "middle"]

@@ -11,7 +11,10 @@ from einops import rearrange
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
-from maskedmodel import ConfigError, DataError, GridTokenizer, Noise, Scale, Scales, Settings, ShapeError, Tokens, pair
+from maskedmodel import GridTokenizer, Noise, Settings, Tokens
+from maskedmodel.errors import ConfigError, DataError, ShapeError
+from maskedmodel.pictures import Scale, Scales
+from maskedmodel.tokenizers import pair
 from maskedmodel_microscopy.picture import draw, drawn_slots, footprint
 from maskedmodel_microscopy.windows import TURNS, Present, fewer_channels, standardise
 
@@ -104,21 +107,9 @@ class ChannelsTokenizer(GridTokenizer[ChannelsSettings]):
         self._grid(self.eval_size)  # refuses a size that the patch doesn't divide, before anything is trained
 
     @property
-    def channels(self) -> int:
-        return self.settings.channels
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return pair(self.settings.size)
-
-    @property
     def eval_size(self) -> tuple[int, int]:
         """Size of what `prepare` gives, in pixels."""
-        return self.size if self.settings.eval_size is None else pair(self.settings.eval_size)
-
-    @property
-    def patch(self) -> tuple[int, int]:
-        return pair(self.settings.patch)
+        return pair(self.settings.size) if self.settings.eval_size is None else pair(self.settings.eval_size)
 
     def tokenize(self, signal: Tensor) -> Tokens:
         if signal.dim() != 4 or signal.shape[1] == 0 or not signal.is_floating_point():
@@ -222,7 +213,9 @@ class ChannelsTokenizer(GridTokenizer[ChannelsSettings]):
         if self.settings.turn:
             kinds = TURNS if self.size[0] == self.size[1] else TURNS // 2
             turn = (noise.uniform(1, purpose="turn")[:, 0] * kinds).long()
-        return self._finished(present.windows(corner[:, 0], corner[:, 1], self.size, turn), present, signal)
+        return self._finished(
+            present.windows(corner[:, 0], corner[:, 1], pair(self.settings.size), turn), present, signal
+        )
 
     def _finished(self, values: Tensor, present: Present, signal: Tensor) -> Tensor:
         """The windows of the channels that are there, standardised, as a batch."""
@@ -255,7 +248,7 @@ class ChannelsTokenizer(GridTokenizer[ChannelsSettings]):
         cells = marked.unfold(2, self.patch[0], self.patch[0]).unfold(3, self.patch[1], self.patch[1])
         there = ~cells.isnan().flatten(4).all(4)
         chosen_cells = cells.nan_to_num(0).flatten(4).amax(4) > 0
-        return footprint(chosen_cells, there, drawn_slots(marked), self.patch)
+        return footprint(chosen_cells, there, drawn_slots(marked), pair(self.settings.patch))
 
     def plain_features(self, stored: Tensor) -> dict[str, Tensor]:
         """Mean of each slot, and mean with standard deviation, of the pixels that are there; 0 where it is absent."""

@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from maskedmodel import ConfigError, GridTokenizer, Objective, PluginError, Settings, Tokenizer
+from maskedmodel import GridTokenizer, Objective, Settings, Tokenizer
+from maskedmodel.errors import ConfigError, PluginError
 
 
 class FourierSettings(Settings):

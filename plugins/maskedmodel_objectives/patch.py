@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskedmodel import ConfigError, GridTokenizer, Objective, Settings, ShapeError, Tokenizer
+from maskedmodel import GridTokenizer, Objective, Settings, Tokenizer
+from maskedmodel.errors import ConfigError, ShapeError
 
 
 class PatchSettings(Settings):

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maskedmodel import DataError, replacing
+from maskedmodel.errors import DataError
+from maskedmodel.sources import replacing
 
 _MOST = 8  # variates, one below the other
 _PAST, _TESTED, _FUTURE = "#404040", "#1f77b4", "#d62728"

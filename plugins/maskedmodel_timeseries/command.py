@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from maskedmodel import ConfigError
+from maskedmodel.errors import ConfigError
 from maskedmodel_timeseries.forecasting import forecast_table
 from maskedmodel_timeseries.windows import Parts
 

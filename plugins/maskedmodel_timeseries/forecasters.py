@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedmodel import ConfigError, GridTokenizer, Mask, MaskedAutoencoder, ShapeError
+from maskedmodel import GridTokenizer, Mask, MaskedAutoencoder
+from maskedmodel.errors import ConfigError, ShapeError
+from maskedmodel.tokenizers import pair
 from maskedmodel_timeseries.raster import RasterSettings, RasterTokenizer
 from maskedmodel_timeseries.rasterise import draw, lay_out, read, standardised
 from maskedmodel_timeseries.series import SeriesTokenizer, with_horizon
@@ -105,7 +107,7 @@ class RasterForecaster(Forecaster):
     def _rows(self, history: Tensor, horizon: int) -> Tensor:
         tokenizer, settings = self.tokenizer, self.tokenizer.settings
         layout = lay_out(
-            history.shape[1], horizon, self.period, tokenizer.size, tokenizer.patch, settings.align_constant
+            history.shape[1], horizon, self.period, pair(settings.size), pair(settings.patch), settings.align_constant
         )
         series, mean, scale = standardised(history, settings.norm_constant)
         picture = draw(series, layout, settings.interpolation)

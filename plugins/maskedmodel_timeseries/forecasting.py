@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskedmodel import ConfigError, DataError, Display, MaskedAutoencoder, load, read_weights
+from maskedmodel import Display, MaskedAutoencoder, load, read_weights
+from maskedmodel.errors import ConfigError, DataError
 from maskedmodel_timeseries.baselines import last_value, seasonal_naive
 from maskedmodel_timeseries.chart import check_suffix, draw_chart, written
 from maskedmodel_timeseries.forecasters import Forecaster, forecaster_of

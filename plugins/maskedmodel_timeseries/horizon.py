@@ -9,7 +9,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from maskedmodel import ConfigError, MaskScheduler, Noise, Settings, Tokens
+from maskedmodel import MaskScheduler, Noise, Settings, Tokens
+from maskedmodel.errors import ConfigError
 
 
 class HorizonSettings(Settings):

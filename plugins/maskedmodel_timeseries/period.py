@@ -7,7 +7,7 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from maskedmodel import ConfigError
+from maskedmodel.errors import ConfigError
 
 # Steps of a period for one step of the unit, likeliest first: the candidates of VisionTS (Chen et al. 2024).
 _OF_UNIT: dict[str, tuple[int, ...]] = {

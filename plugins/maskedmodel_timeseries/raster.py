@@ -10,7 +10,10 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskedmodel import GridTokenizer, Scale, Scales, Settings, ShapeError, Tokens, heat, pair
+from maskedmodel import GridTokenizer, Settings, Tokens
+from maskedmodel.errors import ShapeError
+from maskedmodel.pictures import Scale, Scales, heat
+from maskedmodel.tokenizers import pair
 from maskedmodel_timeseries.rasterise import Interpolation, folded, resized, standardised
 from maskedmodel_timeseries.statistics import filled, mean_spread_features
 
@@ -62,18 +65,6 @@ class RasterTokenizer(GridTokenizer[RasterSettings]):
     axes = ("height", "width")
     accepts_nan = True
 
-    @property
-    def channels(self) -> int:
-        return self.settings.channels
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return pair(self.settings.size)
-
-    @property
-    def patch(self) -> tuple[int, int]:
-        return pair(self.settings.patch)
-
     def tokenize(self, signal: Tensor) -> Tokens:
         return filled(super().tokenize(signal))
 
@@ -96,7 +87,7 @@ class RasterTokenizer(GridTokenizer[RasterSettings]):
         series = signal[:, 0] if signal.is_floating_point() else signal[:, 0].float()
         _, mean, scale = standardised(series[:, :history], self.settings.norm_constant)
         phases = folded((series - mean) / scale, self.settings.period)
-        picture = resized(phases, self.size, self.settings.interpolation)
+        picture = resized(phases, pair(self.settings.size), self.settings.interpolation)
         return self.in_channels(picture)
 
     def in_channels(self, picture: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskedmodel import DataError
+from maskedmodel.errors import DataError
 from maskedmodel_timeseries.statistics import mean_and_std
 
 Interpolation = Literal["bilinear", "nearest", "bicubic"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskedmodel import DataError
+from maskedmodel.errors import DataError
 
 Forecast = Callable[[Tensor, int], Tensor]  # history (B, V, C) and horizon H to (B, V, H)
 _WINDOWS = 32  # at a time

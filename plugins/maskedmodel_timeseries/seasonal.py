@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor
 
-from maskedmodel import DataSource, SampleDataset, Settings, SignalDataset, Split
+from maskedmodel import DataSource, Settings
+from maskedmodel.sources import SampleDataset, SignalDataset, Split
 
 Array = NDArray[np.float64]
 

@@ -11,8 +11,9 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskedmodel import Scales, Settings, ShapeError, Tokenizer, Tokens
-from maskedmodel_timeseries.lines import columns_of, draw_lines, line_scales, token_pixels
+from maskedmodel import Settings, Tokenizer, Tokens
+from maskedmodel.errors import ShapeError
+from maskedmodel.pictures import Scales, columns_of, draw_lines, line_scales, token_pixels
 from maskedmodel_timeseries.statistics import filled, mean_and_std, mean_spread_features
 
 

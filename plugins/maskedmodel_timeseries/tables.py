@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maskedmodel import DataError, DependencyError, existing_path
+from maskedmodel.errors import DataError, DependencyError
+from maskedmodel.sources import existing_path
 
 CSV_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 PARQUET_SUFFIXES = (".parquet",)

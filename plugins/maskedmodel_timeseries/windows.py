@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import Tensor
 
-from maskedmodel import DataError, DataSource, Sample, SampleDataset, Settings, Split
+from maskedmodel import DataSource, Sample, Settings
+from maskedmodel.errors import DataError
+from maskedmodel.sources import SampleDataset, Split
 from maskedmodel_timeseries.tables import CSV_SUFFIXES, PARQUET_SUFFIXES, Table, load_pandas, read_table
 
 

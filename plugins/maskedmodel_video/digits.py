@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from maskedmodel import DataSource, Noise, SampleDataset, Settings, SignalDataset, Split, stratified
+from maskedmodel import DataSource, Noise, Settings
+from maskedmodel.sources import SampleDataset, SignalDataset, Split, stratified
 
 _VAL_SHARE = 0.2  # of the glyphs
 DIRECTIONS = ("right", "down right", "down", "down left", "left", "up left", "up", "up right")

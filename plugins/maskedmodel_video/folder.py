@@ -11,18 +11,9 @@ from typing import BinaryIO
 import numpy as np
 from torch import Tensor
 
-from maskedmodel import (
-    DataError,
-    DataSource,
-    LabelledFiles,
-    Part,
-    Sample,
-    SampleDataset,
-    SignalDataset,
-    Split,
-    holds,
-    natural_order,
-)
+from maskedmodel import DataSource, Sample
+from maskedmodel.errors import DataError
+from maskedmodel.sources import LabelledFiles, Part, SampleDataset, SignalDataset, Split, holds, natural_order
 from maskedmodel_video import frames, reader
 from maskedmodel_video.memory import Remembered
 from maskedmodel_video.settings import VideoFolderSettings

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskedmodel import DataError
+from maskedmodel.errors import DataError
 from maskedmodel_video.places import choose, fill
 from maskedmodel_video.settings import VideoFolderSettings
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskedmodel import DataError
+from maskedmodel.errors import DataError
 
 
 class Remembered:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskedmodel import DataError, DependencyError
+from maskedmodel.errors import DataError, DependencyError
 from maskedmodel_video.places import choose, fill
 from maskedmodel_video.settings import VideoFolderSettings
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from maskedmodel import FileSettings
+from maskedmodel.sources import FileSettings
 
 CHANNELS = {"grey": 1, "rgb": 3}
 

@@ -10,18 +10,10 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
-from maskedmodel import (
-    ABSENT,
-    MeanStd,
-    Noise,
-    NormalisedTokenizer,
-    Scale,
-    Scales,
-    Settings,
-    ShapeError,
-    known_statistics,
-    pair,
-)
+from maskedmodel import Noise, NormalisedTokenizer, Settings
+from maskedmodel.errors import ShapeError
+from maskedmodel.pictures import ABSENT, Scale, Scales
+from maskedmodel.tokenizers import MeanStd, known_statistics, pair
 from maskedmodel_video.augment import centre, moving_frames, multi_scale_crop, take_frames
 from maskedmodel_video.media import animation
 
@@ -89,16 +81,8 @@ class TubesTokenizer(NormalisedTokenizer[TubesSettings]):
         self.set_statistics(known_statistics(self.settings.normalise, self.channels))
 
     @property
-    def channels(self) -> int:
-        return self.settings.channels
-
-    @property
     def size(self) -> tuple[int, int, int]:
         return (self.settings.frames, *self._frame)
-
-    @property
-    def patch(self) -> tuple[int, int, int]:
-        return self.settings.patch
 
     @property
     def _frame(self) -> tuple[int, int]:

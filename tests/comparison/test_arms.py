@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskedmodel import ConfigError
 from maskedmodel.comparison.arms import arms_of, distinct, slug_of
 from maskedmodel.comparison.controls import ratio_curve, with_controls
+from maskedmodel.errors import ConfigError
 from maskedmodel.plugins import Registry
 from tests.comparison.conftest import TINY
 

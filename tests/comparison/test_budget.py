@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskedmodel import ConfigError, Noise
+from maskedmodel import Noise
 from maskedmodel.comparison import budget as module
 from maskedmodel.comparison.arms import arms_of
 from maskedmodel.comparison.budget import (
@@ -28,6 +28,7 @@ from maskedmodel.comparison.budget import (
 )
 from maskedmodel.engine import kernels
 from maskedmodel.engine.flops import TRAIN, forward_flops
+from maskedmodel.errors import ConfigError
 from maskedmodel.plugins import Registry
 from maskedmodel.training import packing
 from maskedmodel.training.data import StepBatches, train_batches

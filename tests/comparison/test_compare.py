@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import maskedmodel
-from maskedmodel import ConfigError, DataError, DependencyError, TrainingError
 from maskedmodel.comparison import compare as module
 from maskedmodel.comparison.result import JUDGED, METRICS, Comparison
+from maskedmodel.errors import ConfigError, DataError, DependencyError, TrainingError
 from maskedmodel.plugins import Registry
 from maskedmodel.training import checkpoint as checkpoints
 from tests.comparison.conftest import TINY, Go, inline

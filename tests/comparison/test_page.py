@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from maskedmodel import DataError
 from maskedmodel.comparison.result import Comparison
+from maskedmodel.errors import DataError
 from maskedmodel.report.comparison import render, write
 from tests.comparison.browser import NAMES, Browser, find
 from tests.report.test_page import HOSTILE, Page

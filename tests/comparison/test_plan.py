@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from maskedmodel import ConfigError, DataError, MaskedModelError
+from maskedmodel import MaskedModelError
 from maskedmodel.comparison.arms import arms_of
 from maskedmodel.comparison.plan import Plan, digest, make_plan
+from maskedmodel.errors import ConfigError, DataError
 from maskedmodel.plugins import Registry
 from tests.comparison.conftest import TINY
 

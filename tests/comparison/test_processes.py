@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from maskedmodel import ConfigError, PluginError, TrainingError
 from maskedmodel.comparison import pool
 from maskedmodel.comparison.worker import Job, error_of
+from maskedmodel.errors import ConfigError, PluginError, TrainingError
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training.interrupt import Interrupted
 

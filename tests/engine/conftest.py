@@ -24,10 +24,6 @@ class BoxSettings(Settings):
 
 
 class Box(GridTokenizer[BoxSettings]):
-    channels = property(lambda self: self.settings.channels)
-    size = property(lambda self: self.settings.size)
-    patch = property(lambda self: self.settings.patch)
-
     def __init__(self, settings: BoxSettings | None = None, **values: Any) -> None:
         settings = settings or BoxSettings(**values)
         self.axes = ("time", "height", "width")[-len(settings.size) :]

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from maskedmodel import Mask, MaskedAutoencoder, ShapeError, Tokens
+from maskedmodel import Mask, MaskedAutoencoder, Tokens
 from maskedmodel.engine.model import from_visible
+from maskedmodel.errors import ShapeError
 from maskedmodel.noise import seeded
 from maskedmodel.plugins import load_registry
 from tests.engine.conftest import Box, Ragged, model_of, noise

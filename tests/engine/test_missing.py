@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskedmodel import ConfigError, Mask, PluginError
+from maskedmodel import Mask
+from maskedmodel.errors import ConfigError, PluginError
 from tests.engine.conftest import Box, Ragged, model_of, noise
 
 

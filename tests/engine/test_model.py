@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from maskedmodel import CheckpointError, Mask, MaskedAutoencoder, PluginError, ShapeError
+from maskedmodel import Mask, MaskedAutoencoder
 from maskedmodel.engine.model import from_visible
 from maskedmodel.engine.settings import PRESETS, DecoderSettings, EncoderSettings
+from maskedmodel.errors import CheckpointError, PluginError, ShapeError
 from tests.engine.conftest import Box, Ragged, model_of, noise
 
 SIZES = {1: ((24,), (3,)), 2: ((8, 12), (2, 3)), 3: ((4, 6, 4), (2, 2, 2))}

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskedmodel import ShapeError
 from maskedmodel.engine.positions import AxisTables, PositionEmbedding, gather_tokens, interleaved, rotary, sincos
+from maskedmodel.errors import ShapeError
 from maskedmodel.noise import seeded
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from maskedmodel import DataError, Scale, Scales
+from maskedmodel.errors import DataError
 from maskedmodel.evaluation import canvas
 from maskedmodel.evaluation.canvas import Panel, Sheet, save_png, token_edges
+from maskedmodel.pictures import Scale, Scales
 
 
 def sheet(height: int, width: int, **values: Any) -> Sheet:

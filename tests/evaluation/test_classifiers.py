@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from maskedmodel import DataError
+from maskedmodel.errors import DataError
 from maskedmodel.evaluation import classifiers as module
 from maskedmodel.evaluation.classifiers import Accuracy, hold_out, knn, knn_predict, linear
 

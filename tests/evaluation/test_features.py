@@ -10,7 +10,8 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from maskedmodel import DataError, DependencyError, MaskedAutoencoder
+from maskedmodel import MaskedAutoencoder
+from maskedmodel.errors import DataError, DependencyError
 from maskedmodel.evaluation import features as module
 from maskedmodel.evaluation.features import Features, collect, evaluating, extract, flat_tokens, joined, raw, save
 

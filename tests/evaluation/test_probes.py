@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from maskedmodel import DataError, MaskedAutoencoder
+from maskedmodel import MaskedAutoencoder
 from maskedmodel.config.sections import EvaluateSettings
+from maskedmodel.errors import DataError
 from maskedmodel.evaluation import probes as module
 from maskedmodel.evaluation.probes import ProbeResult, probe, random_twin
 

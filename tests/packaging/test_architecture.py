@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -18,11 +20,13 @@ CORE, PLUGINS = ROOT / "maskedmodel", ROOT / "plugins"
 
 # Lowest first; an import only ever goes down. A name covers its module or its package.
 FLOORS = (
-    ("errors", "files", "noise", "scales", "settings"),
+    ("errors", "files", "noise", "settings"),
     ("tokens",),
+    ("pictures",),
     ("components",),
     ("schedulers", "tokenizers", "sources"),
     ("engine", "hookspecs"),
+    ("nn",),
     ("plugins",),
     ("config",),
     ("training",),
@@ -80,8 +84,10 @@ def test_a_plugin_imports_public_names_and_no_sibling(path: Path) -> None:
         package = module.split(".")[0]
         where = f"{path.relative_to(ROOT)}:{line} imports {module} {name}"
         if package == "maskedmodel" and not (own == "tests" and module == "maskedmodel.testing"):
-            public = module == "maskedmodel" and name in maskedmodel.__all__
-            assert public, f"{where}: not in maskedmodel.__all__"
+            group = module.partition(".")[2]
+            names = getattr(maskedmodel, group).__all__ if group in maskedmodel.GROUPS else maskedmodel.__all__
+            public = (module == "maskedmodel" or group in maskedmodel.GROUPS) and name in names
+            assert public, f"{where}: not public"
         elif package.startswith("maskedmodel_") and own != "tests":
             assert package == own, f"{where}: plugins don't know each other"
 
@@ -111,10 +117,24 @@ def test_type_checkers_see_the_public_names() -> None:
     assert seen == lazily
 
 
-@pytest.mark.parametrize("name", maskedmodel._RENAMED)
-def test_a_renamed_public_name_still_works_and_says_the_new_one(name: str) -> None:
-    with pytest.warns(DeprecationWarning, match=maskedmodel._RENAMED[name]):
-        assert getattr(maskedmodel, name) is getattr(maskedmodel, maskedmodel._RENAMED[name])
+@pytest.mark.parametrize("name", maskedmodel._MOVED)
+def test_a_name_of_the_first_release_still_works_and_says_where_it_lies(name: str) -> None:
+    place, _, new = f"maskedmodel.{maskedmodel._MOVED[name]}".rpartition(".")
+    with pytest.warns(DeprecationWarning, match=f"Import {new} from {place}"):
+        assert getattr(maskedmodel, name) is getattr(import_module(place), new)
+
+
+@pytest.mark.parametrize("group", maskedmodel.GROUPS)
+def test_every_name_of_a_group_resolves_and_says_what_it_is(group: str) -> None:
+    module = getattr(maskedmodel, group)
+    for name in module.__all__:
+        value = getattr(module, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert (value.__doc__ or "").strip(), f"{group}.{name} has no docstring"
+
+
+def test_the_flat_surface_is_small() -> None:
+    assert len(maskedmodel.__all__) <= 32
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from maskedmodel import DataError
+from maskedmodel.errors import DataError
 from maskedmodel.report import write
 from maskedmodel.report.page import render
 from maskedmodel.report.reader import Picture, RunData, read

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskedmodel import DataError
+from maskedmodel.errors import DataError
 from maskedmodel.report import reader as module
 from maskedmodel.report.reader import read
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 import pytest
 
-from maskedmodel import DataError, FileSettings, LabelledFiles
+from maskedmodel.errors import DataError
+from maskedmodel.sources import FileSettings, LabelledFiles
 
 
 class Frames(FileSettings):

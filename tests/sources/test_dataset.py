@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskedmodel import SignalDataset
+from maskedmodel.sources import SignalDataset
 
 
 class Counted:

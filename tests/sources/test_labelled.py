@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import pytest
 
-from maskedmodel import DataError, FileSettings, LabelledFiles
+from maskedmodel.errors import DataError
+from maskedmodel.sources import FileSettings, LabelledFiles
 
 TEXT = (".txt",)
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskedmodel import DataError
+from maskedmodel.errors import DataError
 from maskedmodel.sources.splits import rank, split_by_share, stratified
 
 IDS = [f"images/{index}.png" for index in range(2000)]

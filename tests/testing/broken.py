@@ -12,19 +12,18 @@ from torch import Tensor, nn
 
 from maskedmodel import (
     DataSource,
-    FeatureEncoder,
     GridTokenizer,
     Mask,
     MaskScheduler,
     Noise,
     Objective,
-    Observed,
     Sample,
     Settings,
-    ShapeError,
     Tokenizer,
     Tokens,
 )
+from maskedmodel.errors import ShapeError
+from maskedmodel.schedulers import FeatureEncoder, Observed
 
 FAILS: dict[type, set[str]] = {}
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 from pydantic import Field
 
-from maskedmodel import DataSource, PluginError, Settings
+from maskedmodel import DataSource, Settings
+from maskedmodel.errors import PluginError
 from maskedmodel.plugins import load_registry
 from maskedmodel.testing import (
     CheckFailed,

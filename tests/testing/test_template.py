@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from maskedmodel import PluginError
 from maskedmodel.config.build import build_components
 from maskedmodel.config.load import load_config
+from maskedmodel.errors import PluginError
 from maskedmodel.plugins import load_registry
 from maskedmodel.testing import run_checks
 from maskedmodel.testing.template import skeleton, write

@@ -12,12 +12,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from maskedmodel import DataError, DataSource, GridTokenizer, MaskedAutoencoder, Noise, Sample, Settings, Split
+from maskedmodel import DataSource, GridTokenizer, MaskedAutoencoder, Noise, Sample, Settings
 from maskedmodel.config.build import build_components
 from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import RunConfig
+from maskedmodel.errors import DataError
 from maskedmodel.noise import seeded
 from maskedmodel.plugins import Registry, load_registry
+from maskedmodel.sources import Split
 from maskedmodel.training.distributed import World
 from maskedmodel.training.loop import TrainResult, train
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from maskedmodel import CheckpointError, TrainingError
+from maskedmodel.errors import CheckpointError, TrainingError
 from maskedmodel.training import checkpoint as checkpoints
 
 MODEL = {"weight": torch.arange(6.0).reshape(2, 3).T, "tied": torch.ones(3)}

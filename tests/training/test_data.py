@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskedmodel import DataError, Sample, ShapeError
+from maskedmodel import Sample
+from maskedmodel.errors import DataError, ShapeError
 from maskedmodel.training.data import (
     Broken,
     Guarded,

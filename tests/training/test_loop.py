@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from maskedmodel import CheckpointError, ConfigError, DataError, TrainingError
 from maskedmodel.config.sections import RunConfig
+from maskedmodel.errors import CheckpointError, ConfigError, DataError, TrainingError
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training import loop
 from maskedmodel.training.distributed import World

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from maskedmodel import TrainingError
+from maskedmodel.errors import TrainingError
 from maskedmodel.training.tracking import Display, Lines, Trackers, environment, has_bf16, peak_memory, read_lines
 
 

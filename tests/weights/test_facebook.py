@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from maskedmodel import CheckpointError, MaskedAutoencoder, from_facebook
+from maskedmodel import MaskedAutoencoder, from_facebook
+from maskedmodel.errors import CheckpointError
 from maskedmodel.plugins import Registry
 from maskedmodel.weights.facebook import read_facebook
 from maskedmodel.weights.read import read_weights

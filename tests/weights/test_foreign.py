@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from maskedmodel import CheckpointError
+from maskedmodel.errors import CheckpointError
 from maskedmodel.weights.foreign import read
 
 

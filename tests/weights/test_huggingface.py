@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-from maskedmodel import CheckpointError, from_huggingface
+from maskedmodel import from_huggingface
+from maskedmodel.errors import CheckpointError
 from maskedmodel.plugins import Registry
 from maskedmodel.weights.huggingface import read_huggingface
 from maskedmodel.weights.report import WeightsMismatch

@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from maskedmodel import CheckpointError, ConfigError, MaskedAutoencoder, PluginError, load
+from maskedmodel import MaskedAutoencoder, load
 from maskedmodel.config.files import read_config, to_yaml
+from maskedmodel.errors import CheckpointError, ConfigError, PluginError
 from maskedmodel.plugins import Registry
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.weights.huggingface import read_huggingface

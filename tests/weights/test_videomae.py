@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEModel
 
-from maskedmodel import CheckpointError, Mask, MaskedAutoencoder, MaskedModelError, from_huggingface, load, read_weights
+from maskedmodel import Mask, MaskedAutoencoder, MaskedModelError, from_huggingface, load, read_weights
+from maskedmodel.errors import CheckpointError
 from maskedmodel.plugins import Registry, load_registry
 from maskedmodel.weights.huggingface import read_huggingface
 from maskedmodel.weights.report import WeightsMismatch

@@ -1,8 +1,8 @@
 import pytest
 
-from maskedmodel import ConfigError
 from maskedmodel.config.build import build_components
 from maskedmodel.config.load import load_config
+from maskedmodel.errors import ConfigError
 from maskedmodel.plugins import load_registry
 
 

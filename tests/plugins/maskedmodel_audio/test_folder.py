@@ -16,7 +16,7 @@ from maskedmodel_audio.decode import EXTENSIONS, SoundFileSettings, decode
 from maskedmodel_audio.folder import AudioFolder
 from maskedmodel_audio.tokenizer import Spectrogram
 
-from maskedmodel import DataError
+from maskedmodel.errors import DataError
 from maskedmodel.training.data import eval_batches
 
 RATE = 8000

@@ -112,7 +112,8 @@ class Broken:
             raise OSError("libc10_cuda.so: cannot open shared object file")
 sys.meta_path.insert(0, Broken())
 import torch
-from maskedmodel import DependencyError, Noise
+from maskedmodel import Noise
+from maskedmodel.errors import DependencyError
 from maskedmodel_audio.settings import SpectrogramSettings
 from maskedmodel_audio.tokenizer import Spectrogram
 from maskedmodel.plugins import load_registry

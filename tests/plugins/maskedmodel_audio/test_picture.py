@@ -8,7 +8,7 @@ import torch
 from maskedmodel_audio import listen
 from maskedmodel_audio.tokenizer import Spectrogram
 
-from maskedmodel import ABSENT
+from maskedmodel.pictures import ABSENT
 from maskedmodel.tokens import Tokens
 
 

@@ -8,10 +8,12 @@ from maskedmodel_audio.settings import SpectrogramSettings
 from maskedmodel_audio.tokenizer import Spectrogram
 from pydantic import ValidationError
 
-from maskedmodel import DataError, MaskedAutoencoder, Noise, ShapeError, hidden_count
+from maskedmodel import MaskedAutoencoder, Noise
 from maskedmodel.engine.settings import DecoderSettings, EncoderSettings, ModelSettings
+from maskedmodel.errors import DataError, ShapeError
 from maskedmodel.noise import seeded
 from maskedmodel.testing.fixtures import Direct, Fixed
+from maskedmodel.tokens import hidden_count
 
 SMALL = {"sample_rate": 8000, "duration": 1.0, "mels": 32, "patch": 8, "statistics": {"mean": [-6.0], "std": [4.0]}}
 

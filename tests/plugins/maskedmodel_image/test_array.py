@@ -8,7 +8,7 @@ import torch
 from maskedmodel_image.array import Array
 from torch.utils.data import DataLoader
 
-from maskedmodel import DataError
+from maskedmodel.errors import DataError
 
 
 def images(dtype="uint8", shape=(20, 3, 4, 6)):

@@ -8,7 +8,7 @@ import torch
 from maskedmodel_image.decode import ImageFileSettings, decode, find_form
 from PIL import Image, ImageFile, features
 
-from maskedmodel import DataError
+from maskedmodel.errors import DataError
 
 
 def encode(array, form="PNG", mode=None, **options):

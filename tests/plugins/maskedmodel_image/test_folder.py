@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torch.utils.data import DataLoader
 
-from maskedmodel import DataError
+from maskedmodel.errors import DataError
 
 
 def put(root, *paths, size=(8, 8)):

@@ -12,7 +12,7 @@ from maskedmodel_image.parquet import Parquet
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from maskedmodel import DataError, DependencyError
+from maskedmodel.errors import DataError, DependencyError
 
 pa = pytest.importorskip("pyarrow", reason="the extra 'parquet' isn't installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="the extra 'parquet' isn't installed")

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from maskedmodel_image.tokenizer import ImageSettings, ImageTokenizer
 from pydantic import ValidationError
 
-from maskedmodel import DataError, Noise, ShapeError
+from maskedmodel import Noise
+from maskedmodel.errors import DataError, ShapeError
 
 
 def tokenizer(**values):

@@ -15,7 +15,8 @@ from maskedmodel_masks.uniform import Uniform
 from pydantic import ValidationError
 from torch import Tensor
 
-from maskedmodel import ConfigError, Noise, PluginError, Tokens
+from maskedmodel import Noise, Tokens
+from maskedmodel.errors import ConfigError, PluginError
 from maskedmodel.testing import parametrize_checks
 from maskedmodel.testing.fixtures import Box, attached, layouts
 from tests.plugins.maskedmodel_masks.mask_tokens import grid, masks

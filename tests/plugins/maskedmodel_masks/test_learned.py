@@ -17,9 +17,11 @@ from maskedmodel_masks.sampled import Sampled
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from maskedmodel import ConfigError, MaskedAutoencoder, MaskScheduler, Noise, Observed, Tokens
+from maskedmodel import MaskedAutoencoder, MaskScheduler, Noise, Tokens
 from maskedmodel.engine.settings import DecoderSettings, EncoderSettings, ModelSettings
+from maskedmodel.errors import ConfigError
 from maskedmodel.noise import seeded
+from maskedmodel.schedulers import Observed
 from maskedmodel.testing import parametrize_checks
 from maskedmodel.testing.fixtures import Box, Direct, attached, layouts
 from tests.plugins.maskedmodel_masks.mask_tokens import grid, masks

@@ -16,9 +16,11 @@ from maskedmodel_masks.uniform import Uniform
 from pydantic import ValidationError
 from torch import Tensor
 
-from maskedmodel import ConfigError, MaskScheduler, ShapeError, hidden_count
+from maskedmodel import MaskScheduler
+from maskedmodel.errors import ConfigError, ShapeError
 from maskedmodel.testing import parametrize_checks
 from maskedmodel.testing.fixtures import attached, layouts
+from maskedmodel.tokens import hidden_count
 from tests.plugins.maskedmodel_masks.mask_tokens import grid, masks
 
 RAMP = {"shape": "linear", "start": 0.3, "end": 0.7, "levels": 5}

@@ -15,8 +15,9 @@ from maskedmodel_masks.schedules import Drawn, Ramp, Steps, all_ratios, ratio_at
 from maskedmodel_masks.uniform import Ramped, Uniform
 from pydantic import ValidationError
 
-from maskedmodel import ConfigError, MaskScheduler
+from maskedmodel import MaskScheduler
 from maskedmodel.config.load import dump_config, load_config
+from maskedmodel.errors import ConfigError
 from maskedmodel.plugins import load_registry
 from maskedmodel.testing import parametrize_checks
 from maskedmodel.testing.fixtures import attached, layouts

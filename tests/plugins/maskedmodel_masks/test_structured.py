@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from maskedmodel_masks.structured import Aligned, Channels, Strips, Tube
 from pydantic import ValidationError
 
-from maskedmodel import ConfigError, MaskScheduler, Noise, ShapeError, hidden_count
+from maskedmodel import MaskScheduler, Noise
+from maskedmodel.errors import ConfigError, ShapeError
 from maskedmodel.testing import parametrize_checks
 from maskedmodel.testing.fixtures import attached, layouts
+from maskedmodel.tokens import hidden_count
 from tests.plugins.maskedmodel_masks.mask_tokens import grid, masks
 
 HALF = {"shape": "linear", "start": 0.34, "end": 0.66, "levels": 3}

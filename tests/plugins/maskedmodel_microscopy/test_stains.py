@@ -7,7 +7,7 @@ import torch
 from maskedmodel_microscopy.stains import Stains
 from pydantic import ValidationError
 
-from maskedmodel import DependencyError
+from maskedmodel.errors import DependencyError
 
 
 def test_crops_are_three_stains_of_the_size_asked_for() -> None:

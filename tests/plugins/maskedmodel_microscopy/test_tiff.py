@@ -14,7 +14,7 @@ from maskedmodel_microscopy.tiff import read_header, read_tiff
 from maskedmodel_microscopy.tiff_image import Header, TiffSettings
 from pydantic import ValidationError
 
-from maskedmodel import DataError, DependencyError
+from maskedmodel.errors import DataError, DependencyError
 from tests.plugins.maskedmodel_microscopy.files import pixels, write_ome
 
 ABC = ["DNA", "actin", "tubulin"]

@@ -12,7 +12,7 @@ import torch
 from maskedmodel_microscopy.tiff_folder import TiffFolder, TiffFolderSettings, tiles
 from pydantic import ValidationError
 
-from maskedmodel import DataError
+from maskedmodel.errors import DataError
 from maskedmodel.training.data import Guarded
 from tests.plugins.maskedmodel_microscopy.files import pixels, write_ome
 

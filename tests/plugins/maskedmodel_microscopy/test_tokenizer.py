@@ -12,7 +12,9 @@ from maskedmodel_microscopy.tokenizer import ChannelsSettings, ChannelsTokenizer
 from pydantic import ValidationError
 from torch import Tensor
 
-from maskedmodel import ABSENT, ConfigError, DataError, Noise, ShapeError, Tokens
+from maskedmodel import Noise, Tokens
+from maskedmodel.errors import ConfigError, DataError, ShapeError
+from maskedmodel.pictures import ABSENT
 
 NAN = float("nan")
 

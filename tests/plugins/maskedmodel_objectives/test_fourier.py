@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from maskedmodel_objectives.fourier import Fourier
 from pydantic import ValidationError
 
-from maskedmodel import ConfigError, PluginError
+from maskedmodel.errors import ConfigError, PluginError
 from maskedmodel.testing import parametrize_checks
 from maskedmodel.testing.fixtures import Box, boxes, generator
 from tests.engine.conftest import Ragged

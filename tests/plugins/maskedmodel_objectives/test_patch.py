@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from maskedmodel_objectives.patch import Patch
 from pydantic import ValidationError
 
-from maskedmodel import ConfigError, GridTokenizer, Settings, ShapeError, Tokenizer
+from maskedmodel import GridTokenizer, Settings, Tokenizer
+from maskedmodel.errors import ConfigError, ShapeError
 from maskedmodel.testing import parametrize_checks
 from maskedmodel.testing.fixtures import boxes, generator
 from tests.engine.conftest import Ragged

@@ -17,8 +17,9 @@ from maskedmodel_timeseries.windows import Parts, standardisation
 from PIL import Image
 from typer.testing import CliRunner
 
-from maskedmodel import CheckpointError, ConfigError, DataError, MaskedModelError
+from maskedmodel import MaskedModelError
 from maskedmodel.cli.app import run_cli
+from maskedmodel.errors import CheckpointError, ConfigError, DataError
 from maskedmodel.weights.runs import save
 
 from .conftest import build, hourly

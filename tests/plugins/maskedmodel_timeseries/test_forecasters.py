@@ -6,7 +6,8 @@ from maskedmodel_timeseries.raster import RasterTokenizer
 from maskedmodel_timeseries.series import SeriesTokenizer
 from torch.nn import functional as F
 
-from maskedmodel import CheckpointError, ConfigError, DataError, Mask, ShapeError
+from maskedmodel import Mask
+from maskedmodel.errors import CheckpointError, ConfigError, DataError, ShapeError
 from maskedmodel.testing.fixtures import Box
 
 from .conftest import build

@@ -5,7 +5,7 @@ from maskedmodel_timeseries.raster import RasterTokenizer
 from maskedmodel_timeseries.series import SeriesTokenizer
 from pydantic import ValidationError
 
-from maskedmodel import ConfigError
+from maskedmodel.errors import ConfigError
 from maskedmodel.noise import Noise
 from maskedmodel.testing.fixtures import Box
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskedmodel_timeseries.period import find_period, periods_of_frequency
 
-from maskedmodel import ConfigError
+from maskedmodel.errors import ConfigError
 
 TIME = np.arange(2000)
 

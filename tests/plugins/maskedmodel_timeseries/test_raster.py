@@ -4,7 +4,7 @@ import torch
 from maskedmodel_timeseries.raster import RasterTokenizer
 from maskedmodel_timeseries.rasterise import draw, folded, lay_out, read, resized, unfolded
 
-from maskedmodel import DataError, ShapeError
+from maskedmodel.errors import DataError, ShapeError
 
 
 def test_folding_puts_phases_down_and_periods_across_and_repeats_the_first_value():

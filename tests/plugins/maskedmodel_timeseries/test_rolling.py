@@ -4,7 +4,7 @@ import torch
 from maskedmodel_timeseries.baselines import last_value, seasonal_naive
 from maskedmodel_timeseries.rolling import roll, window_count
 
-from maskedmodel import DataError
+from maskedmodel.errors import DataError
 
 
 def test_the_last_value_is_repeated_missing_ones_passed_over():

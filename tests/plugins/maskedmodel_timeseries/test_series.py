@@ -6,7 +6,8 @@ from maskedmodel_objectives.patch import Patch
 from maskedmodel_timeseries.series import SeriesTokenizer
 from pydantic import ValidationError
 
-from maskedmodel import Mask, MaskedAutoencoder, ShapeError
+from maskedmodel import Mask, MaskedAutoencoder
+from maskedmodel.errors import ShapeError
 from maskedmodel.noise import Noise
 
 from .conftest import SMALL, build

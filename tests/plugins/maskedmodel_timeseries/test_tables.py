@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from maskedmodel_timeseries.tables import read_table
 
-from maskedmodel import DataError
+from maskedmodel.errors import DataError
 
 from .conftest import hourly
 

@@ -4,7 +4,7 @@ import torch
 from maskedmodel_timeseries.windows import Csv, ParquetTable, Parts
 from pydantic import ValidationError
 
-from maskedmodel import DataError
+from maskedmodel.errors import DataError
 
 from .conftest import hourly
 

@@ -14,7 +14,9 @@ from maskedmodel_video.tokenizer import TubesTokenizer
 from PIL import Image
 from pydantic import ValidationError
 
-from maskedmodel import DataError, DataSource, Noise, SampleDataset
+from maskedmodel import DataSource, Noise
+from maskedmodel.errors import DataError
+from maskedmodel.sources import SampleDataset
 from maskedmodel.sources.labelled import FileSettings
 from tests.plugins.maskedmodel_video.conftest import LEVEL, grey, levels, write_video
 

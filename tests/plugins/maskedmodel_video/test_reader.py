@@ -17,7 +17,7 @@ from maskedmodel_video.places import choose, fill
 from maskedmodel_video.reader import read_clip
 from torch import Tensor
 
-from maskedmodel import DataError, DependencyError
+from maskedmodel.errors import DataError, DependencyError
 from tests.plugins.maskedmodel_video.conftest import grey, levels, settings, write_video
 
 

@@ -14,7 +14,9 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
-from maskedmodel import ABSENT, MaskedModelError, Noise, ShapeError
+from maskedmodel import MaskedModelError, Noise
+from maskedmodel.errors import ShapeError
+from maskedmodel.pictures import ABSENT
 from maskedmodel.testing.fixtures import generator
 
 

@@ -20,9 +20,6 @@ class EcgTokenizer(GridTokenizer[EcgSettings]):
 
     axes = ("time",)
     separate_channels = True
-    channels = property(lambda self: self.settings.channels)
-    size = property(lambda self: (self.settings.length,))
-    patch = property(lambda self: (self.settings.patch,))
 
     def example(self, batch, generator):
         return beats(batch, self.channels, self.settings.length, generator)

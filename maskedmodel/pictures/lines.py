@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from maskedmodel import Scale, Scales
+from maskedmodel.pictures.scales import Scale, Scales
 
 # Enlarged by whole pixels up to 640, so no line is blurred on a report's sheet.
 _WIDEST, _NARROWEST = 640, 240  # pixels
