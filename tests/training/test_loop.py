@@ -86,7 +86,9 @@ def test_killed_twice_and_between_checkpoint_and_validation(
     with monkeypatch.context() as patch:
         real = loop.validation_loss
         patch.setattr(
-            loop, "validation_loss", lambda m, *a: real(m, *a) if not (tmp_path / "cut/checkpoints").exists() else die()
+            loop,
+            "validation_loss",
+            lambda m, *a: real(m, *a) if not list((tmp_path / "cut/checkpoints").glob("step-*")) else die(),
         )
         with pytest.raises(Killed):
             run(tmp_path / "cut", *overrides)
