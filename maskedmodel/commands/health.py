@@ -37,6 +37,7 @@ def doctor(config: Config = None, *, overrides: Sequence[str] = ()) -> dict[str,
     parts = build_components(resolved, registry)
     signals, _ = some_samples(parts, resolved, min(resolved.train.batch, 8), device)
     fit_all(parts.tokenizer, parts.scheduler, lambda: [signals])
+    signals, _ = some_samples(parts, resolved, len(signals), device)  # prepared with what was measured
     with seeded(resolved.train.seed), torch.inference_mode():
         model = MaskedAutoencoder(parts.tokenizer, parts.scheduler, parts.objective, resolved.model).to(device)
         output = model(signals)

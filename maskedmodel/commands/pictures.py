@@ -57,5 +57,7 @@ def preview(config: Config = None, *, overrides: Sequence[str] = (), out: str | 
     )
     batch = next(iter(batches))
     fit_all(parts.tokenizer, parts.scheduler, lambda: [batch.signal])
+    assert batch.stored is not None
+    batch.signal = parts.tokenizer.prepare(batch.stored)  # with what was measured
     image = pictures.preview(parts.tokenizer, parts.scheduler, batch.signal, batch.ids, seed=resolved.train.seed)
     return save_png(image, Path(out) if out is not None else Path("preview.png"))
