@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -14,7 +14,17 @@ from maskedmodel.components import DataSource, SampleDataset
 from maskedmodel.config.sections import EvaluateSettings
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import DataError
-from maskedmodel.evaluation.classifiers import C_GRID, HELD_OUT, MAX_ITERATIONS, Accuracy, Linear, knn, linear
+from maskedmodel.evaluation.classifiers import (
+    C_GRID,
+    DRAWS,
+    HELD_OUT,
+    MAX_ITERATIONS,
+    Accuracy,
+    Linear,
+    few,
+    knn,
+    linear,
+)
 from maskedmodel.evaluation.features import Features, collect, evaluating, flat_tokens, joined
 from maskedmodel.noise import seeded
 from maskedmodel.training.data import UNLABELLED, Policy
@@ -32,6 +42,7 @@ class ProbeRow:
     width: int
     knn: Accuracy
     linear: Linear
+    few: Mapping[str, float] = field(default_factory=dict)  # accuracy by the number of labels, of linear probes
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,7 @@ class ProbeResult:
                 row["width"],
                 Accuracy(**row["knn"]),
                 Linear(Accuracy(**row["linear"]["accuracy"]), row["linear"]["c"], row["linear"]["converged"]),
+                row.get("few", {}),
             )
             for row in values["rows"]
         )
@@ -70,11 +82,13 @@ class ProbeResult:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Headings and rows of text, for whoever draws a table."""
-        headings = ["features", "width", "k-NN", "linear probe", "C"]
+        counts = list(self.rows[0].few) if self.rows else []
+        headings = ["features", "width", "k-NN", "linear probe", "C", *(f"{count} labels" for count in counts)]
         rows = []
         for row in self.rows:
             c = f"{row.linear.c:g}" + ("" if row.linear.converged else " (not converged)")
-            rows.append([row.name, str(row.width), str(row.knn), str(row.linear.accuracy), c])
+            own = [f"{row.few[count]:.3f}" for count in counts]
+            rows.append([row.name, str(row.width), str(row.knn), str(row.linear.accuracy), c, *own])
         return headings, rows
 
 
@@ -156,13 +170,20 @@ def probe(
     folds = _folds(settings.protocol, any_view, labels, len(first.ids))
     if settings.protocol == "split":
         notes += _cautions(first, second, *(labels[rows] for rows in folds[0]))
+    fitted_to = labels[folds[0][0]]
+    # At least one label of each class, and no more than half of those there are: else it is no other question.
+    counts = [n for n in settings.few_labels if len(fitted_to.unique()) <= n <= len(fitted_to) // 2]
     rows = []
     for number, (name, features) in enumerate(both.items()):
         report(f"probe of {name}", number, len(both))
         x = features.values
         near = [knn(x[a], labels[a], x[b], labels[b], settings.neighbours, settings.temperature) for a, b in folds]
         fitted = [linear(x[a], labels[a], x[b], labels[b], seed=seed) for a, b in folds]
-        rows.append(ProbeRow(name, x.shape[1], Accuracy.over(near), Linear.over(fitted)))
+        learnt = {}
+        if settings.protocol == "split":
+            (a, b) = folds[0]
+            learnt = {str(n): few(x[a], labels[a], x[b], labels[b], n, seed=seed) for n in counts}
+        rows.append(ProbeRow(name, x.shape[1], Accuracy.over(near), Linear.over(fitted), learnt))
     report("probes", len(both), len(both))
     stopped = [row.name for row in rows if not row.linear.converged]
     notes += [f"The linear probe of {name} didn't converge in {MAX_ITERATIONS} iterations." for name in stopped]
@@ -235,6 +256,11 @@ def _protocol(
     classes = Counter(labels[torch.unique(torch.cat([rows for fold in folds for rows in fold]))].tolist())
     always = [Counter(labels[fitted].tolist()).most_common(1)[0][0] for fitted, _ in folds]
     right = sum(int((labels[rows] == guess).sum()) for guess, (_, rows) in zip(always, folds, strict=True))
+    given = [str(n) for n in settings.few_labels if len(labels[folds[0][0]].unique()) <= n <= len(folds[0][0]) // 2]
+    learnt = (
+        f"{', '.join(given)} labels: logistic regression (C = 1) on so many training samples, the classes in turn, "
+    )
+    learnt += f"mean of {DRAWS} draws. "
     parts = {
         "split": f"{len(folds[0][0])} training and {len(folds[0][1])} validation samples",
         "folds": f"{len(folds)}-fold cross validation by group over {len(tested)} samples of both parts; the encoder "
@@ -248,6 +274,7 @@ def _protocol(
         f"k-NN: k={k}, cosine similarity, votes exp(similarity / {settings.temperature:g}). "
         f"Linear probe: multinomial logistic regression (L-BFGS) on features standardised by the part it is fitted to; "
         f"C chosen from {grid} on {HELD_OUT:.0%} of that part held out by class, then fitted to all of it. "
+        f"{learnt if given and settings.protocol == 'split' else ''}"
         f"{parts}, {len(classes)} classes; always answering the commonest gives {right / len(tested):.3f}. "
         f"Seed {seed}. Intervals: 95 %, Wilson, over tested samples."
     )
