@@ -170,19 +170,15 @@ def probe(
     folds = _folds(settings.protocol, any_view, labels, len(first.ids))
     if settings.protocol == "split":
         notes += _cautions(first, second, *(labels[rows] for rows in folds[0]))
-    fitted_to = labels[folds[0][0]]
-    # At least one label of each class, and no more than half of those there are: else it is no other question.
-    counts = [n for n in settings.few_labels if len(fitted_to.unique()) <= n <= len(fitted_to) // 2]
+    counts = _few_counts(settings, labels[folds[0][0]])
     rows = []
     for number, (name, features) in enumerate(both.items()):
         report(f"probe of {name}", number, len(both))
         x = features.values
         near = [knn(x[a], labels[a], x[b], labels[b], settings.neighbours, settings.temperature) for a, b in folds]
         fitted = [linear(x[a], labels[a], x[b], labels[b], seed=seed) for a, b in folds]
-        learnt = {}
-        if settings.protocol == "split":
-            (a, b) = folds[0]
-            learnt = {str(n): few(x[a], labels[a], x[b], labels[b], n, seed=seed) for n in counts}
+        a, b = folds[0]
+        learnt = {str(n): few(x[a], labels[a], x[b], labels[b], n, seed=seed) for n in counts}
         rows.append(ProbeRow(name, x.shape[1], Accuracy.over(near), Linear.over(fitted), learnt))
     report("probes", len(both), len(both))
     stopped = [row.name for row in rows if not row.linear.converged]
@@ -226,6 +222,14 @@ def _folds(protocol: str, features: Features, labels: Tensor, train: int) -> lis
     return [(known[own != fold], known[own == fold]) for fold in range(len(number))]
 
 
+def _few_counts(settings: EvaluateSettings, fitted_to: Tensor) -> list[int]:
+    """The numbers of labels to try: at least one of each class, and no more than half of those there are."""
+    if settings.protocol != "split":
+        return []
+    classes = len(set(fitted_to.tolist()))
+    return [count for count in settings.few_labels if classes <= count <= len(fitted_to) // 2]
+
+
 def _cautions(train: Features, test: Features, y: Tensor, z: Tensor) -> list[str]:
     notes = []
     seen = set(train.digests)
@@ -256,11 +260,8 @@ def _protocol(
     classes = Counter(labels[torch.unique(torch.cat([rows for fold in folds for rows in fold]))].tolist())
     always = [Counter(labels[fitted].tolist()).most_common(1)[0][0] for fitted, _ in folds]
     right = sum(int((labels[rows] == guess).sum()) for guess, (_, rows) in zip(always, folds, strict=True))
-    given = [str(n) for n in settings.few_labels if len(labels[folds[0][0]].unique()) <= n <= len(folds[0][0]) // 2]
-    learnt = (
-        f"{', '.join(given)} labels: logistic regression (C = 1) on so many training samples, the classes in turn, "
-    )
-    learnt += f"mean of {DRAWS} draws. "
+    counts = ", ".join(map(str, _few_counts(settings, labels[folds[0][0]])))
+    learnt = f"{counts} labels: logistic regression (C = 1) on so many training samples, mean of {DRAWS} draws. "
     parts = {
         "split": f"{len(folds[0][0])} training and {len(folds[0][1])} validation samples",
         "folds": f"{len(folds)}-fold cross validation by group over {len(tested)} samples of both parts; the encoder "
@@ -274,7 +275,7 @@ def _protocol(
         f"k-NN: k={k}, cosine similarity, votes exp(similarity / {settings.temperature:g}). "
         f"Linear probe: multinomial logistic regression (L-BFGS) on features standardised by the part it is fitted to; "
         f"C chosen from {grid} on {HELD_OUT:.0%} of that part held out by class, then fitted to all of it. "
-        f"{learnt if given and settings.protocol == 'split' else ''}"
+        f"{learnt if counts else ''}"
         f"{parts}, {len(classes)} classes; always answering the commonest gives {right / len(tested):.3f}. "
         f"Seed {seed}. Intervals: 95 %, Wilson, over tested samples."
     )

@@ -192,14 +192,16 @@ def _probe(probe: ProbeResult) -> str:
     rows = []
     for row in probe.rows:
         c = f"C {row.linear.c:g}{'' if row.linear.converged else ', not converged'}"
-        cells = cell(row.knn) + cell(row.linear.accuracy, c)
+        cells = cell(row.knn) + cell(row.linear.accuracy, c) + "".join(f"<td>{v:.3f}</td>" for v in row.few.values())
         rows.append(
             f'<tr><th scope="row">{_text(row.name)}<br><small class="soft">{row.width} values</small></th>{cells}</tr>'
         )
     notes = "".join(f'<p class="note">{_text(note, 2000)}</p>' for note in probe.notes)
     what = f"With {_text(probe.about)}: accuracy" if probe.about else "Accuracy"
     table = _table(
-        f"{what} on samples it wasn't fitted to, and its 95 % interval", ("features", "k-NN", "linear probe"), rows
+        f"{what} on samples it wasn't fitted to, and its 95 % interval",
+        ("features", "k-NN", "linear probe", *(f"{count} labels" for count in probe.rows[0].few)),
+        rows,
     )
     return f'{notes}{table}<p class="soft">{_text(probe.protocol, 4000)}</p>'
 
