@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from maskedmodel import DataSource, Sample, SampleDataset, Settings, SignalDataset, Split
-from maskedmodel_audio.decode import SoundFileSettings, read_file
+from maskedmodel_audio.decode import read_file
+from maskedmodel_audio.reading import SoundFileSettings
 
 KINDS = ("harmonic", "chirp", "amplitude modulated", "frequency modulated", "noise burst")
 _LOWEST_PITCH, _HIGHEST_PITCH = 150.0, 1500.0  # Hz
