@@ -21,6 +21,7 @@ from maskedmodel_video.structure import missing_end
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -262,7 +263,7 @@ def _packet_stamps(
         for packet in container.demux(video):
             if not packet.size or packet.is_discard:
                 continue
-            if packet.pts is None or packet.has_sidedata("palette") or packet.has_sidedata("new_extradata"):
+            if packet.pts is None or _comes_once(packet):
                 return []
             stamps.append(packet.pts)
             check(len(stamps))
@@ -271,6 +272,14 @@ def _packet_stamps(
     return sorted(stamps)
 
 
+def _comes_once(packet: Packet[VideoStream]) -> bool:
+    """Whether a packet carries what all that follow need, too: asking for each kind is slow, and most carry nothing."""
+    if next(packet.iter_sidedata(), None) is None:
+        return False
+    return packet.has_sidedata("palette") or packet.has_sidedata("new_extradata")
+
+
 def _seconds(stamps: list[int], video: VideoStream) -> list[float]:
     assert video.time_base is not None
-    return [float(stamp * video.time_base) for stamp in stamps]
+    up, down = video.time_base.numerator, video.time_base.denominator
+    return [stamp * up / down for stamp in stamps]
