@@ -45,7 +45,7 @@ def read_sound(stream: BinaryIO, name: str, settings: SoundFileSettings) -> Soun
     differs.
     """
     whole = settings.offset == 0 and settings.seconds is None
-    reading = Reading(stream, name, settings, pieces_of(stream, name, whole))
+    reading = Reading(stream, name, settings, pieces_of(stream, name, whole, settings.largest))
     samples, notes = reading.samples(), reading.notes
     wave = torch.from_numpy(samples).T
     # One value that isn't finite makes the sum so, and a sum is quick; it may also overflow.

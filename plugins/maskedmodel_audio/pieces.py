@@ -17,6 +17,7 @@ from typing import BinaryIO
 from maskedmodel import DataError
 
 KINDS = "WAV, RF64, W64, AIFF, AU, CAF, NIST Sphere, FLAC, Ogg (Vorbis, Opus, FLAC) or MP3"
+_LOOKED_THROUGH = (b"fLaC", b"OggS", b"\xff")
 _REPAIR = "Write the file anew with a tool that plays it whole, such as ffmpeg or sox, or remove it."
 
 
@@ -127,10 +128,11 @@ def contradiction(what: str, name: str, expected: object, got: object) -> DataEr
     return DataError(what, where=name, expected=expected, got=got, fix=_REPAIR)
 
 
-def pieces_of(stream: BinaryIO, name: str, whole: bool = True) -> list[Piece]:
+def pieces_of(stream: BinaryIO, name: str, whole: bool = True, most: int = 2048) -> list[Piece]:
     """The sound files that the file consists of: nearly always one.
 
     whole  whether the file will be read to its end: else what is only found by looking through it isn't looked for.
+    most   MiB that are looked through: FLAC, Ogg and MP3 hold more once they are decoded.
 
     Raises DataError on a file of another kind, and where a header contradicts itself or what follows it.
     """
@@ -148,6 +150,14 @@ def pieces_of(stream: BinaryIO, name: str, whole: bool = True) -> list[Piece]:
             expected=f"a whole file: {KINDS}",
             got=f"{end} bytes that begin with {head[:8]!r}" if end else "an empty file",
             fix="Convert or remove it, or set train.on_bad_sample=skip.",
+        )
+    if end > most << 20 and head.startswith(_LOOKED_THROUGH):
+        raise DataError(
+            "The sound file is too large to be looked through.",
+            where=name,
+            expected=f"at most {most} MiB",
+            got=f"{end >> 20} MiB",
+            fix="Raise data.largest, or cut it into parts.",
         )
     try:
         found = survey(stream, start, end, name, whole)

@@ -44,13 +44,14 @@ def facts_of(parts: Sequence[Part], settings: VideoFolderSettings, bundled: bool
 
 
 def _headers(headers: list[Header], of: str) -> list[Fact]:
+    sizes = [f"{header.width} x {header.height}" for header in headers]
     found = [
         Fact("videos", f"{of}: {_counts([header.kind for header in headers])}"),
-        Fact("size", f"{of}: {_counts([f'{header.width} x {header.height}' for header in headers])} pixels"),
+        Fact("size", f"{of}: {_counts(sizes, 'of {} pixels')}"),
     ]
     rates = [f"{header.rate:.4g}" for header in headers if header.rate]
     if rates:
-        found.append(Fact("frame rate", f"{of}: {_counts(rates)} a second"))
+        found.append(Fact("frame rate", f"{of}: {_counts(rates, 'at {} a second')}"))
     seconds = sorted(header.seconds for header in headers if header.seconds is not None)
     if seconds:
         said = f"{seconds[0]:.3g} to {seconds[-1]:.3g} s, median {median(seconds):.3g} s, by their headers"
@@ -72,8 +73,8 @@ def _taken(settings: VideoFolderSettings, bundled: bool) -> Fact:
     return Fact("frames", text)
 
 
-def _counts(values: Sequence[Hashable]) -> str:
-    """ "12 a, 3 b", the most frequent first, at most five of them."""
+def _counts(values: Sequence[Hashable], form: str = "{}") -> str:
+    """ "12 a, 3 b", the most frequent first, at most five of them. `form` says how a value is put."""
     counts = Counter(values)
-    said = [f"{count} {value}" for value, count in counts.most_common(5)]
+    said = [f"{count} {form.format(value)}" for value, count in counts.most_common(5)]
     return ", ".join(said) + (f" and {len(counts) - 5} more" if len(counts) > 5 else "")

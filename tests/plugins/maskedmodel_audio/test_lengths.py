@@ -317,6 +317,12 @@ class TestBounds:
         with pytest.raises(DataError, match="too large"):
             heard(flac_counting(content, 0), largest=1, sample_rate=64000)
 
+    @pytest.mark.parametrize("kind", ["flac", "vorbis", "mp3"])
+    def test_a_file_too_large_to_be_looked_through_is_refused(self, kind: str) -> None:
+        content = made(kind) + bytes(1 << 20)
+        with pytest.raises(DataError, match=r"(?s)too large to be looked through.*at most 1 MiB.*data\.largest"):
+            heard(content, largest=1)
+
     def test_a_header_that_claims_much_costs_nothing(self) -> None:
         with pytest.raises(DataError, match="too long"):
             heard(flac_counting(made("flac"), (1 << 36) - 1))

@@ -32,8 +32,8 @@ def test_facts_of_the_headers(folder: Path) -> None:
     found = {(fact.about, fact.text): fact.notice for fact in own(folder).facts()}
     assert found == {
         ("videos", "of 6 videos: 5 mov with mpeg4"): False,
-        ("size", "of 6 videos: 5 32 x 24 pixels"): False,
-        ("frame rate", "of 6 videos: 3 10, 2 5 a second"): False,
+        ("size", "of 6 videos: 5 of 32 x 24 pixels"): False,
+        ("frame rate", "of 6 videos: 3 at 10 a second, 2 at 5 a second"): False,
         ("duration", "of 6 videos: 0.6 to 1 s, median 1 s, by their headers"): False,
         ("videos", "of 6 videos, 1 can't be opened"): True,
         ("frames", "of 6 videos, 2 have fewer than 4 frames: their last one is repeated"): True,
