@@ -16,7 +16,7 @@ _PLAIN = (1, 3, 6, 7)  # WAV formats of one value after another: integers, float
 _BLOCKED = (0x02, 0x11, 0x31)  # WAV formats that say how many samples a block holds: ADPCM of two kinds, GSM
 _EXTENSIBLE = 0xFFFE
 _BLOCK = 4096  # samples to which a codec's last block may be filled up, where the header doesn't say
-_MOST_CHANNELS = 1024
+_MOST_CHANNELS, _MOST_CHUNKS = 1024, 1 << 14
 
 _RIFF = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 _W64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
@@ -69,20 +69,22 @@ def _is_name(head: bytes) -> bool:
 def _walk(stream: BinaryIO, start: int, end: int, name: str, layout: _Layout) -> _Found:
     """The chunks from `start` to the end of the file, or to where another file begins."""
     found, at, behind = _Found(stop=end), start + layout.start, False
-    while at < end:
+    for _ in range(_MOST_CHUNKS):
+        if at >= end:
+            return found
         head = read_at(stream, at, layout.head)
         if behind and head.startswith((*layout.joined, *_TAGS)):
             found.stop = at
-            break
+            return found
         if not _is_name(head):
             if behind:
                 found.stop = at
                 refuse_rest(stream, at, end, name)
             elif len(head) == layout.head:
                 raise contradiction("The sound file is damaged.", name, "a chunk with a name", f"{head!r} at byte {at}")
-            break
+            return found
         if len(head) < layout.head:
-            break
+            return found
         body, size = at + layout.head, layout.said(head)
         if head[:4] == layout.sound:
             if behind:
@@ -95,9 +97,9 @@ def _walk(stream: BinaryIO, start: int, end: int, name: str, layout: _Layout) ->
             found.open = _left_open(size, end - body) and not (size == 0 and _chunks_fill(stream, body, end, layout))
         found.bodies.setdefault(head[:4], (body, size))
         if found.open or body + size > end:
-            break
+            return found
         at = _next(stream, body + size, start, end, layout)
-    return found
+    raise contradiction("The sound file is damaged.", name, f"at most {_MOST_CHUNKS:,} chunks", "more")
 
 
 def _left_open(size: int, there: int) -> bool:
@@ -117,13 +119,15 @@ def _next(stream: BinaryIO, at: int, start: int, end: int, layout: _Layout) -> i
 
 def _chunks_fill(stream: BinaryIO, at: int, end: int, layout: _Layout) -> bool:
     """Whether whole chunks and nothing else follow: then a size of zero is meant."""
-    while at < end:
+    for _ in range(_MOST_CHUNKS):
+        if at >= end:
+            return at <= end + layout.pad
         head = read_at(stream, at, layout.head)
         if len(head) < layout.head or not _is_name(head):
             return False
         at += layout.head + layout.said(head)
         at += -at % layout.pad
-    return at <= end + layout.pad
+    return False
 
 
 def refuse_rest(stream: BinaryIO, at: int, end: int, name: str) -> None:

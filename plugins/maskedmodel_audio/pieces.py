@@ -17,6 +17,7 @@ from typing import BinaryIO
 from maskedmodel import DataError
 
 KINDS = "WAV, RF64, W64, AIFF, AU, CAF, NIST Sphere, FLAC, Ogg (Vorbis, Opus, FLAC) or MP3"
+_MOST_PIECES = 10_000
 _LOOKED_THROUGH = (b"fLaC", b"OggS", b"\xff")
 _REPAIR = "Write the file anew with a tool that plays it whole, such as ffmpeg or sox, or remove it."
 
@@ -163,6 +164,8 @@ def pieces_of(stream: BinaryIO, name: str, whole: bool = True, most: int = 2048)
         found = survey(stream, start, end, name, whole)
     except (struct.error, IndexError) as error:
         raise contradiction("The sound file's header is damaged.", name, "a whole header", error) from error
+    if len(found) > _MOST_PIECES:
+        raise contradiction("The sound file is damaged.", name, f"at most {_MOST_PIECES:,} files joined", len(found))
     if found and found[0].start and not found[0].prefix:
         found[0] = replace(found[0], start=0)
     return found

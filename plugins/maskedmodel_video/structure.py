@@ -15,6 +15,7 @@ _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _SEGMENT = b"\x18\x53\x80\x67"
 _PACKET = 188  # bytes of a transport stream's
+_MOST = 1 << 21  # parts of a file that are looked at: FLV has one for each frame and each stretch of sound
 _TAIL = 1 << 17  # bytes in which an Ogg's last page lies
 
 
@@ -35,7 +36,9 @@ def _at(stream: BinaryIO, place: int, count: int) -> bytes:
 
 def _boxes(stream: BinaryIO, head: bytes, end: int) -> str:
     at = 0
-    while at + 8 <= end:
+    for _ in range(_MOST):
+        if at + 8 > end:
+            break
         size, name = struct.unpack(">I4s", _at(stream, at, 8))
         if size == 1:
             size = int.from_bytes(_at(stream, at + 8, 8), "big")
@@ -70,7 +73,9 @@ def _vint(content: bytes) -> tuple[int, int]:
 
 def _avi(stream: BinaryIO, head: bytes, end: int) -> str:
     at = 0
-    while at + 8 <= end:
+    for _ in range(_MOST):
+        if at + 8 > end:
+            break
         name, size = struct.unpack("<4sI", _at(stream, at, 8))
         if name != b"RIFF" or size == 0:  # zero: its recording wasn't finished, which decoders mend
             return ""
@@ -91,7 +96,9 @@ def _asf(stream: BinaryIO, head: bytes, end: int) -> str:
 
 def _flv(stream: BinaryIO, head: bytes, end: int) -> str:
     at = int.from_bytes(head[5:9], "big") + 4
-    while at + 11 <= end:
+    for _ in range(_MOST):
+        if at + 11 > end:
+            break
         tag = _at(stream, at, 4)
         if tag[0] & 0x1F not in (8, 9, 18):
             return ""

@@ -323,6 +323,12 @@ class TestBounds:
         with pytest.raises(DataError, match=r"(?s)too large to be looked through.*at most 1 MiB.*data\.largest"):
             heard(content, largest=1)
 
+    def test_files_of_endless_chunks_or_parts_are_refused(self) -> None:
+        with pytest.raises(DataError, match=r"at most 16,384 chunks"):
+            heard(riff(*[(b"junk", b"")] * 20_000))
+        with pytest.raises(DataError, match=r"at most 10,000 files joined"):
+            heard(made("flac")[:42] * 10_001)
+
     def test_a_header_that_claims_much_costs_nothing(self) -> None:
         with pytest.raises(DataError, match="too long"):
             heard(flac_counting(made("flac"), (1 << 36) - 1))
