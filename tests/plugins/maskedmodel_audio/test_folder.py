@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from maskedmodel_audio.decode import EXTENSIONS, SoundFileSettings, decode
+from maskedmodel_audio.decode import EXTENSIONS, decode
 from maskedmodel_audio.folder import AudioFolder
+from maskedmodel_audio.reading import SoundFileSettings
 from maskedmodel_audio.tokenizer import Spectrogram
 
 from maskedmodel.errors import DataError
@@ -44,11 +45,18 @@ def read(path, **values):
 @pytest.mark.parametrize("extension", EXTENSIONS)
 def test_every_format_is_read(tmp_path, extension):
     rate = 48000 if extension == ".opus" else RATE
-    kinds = {".oga": ("OGG", "VORBIS"), ".opus": ("OGG", "OPUS"), ".aif": ("AIFF", "PCM_16")}
+    kinds = {
+        ".oga": ("OGG", "VORBIS"),
+        ".opus": ("OGG", "OPUS"),
+        ".aif": ("AIFF", "PCM_16"),
+        ".aifc": ("AIFF", "PCM_16"),
+        ".bwf": ("WAV", "PCM_16"),
+        ".sph": ("NIST", "PCM_16"),
+    }
     kind, subtype = kinds.get(extension, (None, None))
     path = write(tmp_path / f"clip{extension}", tone(rate=rate), rate, format=kind, subtype=subtype)
     wave = read(path, sample_rate=rate)
-    lossless = extension in (".wav", ".flac", ".aiff", ".aif")
+    lossless = extension not in (".ogg", ".oga", ".opus", ".mp3")
     expected = torch.from_numpy(tone(rate=rate)).T
     if lossless:
         torch.testing.assert_close(wave, expected, rtol=0, atol=1e-4)
@@ -96,7 +104,9 @@ def nan_file(path):
 def headed(rate, channels=1, frames=100):
     """A WAV of 16-bit zeros with any header."""
     data = bytes(2 * channels * frames)
-    head = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, channels, rate, 0, 2, 16)
+    head = struct.pack(
+        "<4sI4s4sIHHIIHH", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, channels, rate, 0, 2 * channels, 16
+    )
     return head + struct.pack("<4sI", b"data", len(data)) + data
 
 
