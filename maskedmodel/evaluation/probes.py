@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from maskedmodel.evaluation.classifiers import (
 )
 from maskedmodel.evaluation.features import Features, collect, evaluating, flat_tokens, joined
 from maskedmodel.noise import seeded
-from maskedmodel.training.data import UNLABELLED, Policy
+from maskedmodel.training.data import UNLABELLED, Reading
 
 RAW_LIMIT = 1 << 26  # values of raw signals that a linear probe gets through in some minutes and 3 GiB
 
@@ -112,12 +112,9 @@ def probe(
     model: MaskedAutoencoder,
     source: DataSource[Any],
     settings: EvaluateSettings,
+    reading: Reading | None = None,
     *,
-    device: torch.device | str = "cpu",
     seed: int = 0,
-    batch: int = 256,
-    workers: int = 0,
-    on_bad_sample: Policy = "fail",
     baselines: bool = True,
     progress: Progress | None = None,
 ) -> ProbeResult:
@@ -127,6 +124,7 @@ def probe(
     Raises DataError where samples carry no labels, or too few.
     """
     report = progress or (lambda what, done, total: None)
+    how = reading or Reading()
     twin = random_twin(model, seed)
     pool = settings.pool
     views: dict[str, Callable[[Tensor], Tensor]] = {
@@ -141,11 +139,7 @@ def probe(
             dataset,
             model.tokenizer,
             views,
-            batch=batch,
-            device=device,
-            limit=limit,
-            workers=workers,
-            on_bad_sample=on_bad_sample,
+            replace(how, limit=limit),
             plain=baselines,
             digests=True,
             progress=lambda done, total: report(f"features of {what}", done, total),
@@ -153,7 +147,7 @@ def probe(
 
     training, validation = source.open("train"), source.open("val")
     size = len(training) if settings.train_samples is None else min(settings.train_samples, len(training))
-    example = model.tokenizer.prepare(model.tokenizer.example(1, torch.Generator().manual_seed(0)).to(device))
+    example = model.tokenizer.prepare(model.tokenizer.example(1, torch.Generator().manual_seed(0)).to(how.device))
     width = flat_tokens(model.tokenizer, example).shape[1]
     if not baselines:
         views = {"trained encoder": views["trained encoder"]}

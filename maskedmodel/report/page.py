@@ -48,6 +48,7 @@ def render(data: RunData) -> str:
         _section("Pictures", _pictures(data)),
         _section("What the features are worth", _probes(data)),
         _section("Masks, gradients and speed", _curves(data)),
+        _section("What the data was taken for", _facts(data)),
         _section("Samples that could not be read", _broken(data)),
         _section("What to type next", _next(data)),
         _section("Settings and surroundings", _settings(data)),
@@ -204,6 +205,13 @@ def _probe(probe: ProbeResult) -> str:
         rows,
     )
     return f'{notes}{table}<p class="soft">{_text(probe.protocol, 4000)}</p>'
+
+
+def _facts(data: RunData) -> str:
+    if not data.facts:
+        return ""
+    rows = [f'<tr><th scope="row">{_text(of, 60)}</th><td>{_text(what, 600)}</td></tr>' for of, what in data.facts]
+    return _table("As the data source says; what was left out, converted or guessed first", ("of", "what"), rows)
 
 
 def _broken(data: RunData) -> str:

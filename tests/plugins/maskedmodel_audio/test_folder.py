@@ -18,7 +18,7 @@ from maskedmodel_audio.reading import SoundFileSettings
 from maskedmodel_audio.tokenizer import Spectrogram
 
 from maskedmodel.errors import DataError
-from maskedmodel.training.data import eval_batches
+from maskedmodel.training.data import Reading, eval_batches
 
 RATE = 8000
 
@@ -165,12 +165,12 @@ def test_a_bad_file_is_skipped_where_the_policy_says_so(tmp_path):
     own = source(tmp_path, val_share=0.01)
     tokenizer = Spectrogram(sample_rate=RATE, duration=0.5, mels=32, patch=8, statistics="esc50")
     dataset = own.open("train")
-    batches = list(eval_batches(dataset, tokenizer, batch=4, on_bad_sample="skip"))
+    batches = list(eval_batches(dataset, tokenizer, Reading(batch=4, on_bad_sample="skip")))
     read_ids = {name for batch in batches for name in batch.ids}
     assert "bad.wav" not in read_ids
     assert len(read_ids) == len(dataset) - 1
     with pytest.raises(DataError, match=r"bad\.wav"):
-        list(eval_batches(dataset, tokenizer, batch=4))
+        list(eval_batches(dataset, tokenizer, Reading(batch=4)))
 
 
 def test_folders_are_classes(tmp_path):
