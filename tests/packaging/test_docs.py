@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import types
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from benchmarks.masking import table
+from maskedmodel.testing.rules import NotApplicable
+from maskedmodel.testing.runner import checks_of, run_check
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -36,3 +41,35 @@ def test_a_table_is_that_of_its_results(kept: Path) -> None:
 def test_there_are_pages_and_tables() -> None:
     assert len(PAGES) > 20
     assert len(COMPARED) > 4
+
+
+def test_the_readme_is_short_and_shows_the_tree_as_it_is() -> None:
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        from house import written
+    finally:
+        sys.path.pop(0)
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert readme == written(readme), "run python docs/house.py"
+    assert len(readme.splitlines()) < 150
+    assert set(re.findall(r"\]\(#([a-z-]+)\)", readme)) <= {
+        heading.lower().replace(" ", "-") for heading in re.findall(r"^## (.*)$", readme, re.MULTILINE)
+    }
+
+
+def test_the_plugin_of_the_readme_keeps_the_contract_as_printed() -> None:
+    """The block is run as it stands, and every check of the kit passes or doesn't apply."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    module = types.ModuleType("maskedmodel_readme")
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(block, "README.md", "exec"), module.__dict__)
+        applied = 0
+        for check in checks_of(module.EcgTokenizer):
+            with suppress(NotApplicable):
+                run_check(check, module.EcgTokenizer)
+                applied += 1
+        assert applied > 15
+    finally:
+        del sys.modules[module.__name__]
