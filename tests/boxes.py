@@ -24,5 +24,5 @@ class Box(GridTokenizer[BoxSettings]):
 
     def __init__(self, settings: BoxSettings | None = None, **values: Any) -> None:
         settings = settings or BoxSettings(**values)
-        self.axes = AXES[-len(settings.size) :]
+        self.axes = AXES[-len(settings.size) :]  # type: ignore[assignment]
         super().__init__(settings)

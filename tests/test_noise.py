@@ -56,7 +56,7 @@ def test_a_sample_has_its_numbers_in_any_batch(order: list[int], seed: int, epoc
     together = Noise.of(IDS, seed=seed, epoch=epoch)
     shuffled = Noise.of([IDS[i] for i in order], seed=seed, epoch=epoch)
     assert torch.equal(shuffled.uniform(9), together.uniform(9)[order])
-    alone = Noise.of([IDS[2]], seed=seed, epoch=epoch)
+    alone = Noise.of([IDS[2]], seed=seed, epoch=epoch)  # type: ignore[list-item]
     assert torch.equal(alone.uniform(9)[0], together.uniform(9)[2])
     assert torch.equal(together.rows(slice(1, 3)).uniform(9), together.uniform(9)[1:3])
     assert torch.equal(together.rows(torch.tensor([3, 0])).uniform(9), together.uniform(9)[[3, 0]])

@@ -147,7 +147,7 @@ def test_two_at_a_time_and_a_signal_stops_both(
     tasks = [pool.Task(name, job(tmp_path / name, "run")) for name in ("a", "b", "c")]
     real, seen = pool.Signals.check, [0]
 
-    def check(self: pool.Signals) -> None:
+    def check(self: pool.Signals) -> None:  # type: ignore[name-defined]
         """The user presses Ctrl-C once both are under way."""
         both = (tmp_path / "a/metrics.jsonl").exists() and (tmp_path / "b/metrics.jsonl").exists()
         seen[0] += both

@@ -24,7 +24,7 @@ def pictures(batch, channels, height, width):
 @pytest.mark.parametrize(("stored", "size"), [((32, 32), (32, 32)), ((40, 56), (24, 32)), ((16, 20), (32, 48))])
 def test_each_box_equals_a_crop_resized_alone(interpolation, stored, size):
     image = pictures(6, 3, *stored)
-    boxes = crop_boxes(noise(6), *stored, AREA, ASPECT)
+    boxes = crop_boxes(noise(6), *stored, AREA, ASPECT)  # type: ignore[call-arg]
     batch = resized_crop(image, boxes, size, interpolation)
     for index, (top, left, height, width) in enumerate(boxes.long().tolist()):
         crop = image[index : index + 1, :, top : top + height, left : left + width]

@@ -56,7 +56,7 @@ def test_it_is_the_formula(patch: tuple[int, int], channels: int, last: bool, sh
     values = torch.randn(2, 2, 3, patch[0] * patch[1] * channels, generator=generator())
     loss = own.loss(values[0], values[1])
     expected = [
-        [by_hand(*values[:, row, token].double().numpy(), patch, last, share, norm) for token in range(3)]
+        [by_hand(*values[:, row, token].double().numpy(), patch, last, share, norm) for token in range(3)]  # type: ignore[call-arg]
         for row in range(2)
     ]
     torch.testing.assert_close(loss, torch.tensor(expected), atol=1e-5, rtol=1e-5)
