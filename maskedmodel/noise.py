@@ -34,12 +34,16 @@ def _mix(x: Tensor) -> Tensor:
 
 def stable_hash(text: str) -> int:
     """A signed 64-bit integer that is the same in every process (Python's own hash of a string isn't)."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+    return int.from_bytes(
+        hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "little", signed=True
+    )
 
 
 def sample_key(sample_id: str | int) -> int:
-    """The integer by which a sample's noise is keyed."""
-    return sample_id if isinstance(sample_id, int) else stable_hash(sample_id)
+    """The integer of 64 bits by which a sample's noise is keyed: an id that is one, else the hash of its text."""
+    if isinstance(sample_id, int) and -(2**63) <= sample_id < 2**63:
+        return sample_id
+    return stable_hash(str(sample_id))
 
 
 @dataclass(frozen=True, eq=False)

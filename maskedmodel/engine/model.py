@@ -140,7 +140,15 @@ class MaskedAutoencoder(nn.Module):
         if signal.is_floating_point():
             signal = signal.to(self.device, self.decoder.mask_token.dtype)
         self._look_at_range(signal)
-        return self.tokenizer.tokenize(signal.to(self.device))
+        tokens = self.tokenizer.tokenize(signal.to(self.device))
+        if not tokens.values.is_floating_point():
+            raise ShapeError(
+                "The model takes a prepared batch of signals, in floating point.",
+                expected="what model.tokenizer.prepare gives",
+                got=f"{tuple(signal.shape)} {signal.dtype}",
+                fix="Convert it: batch.float(), or model.tokenizer.prepare(batch).",
+            )
+        return tokens
 
     def _look_at_range(self, signal: Tensor) -> None:
         """Tell once, where looking makes no device wait, that values lie outside what the tokenizer expects."""
