@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 __all__ = [
@@ -62,9 +63,22 @@ class TrainingError(MaskedModelError):
 
 
 def nearest(name: object, candidates: Iterable[str]) -> str | None:
-    """The candidate most like `name`, or None when nothing is close."""
-    matches = difflib.get_close_matches(str(name), list(candidates), n=1, cutoff=0.5)
-    return matches[0] if matches else None
+    """The candidate that `name` was probably meant for, or None when nothing is close.
+
+    Close are the same letters but for a slip or two, and names of which one holds all words of the other.
+    """
+    text, known = str(name), list(candidates)
+    by_case = {candidate.casefold(): candidate for candidate in known}
+    matches = difflib.get_close_matches(text.casefold(), list(by_case), n=1, cutoff=0.7 if len(text) > 4 else 0.6)
+    if matches:
+        return by_case[matches[0]]
+    words = _words(text)
+    within = [candidate for candidate in known if words and (_words(candidate) <= words or words <= _words(candidate))]
+    return min(within, key=lambda candidate: abs(len(candidate) - len(text))) if within else None
+
+
+def _words(name: str) -> set[str]:
+    return {word for word in re.split(r"[^0-9a-z]+", name.casefold()) if word}
 
 
 def suggestion(name: object, candidates: Iterable[str]) -> str:
