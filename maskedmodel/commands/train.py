@@ -43,7 +43,8 @@ class PretrainResult:
     def __str__(self) -> str:
         training = self.training
         against = "" if self.baseline is None else f"   (predicting zero scores {self.baseline:.4f})"
-        lines = [f"masked validation loss  {training.val_loss_start:.4f} -> {training.val_loss_end:.4f}{against}"]
+        change = f"{training.val_loss_start:.4f} -> {training.val_loss_end:.4f}"
+        lines = [f"masked validation loss  {change}, {training.val_ratio:.0%} hidden{against}"]
         if training.broken:
             lines.append(f"samples left out        {len(training.broken)}, listed in the report")
         if self.probe is not None:

@@ -25,6 +25,7 @@ from maskedmodel.training.folder import claimed, run_folder
 from maskedmodel.training.tracking import Display, environment
 
 log = logging.getLogger("maskedmodel")
+RATIO = 0.75  # of the tokens that validation hides in every arm, unless the config says another
 _UNTRAINED = "untrained"  # a folder beside the runs: the first arm's weights at the start, measured
 
 
@@ -68,6 +69,9 @@ def compare(
         arms, notes = with_controls(arms, config, tuple(overrides), registry)
         arms = distinct(arms)
     base = load_config(config, overrides, registry=registry)
+    if base.train.validation_ratio is None:  # one for all arms, whatever each of them hides
+        overrides = [*overrides, f"train.validation_ratio={RATIO}"]
+        base = load_config(config, overrides, registry=registry)
     devices = places(jobs, base.train.device)
     with claimed(folder):
         with Display("looking", 1, quiet=quiet) as display:

@@ -172,6 +172,7 @@ def _reconstructions(config: RunConfig, model: MaskedAutoencoder, data: SampleDa
     batch = next(iter(batches))
     tokens = model.tokens(batch.signal)
     scores = batch.noise(SEED, FIXED).uniform(tokens.length, "yardstick")
+    assert config.train.validation_ratio is not None, "a comparison sets one ratio for all"
     mask = Mask.from_scores(scores, config.train.validation_ratio, tokens.valid)
     draw = model.tokenizer.picture
     try:

@@ -69,9 +69,22 @@ class TrainSettings(_Section):
     log_every: int = Field(10, gt=0, description="Steps between two lines of metrics.")
     validate_every: int = Field(0, ge=0, description="Steps between two validations. 0: at the start and the end only.")
     validation_samples: int = Field(512, gt=0, description="Most samples that a validation reads.")
-    validation_ratio: float = Field(0.75, gt=0, lt=1, description="Share of tokens that validation hides, in (0, 1).")
+    validation_ratio: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share of tokens that validation hides, in (0, 1). null: the mean of the mask's ratio in the run.",
+    )
     checkpoint_every: int = Field(500, gt=0, description="Steps between two checkpoints; the last step has one too.")
     keep: int = Field(2, gt=0, description="Number of newest checkpoints to keep.")
+    keep_best: bool = Field(
+        False, description="Whether the checkpoint of the lowest validation loss is written and kept, too."
+    )
+    on_out_of_memory: Literal["fail", "halve"] = Field(
+        "fail",
+        description="What to do where memory runs out in a step. halve: go on with micro-batches half as large, the "
+        "batch of a step as before; of one process only.",
+    )
     on_bad_sample: Literal["fail", "skip"] = Field("fail", description="What to do with a sample that can't be read.")
     bad_sample_budget: int = Field(100, ge=0, description="Bad samples to skip before the run fails after all.")
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(

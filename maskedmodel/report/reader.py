@@ -12,7 +12,7 @@ from typing import Any
 from maskedmodel.config.files import read_config
 from maskedmodel.errors import DataError, MaskedModelError
 from maskedmodel.evaluation.probes import ProbeResult
-from maskedmodel.training.tracking import read_lines
+from maskedmodel.training.tracking import damaged_lines, read_lines
 
 _PLAIN, _MOST, _ROOM = 300_000, 450_000, 1_000_000  # bytes: kept as it is, one picture, all pictures
 _SIDE = 2400  # pixels: what a larger picture is shrunk to
@@ -104,6 +104,9 @@ def read(run: Path) -> RunData:
     data.training = [line for line in lines if "loss" in line]
     data.validation = [line for line in lines if "val_loss" in line]
     data.timings = attempt(run / "timings.jsonl", _steps, [])
+    for name in ("metrics.jsonl", "timings.jsonl"):
+        if damaged := damaged_lines(run / name):
+            data.unreadable.append(f"{name}: {damaged} damaged lines are left out")
     data.environment = attempt(run / "environment.json", _mapping, {})
     data.summary = attempt(run / "summary.json", _mapping, {})
     data.probe = attempt(run / "probe.json", lambda path: ProbeResult.from_dict(_mapping(path)), None)
@@ -128,7 +131,7 @@ def read(run: Path) -> RunData:
 
 
 def _steps(path: Path) -> list[dict[str, Any]]:
-    """Lines in the order of steps. Raises TypeError or KeyError where a line has none."""
+    """Lines in the order of steps."""
     return sorted(read_lines(path), key=lambda line: int(line["step"]))
 
 

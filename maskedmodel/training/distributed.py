@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ class World:
     rank: int
     size: int
     device: torch.device
+    patient: Any = None  # a group of all ranks in which waiting has no limit
 
     @property
     def leads(self) -> bool:
@@ -41,6 +43,11 @@ class World:
         if self.size > 1:
             dist.barrier()
 
+    def wait_patiently(self) -> None:
+        """Until every rank is here, however long one works alone, as the first does in a validation."""
+        if self.size > 1:
+            dist.barrier(group=self.patient)
+
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
     """auto, cpu or cuda as a device. Raises ConfigError where CUDA is asked for and absent."""
@@ -52,8 +59,11 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 @contextmanager
-def join(device: str) -> Iterator[World]:
-    """The world as torchrun's environment describes it; without torchrun this process is alone in it."""
+def join(device: str, limit: timedelta = timedelta(minutes=10)) -> Iterator[World]:
+    """The world as torchrun's environment describes it; without torchrun this process is alone in it.
+
+    A rank that waits longer than `limit` for the others in a step fails: one of them has died or hangs.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(0, 1, pick_device(device))
@@ -61,8 +71,9 @@ def join(device: str) -> Iterator[World]:
     chosen = pick_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(minutes=10))
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=limit)
     try:
-        yield World(dist.get_rank(), size, chosen)
+        patient = dist.new_group(backend="gloo", timeout=timedelta(days=30))
+        yield World(dist.get_rank(), size, chosen, patient)
     finally:
         dist.destroy_process_group()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,14 +16,17 @@ from typing import Any
 from maskedmodel.config.load import difference, dump_config, load_config
 from maskedmodel.config.sections import RunConfig
 from maskedmodel.engine.model import MaskedAutoencoder
-from maskedmodel.errors import ConfigError, TrainingError
+from maskedmodel.errors import CheckpointError, ConfigError, TrainingError
+from maskedmodel.files import remove_leftovers
 from maskedmodel.plugins import Registry
-from maskedmodel.training.checkpoint import find, write_text
+from maskedmodel.training.checkpoint import find, read_state, write_text
 from maskedmodel.training.loop import TrainResult
 
 # What may change between a run and its resume without changing what it computes.
 FREE = ("evaluate.", "train.checkpoint_every", "train.data_timeout", "train.device", "train.keep", "train.trackers",
-        "train.workers")  # fmt: skip
+        "train.workers", "train.keep_best", "train.on_out_of_memory")  # fmt: skip
+TOLD = ("train.steps",)  # may change, and changes what is computed
+log = logging.getLogger("maskedmodel")
 
 
 def run_folder(config: str | Path | Mapping[Any, Any] | None, run: str | Path | None) -> Path:
@@ -53,6 +58,13 @@ def claimed(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+                raise TrainingError(
+                    "The file system of the run's folder has no locks, so two processes could train in it at once.",
+                    where=folder,
+                    got=error.strerror,
+                    fix="Choose a folder on another disk with --run.",
+                ) from error
             lock.seek(0)
             raise TrainingError(
                 "Another process trains in this folder.",
@@ -63,18 +75,37 @@ def claimed(folder: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
+        remove_leftovers(folder)
         yield
 
 
 def settle(folder: Path, config: RunConfig, registry: Registry) -> None:
     """Write config.yaml, or hold the config against the one a checkpoint was trained with.
 
-    Raises ConfigError listing every setting that changed and may not.
+    Raises ConfigError listing every setting that changed and may not, and CheckpointError where there are checkpoints
+    and no config.yaml to compare with. What a changed length means for the schedules is told.
     """
-    path = folder / "config.yaml"
-    if path.exists() and find(folder) is not None:
+    path, found = folder / "config.yaml", find(folder)
+    if found is not None and not path.exists():
+        raise CheckpointError(
+            "The run has checkpoints, but its config.yaml is gone: what they were trained with can't be compared.",
+            where=folder,
+            fix="Bring config.yaml back, or start a new run with --run ANOTHER_FOLDER.",
+        )
+    if found is not None:
         changed = difference(load_config(path, registry=registry), config)
-        bound = [(where, old, new) for where, old, new in changed if not where.startswith(FREE)]
+        bound = [(where, old, new) for where, old, new in changed if not where.startswith((*FREE, *TOLD))]
+        step = read_state(found)["step"]
+        for where, old, new in changed:
+            if where in TOLD and not bound:
+                log.warning(
+                    "%s was %s and is %s now. From step %d on the learning rate and every schedule follow the new "
+                    "length, so the run differs from one of that length from the start.",
+                    where,
+                    old,
+                    new,
+                    step,
+                )
         if bound:
             raise ConfigError(
                 "The run was started with another config.",
@@ -98,6 +129,7 @@ def write_summary(folder: Path, model: MaskedAutoencoder, training: TrainResult,
             "steps": training.steps,
             "val_loss_start": training.val_loss_start,
             "val_loss_end": training.val_loss_end,
+            "val_ratio": training.val_ratio,
             "baseline": baseline,
             "seconds": round(training.seconds, 1),
             "parameters": {

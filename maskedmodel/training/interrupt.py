@@ -1,4 +1,7 @@
-"""SIGTERM and SIGINT: finish the step, save, leave. Where waiting is safe to cut, leave at once."""
+"""SIGTERM, SIGINT and SIGUSR1 (which SLURM can send before a job's time is up): finish the step, save, leave.
+
+Where waiting is safe to cut, leave at once.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class Signals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python refuses handlers
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
                 self._before[number] = signal.signal(number, self._note)
         return self
 

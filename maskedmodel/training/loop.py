@@ -7,6 +7,7 @@ accumulation and several ranks give what one process with the same global batch 
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import time
@@ -24,14 +25,16 @@ from maskedmodel.components import DataSource, SampleDataset
 from maskedmodel.config.sections import OptimSettings, RunConfig, TrainSettings
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import TrainingError
-from maskedmodel.schedulers import Observed
+from maskedmodel.schedulers import MaskScheduler, Observed
 from maskedmodel.tokens import Mask, Tokens
 from maskedmodel.training.data import Batch, Broken, StepBatches, eval_batches, train_batches
 from maskedmodel.training.distributed import World
 from maskedmodel.training.interrupt import Interrupted, Signals
 from maskedmodel.training.packing import packed
 from maskedmodel.training.state import Run
-from maskedmodel.training.tracking import Display, Records, has_bf16, peak_memory
+from maskedmodel.training.tracking import Clock, Display, Records, has_bf16, peak_memory
+
+log = logging.getLogger("maskedmodel")
 
 
 @dataclass(frozen=True)
@@ -41,16 +44,17 @@ class TrainResult:
     steps: int
     val_loss_start: float
     val_loss_end: float
+    val_ratio: float  # the share of tokens that validation hid
     seconds: float  # in this process: a resumed run counts from its resume
     broken: list[Broken]
 
 
 def learning_rate(step: int, settings: TrainSettings, optim: OptimSettings) -> float:
-    """The rate of a step: linear warm-up, then half a cosine down to `min_lr`."""
+    """The rate of a step: linear warm-up, then half a cosine down to `min_lr`, which the last step has."""
     warmup, peak = optim.warmup_steps(settings.steps), optim.peak_lr(settings.batch)
     if step < warmup:
         return peak * (step + 1) / warmup
-    done = (step - warmup) / max(settings.steps - warmup, 1)
+    done = min((step - warmup) / max(settings.steps - 1 - warmup, 1), 1.0)
     return optim.min_lr + (peak - optim.min_lr) * (0.5 + 0.5 * math.cos(math.pi * done))
 
 
@@ -60,12 +64,25 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
+def mean_ratio(scheduler: MaskScheduler[Any], points: int = 101) -> float:
+    """The mean of a scheduler's ratio over a run."""
+    return sum(scheduler.ratio(point / (points - 1)) for point in range(points)) / points
+
+
+def validation_ratio(model: MaskedAutoencoder, settings: TrainSettings) -> float:
+    """The share of tokens that validation hides: as set, else the mean of the mask's ratio over the run."""
+    if settings.validation_ratio is not None:
+        return settings.validation_ratio
+    return round(mean_ratio(model.scheduler), 4)
+
+
 def validation_loss(model: MaskedAutoencoder, dataset: SampleDataset, settings: TrainSettings, world: World) -> float:
     """Loss per hidden token under fixed masks: uniform, one ratio, keyed by seed and sample id.
 
     The training scheduler has no part in it, so curves compare across runs, and the same weights always score the same.
     """
     total = scored = 0.0
+    ratio = validation_ratio(model, settings)
     model.eval()
     with torch.inference_mode():
         for batch in eval_batches(
@@ -78,7 +95,7 @@ def validation_loss(model: MaskedAutoencoder, dataset: SampleDataset, settings: 
         ):
             tokens = model.tokens(batch.signal)
             scores = batch.noise(settings.seed, epoch=-1).uniform(tokens.length, "validation")
-            mask = Mask.from_scores(scores, settings.validation_ratio, tokens.valid)
+            mask = Mask.from_scores(scores, ratio, tokens.valid)
             with autocast(settings.precision, world.device):
                 output = model(tokens, mask)
             total += float(output.loss_per_token.sum())
@@ -88,11 +105,14 @@ def validation_loss(model: MaskedAutoencoder, dataset: SampleDataset, settings: 
 
 
 def micro_batches(
-    model: MaskedAutoencoder, batch: Batch, settings: TrainSettings, progress: float
+    model: MaskedAutoencoder, batch: Batch, settings: TrainSettings, progress: float, accumulate: int | None = None
 ) -> list[tuple[Tokens, Mask]]:
-    """The tokens and masks of a step. All masks come first: the count of hidden tokens weights every loss."""
+    """The tokens and masks of a step. All masks come first: the count of hidden tokens weights every loss.
+
+    In `accumulate` parts; as many as the settings say where it isn't given.
+    """
     signal = model.tokenizer.augment(batch.signal, batch.noise(settings.seed))
-    size = math.ceil(len(batch.ids) / settings.accumulate)
+    size = math.ceil(len(batch.ids) / (accumulate or settings.accumulate))
     parts = []
     for start in range(0, len(batch.ids), size):
         rows = slice(start, start + size)
@@ -150,6 +170,7 @@ def train(
     settings, began = config.train, time.monotonic()
     run = Run(config, folder, model.to(world.device), source, world)
     run.resume()
+    run.rehearse()
     world.wait()
     if settings.compile:
         model.compile_engine()
@@ -179,7 +200,8 @@ def train(
             raise
     losses = records.validated
     first, last = (losses[min(losses)], losses[max(losses)]) if losses else (math.nan, math.nan)
-    return TrainResult(run.step, first, last, time.monotonic() - began, list(run.broken.values()))
+    ratio = validation_ratio(model, settings)
+    return TrainResult(run.step, first, last, ratio, time.monotonic() - began, list(run.broken.values()))
 
 
 def steps(
@@ -188,30 +210,33 @@ def steps(
     """From the run's step to the last."""
     settings, world, optim = run.settings, run.world, run.config.optim
     alone = world.size == 1  # a rank that leaves on its own would leave the others waiting
-    since, waited, seen = time.monotonic(), 0.0, 0
+    clock = Clock()
     while True:
         every = settings.validate_every
-        due = run.step in (0, settings.steps) or (every > 0 and run.step % every == 0)
-        if due and world.leads and run.step not in records.validated:
-            with signals.may_cut(alone):
-                loss = validation_loss(run.model, run.val_data, settings, world)
-            records.validation(run.step, loss)
+        due = run.step == 0 or run.step >= settings.steps or (every > 0 and run.step % every == 0)
+        if due and run.step not in records.validated:
+            with clock.stopped():
+                if world.leads:
+                    with signals.may_cut(alone):
+                        loss = validation_loss(run.model, run.val_data, settings, world)
+                    records.validation(run.step, loss, validation_ratio(run.model, settings))
+                    run.keep_best(records)
+                world.wait_patiently()
+                records.validated.setdefault(run.step, math.nan)  # the other ranks know that it was done
         if run.step >= settings.steps:
             return
 
         asked = time.monotonic()
         with signals.may_cut(alone):
             batch = next(batches).to(world.device)
-        waited, seen = waited + time.monotonic() - asked, seen + len(batch.ids) * world.size
+        clock.read(time.monotonic() - asked, len(batch.ids) * world.size)
         run.note_broken(batch)
 
         progress = run.step / max(settings.steps - 1, 1)
         rate = learning_rate(run.step, settings, optim)
         for group in run.optimizer.param_groups:
             group["lr"] = rate
-        parts = micro_batches(run.model, batch, settings, progress)
-        scored, stop = world.total(sum(mask.scored for _, mask in parts), signals.received is not None)
-        (loss,) = world.total(backward(model, parts, max(scored, 1), settings, world, progress))
+        loss, scored, stop = gradient(run, model, batch, signals, progress)
         gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients, foreach=True))
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -224,9 +249,8 @@ def steps(
             run.model.scheduler.after_step(run.model.encoder, progress)
         run.step += 1
 
-        display.update(run.step, f"loss {loss:.4f}  {seen / (time.monotonic() - since):,.0f} samples/s")
+        display.update(run.step, f"loss {loss:.4f}  {clock.rate:,.0f} samples/s")
         if run.step % settings.log_every == 0 or run.step in (1, settings.steps):
-            passed = time.monotonic() - since
             records.step(
                 run.step,
                 epoch=(run.step * settings.batch) // len(run.train_data),
@@ -238,25 +262,85 @@ def steps(
             )
             records.timing(
                 run.step,
-                samples_per_second=round(seen / passed, 1),
-                data_wait=round(waited / passed, 4),
+                samples_per_second=round(clock.rate, 1),
+                data_wait=round(clock.share_waited, 4),
                 memory_mb=round(peak_memory(world.device)),
             )
-            since, waited, seen = time.monotonic(), 0.0, 0
+            clock = Clock()
         if run.step % settings.checkpoint_every == 0 or run.step == settings.steps:
-            records.sync()
-            run.save()
+            with clock.stopped():
+                records.sync()
+                run.save()
         if stop or (alone and signals.received is not None):
             raise Interrupted(signals.received or signal.SIGTERM)
+
+
+def gradient(
+    run: Run, model: nn.Module, batch: Batch, signals: Signals, progress: float
+) -> tuple[float, float, bool | float]:
+    """Forward and backward of a step: its loss, the count of scored tokens, and whether any rank was told to stop.
+
+    Where memory runs out and the settings say so, the step is done again in micro-batches of half the size: the same
+    samples, masks and weights, so the same gradient. Raises TrainingError where that isn't asked for or doesn't help.
+    """
+    settings, world = run.settings, run.world
+    halves = settings.on_out_of_memory == "halve" and world.size == 1
+    before = {k: v.clone() for k, v in run.model.scheduler.state_dict().items()} if halves else {}
+    while True:
+        try:
+            parts = micro_batches(run.model, batch, settings, progress, run.accumulate)
+            scored, stop = world.total(sum(mask.scored for _, mask in parts), signals.received is not None)
+            (loss,) = world.total(backward(model, parts, max(scored, 1), settings, world, progress))
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            size = math.ceil(len(batch.ids) / run.accumulate)
+            if not halves or size == 1:
+                raise memory_error(run, batch, size, error) from error
+        else:
+            return loss, scored, stop
+        # Outside the handler, whose traceback would hold on to what is to be freed.
+        run.optimizer.zero_grad(set_to_none=True)
+        run.model.scheduler.load_state_dict(before)
+        run.accumulate *= 2
+        if world.device.type == "cuda":
+            torch.cuda.empty_cache()
+        log.warning(
+            "Out of memory at step %d: going on with micro-batches of %d samples, %d a step.",
+            run.step + 1,
+            math.ceil(len(batch.ids) / run.accumulate),
+            run.accumulate,
+        )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is about memory: CUDA's, Python's, or what torch's allocator says on a CPU."""
+    said = str(error)
+    words = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in said for word in words)
+
+
+def memory_error(run: Run, batch: Batch, size: int, error: BaseException) -> TrainingError:
+    """Memory ran out: with how much at once, and what makes it less."""
+    with torch.no_grad():
+        tokens = run.model.tokens(run.model.tokenizer.prepare(batch.signal[:1]))
+    return TrainingError(
+        "There isn't enough memory for a step; the run stands at its last checkpoint.",
+        where=f"step {run.step + 1}, on {run.world.device}",
+        got=f"{size} samples of {tokens.length} tokens at once ({' '.join(str(error).split())[:160]})",
+        fix=f"Set train.accumulate={run.accumulate * 2} (the same result in more, smaller parts), "
+        "train.on_out_of_memory=halve to let a run do so by itself, a smaller train.batch, or larger tokens.",
+    )
 
 
 def not_finite(run: Run, batch: Batch, loss: float, norm: float) -> TrainingError:
     """Why a run stops before the update that would spoil its weights."""
     ids = ", ".join(str(i) for i in batch.ids[:8]) + (", ..." if len(batch.ids) > 8 else "")
+    kept = run.keep_batch(batch, loss, norm)
     return TrainingError(
         "The loss or its gradient isn't finite; the weights are as before this step.",
         where=f"step {run.step + 1}, samples {ids}",
         got=f"loss {loss}, gradient norm {norm}",
-        fix=f"Look at these samples; lower optim.lr, set optim.clip=1 or train.precision=fp32. The run stands at "
-        f"step {run.saved}, and the same command resumes from there.",
+        fix=f"Look at these samples, which are kept in {kept}; lower optim.lr, set optim.clip=1 or "
+        f"train.precision=fp32. The run stands at step {run.saved}, and the same command resumes from there.",
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from maskedmodel.components import DataSource, SampleDataset, Tokenizer
@@ -17,6 +19,7 @@ from maskedmodel.schedulers import MaskScheduler
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training.data import Batch, Broken, broken_error, eval_batches, fingerprint
 from maskedmodel.training.distributed import World
+from maskedmodel.training.tracking import Records
 
 STATISTICS_SAMPLES = 4096  # what Tokenizer.fit_statistics sees at most
 
@@ -56,6 +59,15 @@ def fit_all(tokenizer: Tokenizer[Any], scheduler: MaskScheduler[Any], batches: C
             scheduler.fit_statistics(tokenizer.tokenize(signal) for signal in batches())
 
 
+def _place(folder: Path) -> tuple[int, int] | None:
+    """What tells a folder from another one of the same name."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class Run:
     """One run in its folder: what the loop needs at hand, and what a checkpoint holds."""
 
@@ -76,6 +88,8 @@ class Run:
         self.names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
         self.broken: dict[str, Broken] = {}
         self.step = self.saved = 0
+        self.accumulate = self.settings.accumulate  # more of them once memory has run out
+        self.place = _place(folder)
         self.data = fingerprint(self.train_data)
 
     def resume(self) -> None:
@@ -98,10 +112,47 @@ class Run:
         self.broken = {b["id"]: Broken(**b) for b in state["broken"]}
         self.step = self.saved = state["step"]
 
+    @property
+    def _state(self) -> dict[str, Any]:
+        return {"data": self.data, "broken": [vars(b) for b in self.broken.values()]}
+
+    def rehearse(self) -> None:
+        """See that a checkpoint can be written before anything is trained. Raises TrainingError where it can't."""
+        if self.world.leads and not self.saved:
+            checkpoints.rehearse(self.folder, self.model.state_dict(), self._state)
+
+    def keep_best(self, records: Records) -> None:
+        """Write this step's checkpoint where no validation so far had a lower loss."""
+        loss = records.validated[self.step]
+        if self.settings.keep_best and self.step and loss <= min(records.validated.values()):
+            records.sync()
+            self.save()
+            checkpoints.mark_best(self.folder, self.step, loss)
+
+    def keep_batch(self, batch: Batch, loss: float, norm: float) -> Path:
+        """Keep a batch that spoilt a step: what it was, and its signal as stored."""
+        path = self.folder / f"not-finite-step-{self.step + 1:08d}"
+        if self.world.leads:
+            found = {"step": self.step + 1, "seed": self.settings.seed, "loss": str(loss), "gradient_norm": str(norm)}
+            kept = {**found, "ids": [str(i) for i in batch.ids], "epochs": batch.epochs.tolist()}
+            checkpoints.write_text(path.with_suffix(".json"), json.dumps(kept, indent=1) + "\n")
+            save_file({"signal": batch.signal.detach().cpu().contiguous()}, path.with_suffix(".safetensors"))
+        return path.with_suffix(".json")
+
+    def _still_here(self) -> None:
+        if _place(self.folder) != self.place:
+            raise TrainingError(
+                "The run's folder was moved, renamed or removed while the run was going on.",
+                where=self.folder.absolute(),
+                got=f"step {self.step}; the last checkpoint is of step {self.saved}",
+                fix="Move it back, or name its new place with --run: the same command then resumes.",
+            )
+
     def save(self) -> None:
         """Write a checkpoint of this step, unless it stands already."""
         if self.saved < self.step and self.world.leads:
-            state = {"data": self.data, "broken": [vars(b) for b in self.broken.values()]}
+            self._still_here()
+            state = self._state
             tensors = checkpoints.optimizer_tensors(self.optimizer, self.names)
             checkpoints.save(self.folder, self.step, self.model.state_dict(), tensors, state)
             checkpoints.keep_last(self.folder, self.settings.keep)

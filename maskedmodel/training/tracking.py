@@ -13,7 +13,8 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +38,8 @@ class Lines:
         """Keep the lines up to step `keep_to`; None starts the file anew. Raises TrainingError on a full disk."""
         self.path = path
         self.kept = [] if keep_to is None else [line for line in read_lines(path) if line["step"] <= keep_to]
+        if keep_to is not None and (damaged := damaged_lines(path)):
+            log.warning("%d damaged lines of %s are left out.", damaged, path)
         write_text(path, "".join(json.dumps(line) + "\n" for line in self.kept))
         self.file = path.open("a", encoding="utf-8")
 
@@ -55,14 +58,28 @@ class Lines:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSON-lines file; a last one that was cut by a kill is left out."""
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
-    return lines
+    """The lines of a JSON-lines file that tell of a step, without damaged ones and a last one that a kill cut."""
+    return [line for line in _parsed(path) if line is not None]
+
+
+def damaged_lines(path: Path) -> int:
+    """How many lines can't be read, beside a last one that was cut."""
+    return sum(line is None for line in _parsed(path))
+
+
+def _parsed(path: Path) -> list[dict[str, Any] | None]:
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    whole, _, cut = text.rpartition("\n")
+    lines = [_line(line) for line in whole.split("\n") if line]
+    return lines if _line(cut) is None else [*lines, _line(cut)]
+
+
+def _line(text: str) -> dict[str, Any] | None:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) and type(values.get("step")) is int else None
 
 
 class Tracker(Protocol):
@@ -151,9 +168,10 @@ class Records:
         for lines in self.files:
             lines.file.close()
 
-    def validation(self, step: int, loss: float) -> None:
+    def validation(self, step: int, loss: float, ratio: float) -> None:
+        """The loss under fixed masks that hide `ratio` of the tokens."""
         self.validated[step] = loss
-        self._write(0, step, val_loss=loss)
+        self._write(0, step, val_loss=loss, val_ratio=ratio)
 
     def step(self, step: int, **values: float) -> None:
         self._write(0, step, **values)
@@ -172,13 +190,58 @@ class Records:
             os.fsync(lines.file.fileno())
 
 
+class Clock:
+    """How fast steps go: samples a second and the share of time spent waiting for data, pauses left out."""
+
+    def __init__(self) -> None:
+        self.began, self.waited, self.samples, self._paused = time.monotonic(), 0.0, 0, 0.0
+
+    def read(self, seconds: float, samples: int) -> None:
+        """`samples` came after `seconds` of waiting."""
+        self.waited, self.samples = self.waited + seconds, self.samples + samples
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """For what isn't training, such as validation and checkpoints."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._paused += time.monotonic() - began
+
+    @property
+    def _passed(self) -> float:
+        return max(time.monotonic() - self.began - self._paused, 1e-9)
+
+    @property
+    def rate(self) -> float:
+        """Samples a second."""
+        return self.samples / self._passed
+
+    @property
+    def share_waited(self) -> float:
+        """The share of the time that went by waiting for data."""
+        return self.waited / self._passed
+
+
+class _Console(Console):
+    """rich's, but a pipe that broke is an error like any other, not the end of the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 class Display:
-    """A progress bar on a terminal; elsewhere a plain line every `interval` seconds."""
+    """A progress bar on a terminal; elsewhere a plain line every `interval` seconds.
+
+    It is decoration: a terminal or pipe that goes away ends it, and nothing else.
+    """
 
     def __init__(self, title: str, total: int, start: int = 0, *, quiet: bool = False, interval: float = 10) -> None:
         self.title, self.total, self.interval = title, total, interval
-        self.console = Console(stderr=True, quiet=quiet)
-        self.began, self.first, self.said = time.monotonic(), start, time.monotonic()
+        self.console = _Console(stderr=True, quiet=quiet)
+        self.gone = False
+        self.began, self.first, self.said, self.drawn = time.monotonic(), start, time.monotonic(), 0.0
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -186,18 +249,32 @@ class Display:
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
             console=self.console,
+            auto_refresh=False,  # its thread would die of a closed terminal, with a traceback
             disable=quiet or not self.console.is_terminal,
         )
         self.task = self.progress.add_task(title, total=total, completed=start, figures="")
 
     def __enter__(self) -> Self:
-        self.progress.start()
+        with self._shown():
+            self.progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.progress.stop()
+        with self._shown():
+            self.progress.stop()
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        """Around whatever writes: once that can't be done any more, nothing is written."""
+        try:
+            yield
+        except (OSError, ValueError) as error:  # ValueError: a stream that was closed in this process
+            if isinstance(error, ValueError) and "closed file" not in str(error):
+                raise
+            self.gone = True
+            self.console.quiet = True
 
     def phase(self, title: str, done: int, total: int) -> None:
         """As `update`, for work that comes in several parts of their own lengths."""
@@ -209,13 +286,21 @@ class Display:
 
     def update(self, done: int, figures: str = "") -> None:
         """`done` of `total`, and what to show beside it."""
-        self.progress.update(self.task, completed=done, figures=figures)
+        if self.gone:
+            return
         now = time.monotonic()
+        self.progress.update(self.task, completed=done, figures=figures)
+        if self.console.is_terminal and (now - self.drawn >= 0.1 or done == self.total):
+            self.drawn = now
+            with self._shown():
+                self.progress.refresh()
         if not self.console.is_terminal and (now - self.said >= self.interval or done == self.total):
             self.said = now
             rate = (done - self.first) / max(now - self.began, 1e-9)
             left = f"{(self.total - done) / rate:.0f} s left" if rate > 0 else "time left unknown"
-            self.console.print(f"{self.title} {done}/{self.total}  {figures}  {left}", soft_wrap=True, highlight=False)
+            line = f"{self.title} {done}/{self.total}  {figures}  {left}"
+            with self._shown():
+                self.console.print(line, soft_wrap=True, highlight=False)
 
 
 def peak_memory(device: torch.device) -> float:

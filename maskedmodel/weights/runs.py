@@ -32,7 +32,8 @@ def load(
     """The model of a run, of one of its checkpoints, or of imported weights, in evaluation mode.
 
     run          a run's folder, or the folder of one checkpoint in it.
-    checkpoint   the step, the name such as "step-00001000", or None: the newest whole one.
+    checkpoint   the step, the name such as "step-00001000", "best": the one of the lowest validation loss, which
+                 train.keep_best keeps, or None: the newest whole one.
 
     The run's data needn't be there. Raises CheckpointError where run or checkpoint is missing, damaged, or of another
     shape than its config says; ConfigError and PluginError where the config can't be used here.
@@ -77,6 +78,7 @@ def save(model: MaskedAutoencoder, folder: str | Path, *, report: LoadReport | N
         "objective": model.objective.settings,
         "model": model.settings,
     }
+    folder.mkdir(parents=True, exist_ok=True)
     checkpoints.save(folder, 0, tensors, {}, state)
     # Last, since it makes the folder a run.
     config = to_yaml({name: settings.model_dump(mode="json") for name, settings in parts.items()})
@@ -86,6 +88,13 @@ def save(model: MaskedAutoencoder, folder: str | Path, *, report: LoadReport | N
 
 def _checkpoint(folder: Path, wanted: str | Path | int) -> Path:
     """One checkpoint of a run by step, name or path. Raises CheckpointError where it is missing or damaged."""
+    if wanted == "best":
+        kept = checkpoints.best(folder)
+        if kept is None:
+            raise CheckpointError(
+                "The run keeps no best checkpoint.", where=folder, fix="Pretrain with train.keep_best=true."
+            )
+        return kept
     name = Path(wanted).name if not isinstance(wanted, int) else checkpoints.folder_of(folder, wanted).name
     chosen = folder / "checkpoints" / name
     if not chosen.is_dir():

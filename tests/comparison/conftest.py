@@ -25,6 +25,7 @@ TINY: dict[str, Any] = {
     },
     "optim": {"lr": 0.01, "per_batch": None},
     "train": {
+        "validation_ratio": 0.75,
         "steps": 12,
         "batch": 16,
         "precision": "fp32",
