@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
 
 __all__ = [
     "CheckpointError",
@@ -15,6 +17,7 @@ __all__ = [
     "PluginError",
     "ShapeError",
     "TrainingError",
+    "install_hint",
 ]
 
 
@@ -88,3 +91,29 @@ def suggestion(name: object, candidates: Iterable[str]) -> str:
     if match is not None:
         return f"Did you mean {match!r}?"
     return f"Known: {', '.join(known)}." if known else "None is known."
+
+
+def install_hint(*packages: str, extra: str | None = None) -> str:
+    """What to run where an optional package is missing: one of the commands works, whatever is at hand.
+
+    `extra` is one of maskedmodel's own, such as "audio"; `packages` are names as an index has them. maskedmodel itself
+    is on no index, so away from a checkout the packages of the extra are named.
+    """
+    root = Path(__file__).parents[1]
+    if extra is not None and (root / "pyproject.toml").is_file():
+        return f'In {root} run: uv sync --extra {extra}, or: pip install -e ".[{extra}]".'
+    wanted = " ".join(f'"{package}"' if re.search(r"[^\w.-]", package) else package for package in packages)
+    if extra is not None:
+        wanted = " ".join(filter(None, [wanted, *(f'"{package}"' for package in _packages_of(extra))]))
+    return f"Run: uv pip install {wanted}, or: pip install {wanted}."
+
+
+def _packages_of(extra: str) -> list[str]:
+    """What an extra needs, such as ["soundfile<0.15,>=0.14"], as the installed distribution says."""
+    try:
+        required = metadata.requires("maskedmodel") or []
+    except metadata.PackageNotFoundError:  # imported from a folder that nobody installed
+        required = []
+    parts = [line.partition(";") for line in required]
+    marked = re.compile(rf"""extra\s*==\s*["']{re.escape(extra)}["']""")
+    return [package.strip() for package, _, marker in parts if marked.search(marker)]

@@ -70,7 +70,8 @@ def _build(section: str, settings: Settings, registry: Registry) -> Any:
         raise told from error
     except ImportError as error:
         what = f"The {label(kind)} {settings.name!r} needs a package that can't be imported: {error}."
-        raise DependencyError(what, where=where, fix="Install it.") from error
+        fix = "Install that package, with uv pip install or pip install."
+        raise DependencyError(what, where=where, fix=fix) from error
     except Exception as error:  # raised again as the plugin's
         what = f"The {label(kind)} {settings.name!r} failed while it was built: {type(error).__name__}: {error}"
         raise PluginError(what, where=where, fix="This is a fault of the plugin; --debug shows where.") from error

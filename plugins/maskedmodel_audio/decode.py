@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from maskedmodel import Sample, Settings
-from maskedmodel.errors import DataError, DependencyError
+from maskedmodel.errors import DataError, DependencyError, install_hint
 from maskedmodel_audio.frontend import load_torchaudio
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif")
@@ -60,7 +60,7 @@ def load_soundfile() -> Any:
         raise DependencyError(
             "Reading sound files needs soundfile, which can't be loaded.",
             got=f"{type(error).__name__}: {error}",
-            fix='Run: pip install "maskedmodel[audio]".',
+            fix=install_hint(extra="audio"),
         ) from error
     return soundfile
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskedmodel.errors import DataError, DependencyError
+from maskedmodel.errors import DataError, DependencyError, install_hint
 from maskedmodel_video.places import choose, fill
 from maskedmodel_video.settings import VideoFolderSettings
 
@@ -120,7 +120,7 @@ def _av() -> Any:
         raise DependencyError(
             "Videos are read through PyAV, which isn't there or can't be loaded.",
             got=error,
-            fix='pip install "maskedmodel[video]"',
+            fix=install_hint(extra="video"),
         ) from error
     return av
 
