@@ -218,4 +218,5 @@ def new(
     from maskedmodel.testing.template import write
 
     folder = write(name, to)
-    print(f"Wrote {folder}. Next:\n\n    pip install -e {folder}\n    maskedmodel plugins check {name}")
+    print(f"Wrote {folder}. Next, where maskedmodel is installed:\n")
+    print(f"    uv pip install -e {folder}     (or: pip install -e {folder})\n    maskedmodel plugins check {name}")
