@@ -150,3 +150,16 @@ def untouched_generators(component: object) -> Iterator[None]:
         got=f"changed: {', '.join(changed)}",
         fix="Draw from the Noise or the torch.Generator that the method is handed; a reader needs neither.",
     )
+
+
+def require_finite_padding(component: object, tokens: Tokens) -> None:
+    """Raises CheckFailed where values that aren't there hold something that isn't finite."""
+    wild = int((~torch.isfinite(tokens.values)).sum())
+    require(
+        wild == 0,
+        component,
+        "padding isn't finite",
+        expected="0, or any finite number",
+        got=f"{wild} values that are NaN or infinite",
+        fix="Fill what is absent with zeros: NaN times a weight of zero is still NaN. Tokens.without_nan does.",
+    )
