@@ -98,7 +98,7 @@ def _check_marks(tokenizer: AnyTokenizer, what: str, tokens: Tokens) -> None:
 def _check_nothing_invented(
     tokenizer: AnyTokenizer, what: str, tokens: Tokens, signal: Tensor, plain: Tokens, lacking: Tensor
 ) -> None:
-    """The values that tokens lack are those that the signal lacks. `lacking` (B,): samples that were made to lack some."""
+    """The values that tokens lack are those that the signal lacks. `lacking` (B,): samples made to lack some."""
     back = tokenizer.detokenize(tokens.values, tokens)
     unmarked = int((signal.isnan() & ~back.isnan()).sum())
     require(

@@ -7,10 +7,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from maskedmodel.components import Component, Tokenizer
+from maskedmodel.installed import PROJECT, Selection, distribution_of, installed
 from maskedmodel.plugins import Registry, load_registry
 from maskedmodel.testing.rules import CheckFailed, NotApplicable, class_of
 
@@ -18,6 +20,20 @@ AnyComponent = Component[Any]
 
 # The registry whose components are checked; the installed plugins where none is set.
 REGISTRY: ContextVar[Registry | None] = ContextVar("registry", default=None)
+
+
+def registry_at_hand() -> Registry:
+    """The registry whose components are checked, or that of the installed plugins, read anew where those changed."""
+    given = REGISTRY.get()
+    if given is not None:
+        return given
+    points = tuple((point.name, point.value, distribution_of(point)) for point in installed(PROJECT)[0])
+    return _registry_of(points, Selection.of())
+
+
+@lru_cache(maxsize=1)
+def _registry_of(points: tuple[tuple[str, str, str], ...], selection: Selection) -> Registry:
+    return load_registry()
 
 
 @contextmanager
@@ -70,7 +86,7 @@ def companions(component: AnyComponent) -> Iterator[tuple[str, Tokenizer[Any]]]:
             if not isinstance(tokenizer, Tokenizer):
                 raise CheckFailed(component, "example_tokenizer gives no tokenizer", expected="a Tokenizer", got=given)
             yield tokenizer.component_name(), tokenizer
-    registry = REGISTRY.get() or load_registry()
+    registry = registry_at_hand()
     for plugin in registry.plugins:
         names = [(kind, name) for kind, owned in plugin.components.items() for name in owned]
         if not any(registry.of(kind)[name] in type(component).__mro__ for kind, name in names):

@@ -23,8 +23,9 @@ from maskedmodel.testing.rules import (
 from maskedmodel.tokens import Tokens
 
 BATCH = 4
-# The share of pixels that a footprint may get wrong: a line joins the last value of a token to the first of the next.
-FOOTPRINT = 0.1
+# The share of pixels that a footprint may get wrong. A line joins the last value of a token to the first of the next,
+# a quarter of what a token of four values draws; a footprint that is laid out wrongly errs in half of them or more.
+FOOTPRINT = 0.35
 
 AnyTokenizer = Tokenizer[Any]
 
@@ -249,9 +250,9 @@ def check_footprint(tokenizer: AnyTokenizer) -> None:
     signal = prepared(tokenizer)
     tokens = tokenizer.tokenize(signal)
     picture = tokenizer.picture(signal)
-    half = torch.arange(tokens.length) < tokens.length // 2
-    every_other = torch.arange(tokens.length) % 2 == 0
-    for what, one in (("the first half of the tokens", half), ("every other token", every_other)):
+    place = torch.arange(tokens.length) / tokens.length
+    middle = (place >= 1 / 3) & (place < 2 / 3)
+    for what, one in (("the first half of the tokens", place < 0.5), ("the middle third of the tokens", middle)):
         chosen = one.expand(tokens.batch, -1)
         marked = tokenizer.footprint(tokens, chosen)
         if marked is None:
@@ -273,7 +274,7 @@ def check_footprint(tokenizer: AnyTokenizer) -> None:
                 wrong <= FOOTPRINT * int(among.sum()),
                 tokenizer,
                 f"{rule} ({what})",
-                expected=f"at most {FOOTPRINT:.0%} of them, for lines that run into their neighbours",
+                expected=f"at most {FOOTPRINT:.0%} of them, for lines that join two tokens",
                 got=f"{wrong} of {int(among.sum())} pixels that change with these tokens' values alone",
                 fix="Lay tokens out as picture does, or return None: then it is found from the picture.",
             )
