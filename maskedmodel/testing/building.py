@@ -80,7 +80,7 @@ def check_builds(component: AnyComponent | type[AnyComponent]) -> None:
 def companions(component: AnyComponent) -> Iterator[tuple[str, Tokenizer[Any]]]:
     """The tokenizers that come with a component, by name: that of `example_tokenizer`, then those of its plugin."""
     example = getattr(type(component), "example_tokenizer", None)
-    if example is not None:
+    if callable(example):
         given = example()
         with built(given) as tokenizer:
             if not isinstance(tokenizer, Tokenizer):

@@ -211,7 +211,7 @@ def check_partition(tokenizer: AnyTokenizer) -> None:
 def _waive_overlapping(tokenizer: AnyTokenizer) -> None:
     if tokenizer.overlapping:
         raise NotApplicable(
-            "waived: the class declares overlapping = True, so hidden values may show in visible tokens"
+            "waived, as the class declares overlapping = True: hidden values may show in visible tokens"
         )
 
 

@@ -62,6 +62,13 @@ class WithAbsentValues(Line):
     accepts_nan = True
 
 
+@fails()
+class WithAbsentValuesInItsExample(WithAbsentValues):
+    def example(self, batch: int, generator: torch.Generator) -> Tensor:
+        signal = super().example(batch, generator)
+        return signal.masked_fill(torch.rand(signal.shape, generator=generator) < 0.1, torch.nan)
+
+
 @fails("absent")
 class FillsAbsentValues(WithAbsentValues):
     """Zeros stand for what is absent, and nothing says so."""
