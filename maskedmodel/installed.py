@@ -82,8 +82,9 @@ def distribution_of(point: EntryPoint) -> str:
 
 def installed(group: str) -> tuple[list[EntryPoint], list[Failure]]:
     """The entry points of a group, and the distributions whose entry points can't be read."""
+    failures: list[Failure] = []
     try:
-        found, failures = list(entry_points(group=group)), []
+        found = list(entry_points(group=group))
     except Exception:  # noqa: BLE001 - the one that is damaged is found, and told, below
         found, failures = _one_by_one(group)
     usable = []
@@ -116,6 +117,8 @@ def _one_by_one(group: str) -> tuple[list[EntryPoint], list[Failure]]:
 
 
 def _title(distribution: Distribution) -> tuple[str, str]:
+    name: str | None
+    version: str | None
     try:
         name, version = distribution.metadata["Name"], distribution.metadata["Version"]
     except Exception:  # noqa: BLE001 - metadata may be damaged in any way; the distribution is named by its place

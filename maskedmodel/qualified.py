@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, Literal
 
 from pydantic import create_model
 
 from maskedmodel.components import Component
 
+# The classes made here: there is one of a name in a process, so that settings of equal values are equal.
+_made: dict[tuple[type, str], type[Component[Any]]] = {}
 
-@cache
+
 def qualified(cls: type[Component[Any]], plugin: str) -> type[Component[Any]]:
     """A subclass of the component whose settings have the name `plugin:name`, and which is the same in all else.
 
     It stands in no module, so settings and components tell pickle how to make their class again.
     """
+    if (cls, plugin) not in _made:
+        _made[cls, plugin] = _subclass(cls, plugin)
+    return _made[cls, plugin]
+
+
+def _subclass(cls: type[Component[Any]], plugin: str) -> type[Component[Any]]:
     name, given = f"{plugin}:{cls.component_name()}", cls.settings_class
     field: Any = (Literal[name], name)
     settings = create_model(
@@ -28,7 +35,7 @@ def qualified(cls: type[Component[Any]], plugin: str) -> type[Component[Any]]:
     def reduce_component(self: Any, protocol: Any) -> tuple[Any, ...]:
         return (_new_component, (cls, plugin), *cls.__reduce_ex__(self, protocol)[2:])
 
-    settings.__reduce_ex__ = reduce_settings  # type: ignore[method-assign,assignment]
+    settings.__reduce_ex__ = reduce_settings  # type: ignore[method-assign]
     body = {
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,

@@ -16,7 +16,7 @@ What is checked:
     every kind      builds from its settings; name its own; settings described, strict, equal after JSON and pickle, and
                     enough to build it again; importing its module imports nothing heavy
     tokenizer       finite signals, tokens of token_width values (check_basics, on which the others rest); example,
-                    prepare, augment and collate are pure and keep samples apart; inputs kept; the picture in [0, 1], and
+                    prepare, augment and collate are pure and keep samples apart; inputs kept; the picture in [0, 1] and
                     the footprint on the pixels that it names; axes, coordinates, grid and channels agree; tokens
                     partition the signal and give it back; padding and absent values are marked; samples independent;
                     types and devices kept; wrong shapes refused; a tiny model learns
@@ -31,12 +31,12 @@ No check draws from a global generator, and none may. What a component declares 
     round_trip_tolerance   tokenizer, a number: how far detokenize(tokenize(x)) may be from x, as a share of the largest
                            value; exact where it isn't there
     overlapping            tokenizer, True: values stand in several tokens; partition and round trip are waived
-    accepts_nan            tokenizer, True: NaN says that a value is absent; the kit puts some in and looks for the marks
+    accepts_nan            tokenizer, True: NaN says that a value is absent; the kit puts some in
     deterministic          mask scheduler, True: every epoch gives the same mask, by design
     zero_at_target         objective, False: the target itself is no perfect prediction (logits for a class, say), and
                            only has to score less than chance
-    example_tokenizer      objective or mask scheduler, classmethod() -> tokenizer: what to check it with where it refuses
-                           the kit's own; the tokenizers of its plugin are tried without being named
+    example_tokenizer      objective or mask scheduler, classmethod() -> tokenizer: what to check it with where it
+                           refuses the kit's own; the tokenizers of its plugin are tried without being named
     example_settings       any, classmethod(folder) -> settings: what to check it with where its settings have no
                            defaults, or where the defaults need files; it may write what it needs into the folder
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Literal, NamedTuple
@@ -237,7 +237,7 @@ def refusal(objective: Objective[Any], tokenizer: Tokenizer[Any]) -> Exception |
     return None
 
 
-def suitable(objective: Objective[Any]) -> Iterator[Suited]:
+def suitable(objective: Objective[Any]) -> Generator[Suited, None, None]:
     """The tokenizers that the objective takes, of the kit's and of those that come with it; it is attached to each."""
     candidates = chain(
         ((name, box, False) for name, box in boxes().items()),

@@ -21,7 +21,15 @@ from maskedmodel.components import Objective
 from maskedmodel.errors import MaskedModelError
 from maskedmodel.testing.building import companions
 from maskedmodel.testing.fixtures import boxes, example_tokens, generator, refusal, suitable
-from maskedmodel.testing.rules import ROUNDING, CheckFailed, NotApplicable, difference, require, untouched_generators
+from maskedmodel.testing.rules import (
+    ROUNDING,
+    CheckFailed,
+    NotApplicable,
+    difference,
+    require,
+    require_equal,
+    untouched_generators,
+)
 
 AnyObjective = Objective[Any]
 
@@ -245,14 +253,8 @@ def check_pure(objective: AnyObjective) -> None:
             ("the same values give another target", kept, again),
             ("the same prediction scores otherwise", first, second),
         ):
-            require(
-                torch.equal(one, other),
-                objective,
-                rule,
-                expected="a pure function",
-                got=f"a difference of {difference(other, one):.2g} of the largest value",
-                fix="Draw nothing at random, and keep no state between calls.",
-            )
+            fix = "Draw nothing at random, and keep no state between calls."
+            require_equal(one, other, objective, rule, expected="a pure function", fix=fix)
         unchanged = torch.equal(given, values) and torch.equal(kept, target)
         require(unchanged, objective, "changes its input in place", fix="Use out-of-place operations.")
 

@@ -52,6 +52,12 @@ def require(
         raise CheckFailed(component, rule, expected=expected, got=got, fix=fix)
 
 
+def require_equal(first: Tensor, again: Tensor, component: object, rule: str, *, expected: str, fix: str) -> None:
+    """Raises CheckFailed unless two results of one call are equal to the bit; NaN equals NaN."""
+    got = f"a difference of {difference(again, first):.2g} of the largest value"
+    require(same(first, again), component, rule, expected=expected, got=got, fix=fix)
+
+
 def class_of(component: object) -> type[Component[Any]]:
     """The class of a component, or the class itself. Raises TypeError on anything else."""
     cls = component if isinstance(component, type) else type(component)

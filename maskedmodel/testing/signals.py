@@ -16,6 +16,7 @@ from maskedmodel.testing.rules import (
     NotApplicable,
     difference,
     require,
+    require_equal,
     same,
     tokens_differ,
     untouched_generators,
@@ -110,12 +111,12 @@ def check_example(tokenizer: AnyTokenizer) -> None:
         first = tokenizer.example(3, generator())
     with seeded(2):
         again = tokenizer.example(3, generator())
-    require(
-        same(first, again),
+    require_equal(
+        first,
+        again,
         tokenizer,
         "example isn't a function of its generator",
         expected="the same signals from two generators with the same seed",
-        got=f"a difference of {difference(again, first):.2g} of the largest value",
         fix="Draw everything with generator=generator.",
     )
     require(
@@ -131,14 +132,8 @@ def check_prepare(tokenizer: AnyTokenizer) -> None:
     """`prepare` gives the same result each time."""
     signal = tokenizer.example(BATCH, generator())
     first, again = tokenizer.prepare(signal.clone()), tokenizer.prepare(signal.clone())
-    require(
-        difference(again, first) == 0,
-        tokenizer,
-        "prepare gave two results for one batch",
-        expected="the same each time",
-        got=f"a difference of {difference(again, first):.2g} of the largest value",
-        fix="Keep what is random in augment.",
-    )
+    rule = "prepare gave two results for one batch"
+    require_equal(first, again, tokenizer, rule, expected="the same each time", fix="Keep what is random in augment.")
 
 
 def check_augment(tokenizer: AnyTokenizer) -> None:
@@ -147,12 +142,12 @@ def check_augment(tokenizer: AnyTokenizer) -> None:
     signal = tokenizer.example(BATCH, generator())
     noise = Noise.of(range(BATCH))
     first, again = tokenizer.augment(signal.clone(), noise), tokenizer.augment(signal.clone(), noise)
-    require(
-        difference(again, first) == 0,
+    require_equal(
+        first,
+        again,
         tokenizer,
         "augment gave two results for one noise",
         expected="a pure function of signal and noise",
-        got=f"a difference of {difference(again, first):.2g} of the largest value",
         fix="Draw with noise.uniform(count, purpose=...), never from a generator.",
     )
     order = torch.tensor([2, 0, 3, 1])
