@@ -28,7 +28,7 @@ from maskedmodel.cli.arguments import (
     is_override,
     split,
 )
-from maskedmodel.cli.output import plain_lines, print_error, print_json
+from maskedmodel.cli.output import discard, flush_or_discard, plain_lines, print_error, print_json
 from maskedmodel.cli.plugin_verbs import with_plugin_verbs
 from maskedmodel.errors import MaskedModelError
 
@@ -275,9 +275,15 @@ def config_schema() -> None:
 
 
 def _print_result(result: object) -> None:
-    """Results print as their own summary; all but the first rank of several get None."""
+    """Results print as their own summary; all but the first rank of several get None.
+
+    The work is done and lies in files by then, so a terminal or pipe that has gone away is no failure.
+    """
     if result is not None:
-        print(result)
+        try:
+            print(result, flush=True)
+        except OSError:
+            discard(sys.stdout)
 
 
 def run_cli(arguments: list[str]) -> int:
@@ -296,6 +302,7 @@ def run_cli(arguments: list[str]) -> int:
         with command.make_context("maskedmodel", [*flags, *(rest or ["--help"])]) as context:
             command.invoke(context)
         sys.stdout.flush()
+        flush_or_discard(sys.stderr)
     except typer.Exit as error:
         return error.exit_code
     except BaseException as error:  # noqa: BLE001 - each is printed and has its exit code
@@ -312,7 +319,7 @@ def _stdout_closed() -> bool:
     try:
         print(flush=True)  # another pipe may have broken, such as a worker's
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
         return True
     return False
 

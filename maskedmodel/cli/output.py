@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 
 def print_json(value: object) -> None:
@@ -28,6 +29,19 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     for row in (headings, *rows):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def discard(stream: IO[str]) -> None:
+    """Point a stream whose other end has gone at nothing, for good: else Python fails once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def flush_or_discard(stream: IO[str]) -> None:
+    """Flush, and `discard` a stream that can't be."""
+    try:
+        stream.flush()
+    except OSError:
+        discard(stream)
 
 
 def print_error(title: str, text: str) -> None:

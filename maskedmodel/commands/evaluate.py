@@ -9,13 +9,13 @@ from pathlib import Path
 
 from maskedmodel.commands.data import source_at
 from maskedmodel.commands.run import opened, run_probe
-from maskedmodel.comparison.compare import compare as compare
 from maskedmodel.config.build import build_components
 from maskedmodel.config.load import difference, load_config
 from maskedmodel.errors import ConfigError
 from maskedmodel.evaluation import features as feature_files
 from maskedmodel.evaluation.probes import ProbeResult
 from maskedmodel.report.page import write as write_report
+from maskedmodel.training.data import Reading
 from maskedmodel.training.folder import FREE, write_json
 from maskedmodel.training.tracking import Display
 
@@ -66,11 +66,8 @@ def embed(
                 feature_files.extract(
                     model,
                     dataset,
+                    Reading.of(config.train, device),
                     pool=config.evaluate.pool,
-                    batch=config.train.batch,
-                    device=device,
-                    workers=config.train.workers,
-                    on_bad_sample=config.train.on_bad_sample,
                     progress=lambda done, total: display.phase("embedding", done, total),
                 )
             )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from maskedmodel.commands.data import read_file
 from maskedmodel.commands.run import Config, draw, opened, pictures_folder, some_samples
-from maskedmodel.comparison.compare import compare as compare
 from maskedmodel.config.build import build_components
 from maskedmodel.config.load import load_config
 from maskedmodel.evaluation import reconstruct as pictures
@@ -15,8 +15,10 @@ from maskedmodel.evaluation.canvas import save_png
 from maskedmodel.plugins import load_registry
 from maskedmodel.report.page import write as write_report
 from maskedmodel.training.checkpoint import newest, read_state
-from maskedmodel.training.data import eval_batches
+from maskedmodel.training.data import Reading, eval_batches
 from maskedmodel.training.state import fit_all
+
+log = logging.getLogger("maskedmodel")
 
 
 def reconstruct(
@@ -52,10 +54,14 @@ def preview(config: Config = None, *, overrides: Sequence[str] = (), out: str | 
     registry = load_registry()
     resolved = load_config(config, overrides, registry=registry)
     parts = build_components(resolved, registry)
-    batches = eval_batches(
-        parts.source.open("train"), parts.tokenizer, batch=4, limit=4, on_bad_sample=resolved.train.on_bad_sample
-    )
+    reading = Reading.of(resolved.train, batch=4, limit=4)
+    batches = eval_batches(parts.source.open("train"), parts.tokenizer, reading)
     batch = next(iter(batches))
+    for fact in parts.source.facts():
+        if fact.notice:
+            log.warning("%s: %s", fact.about, fact.text)
     fit_all(parts.tokenizer, parts.scheduler, lambda: [batch.signal])
+    assert batch.stored is not None
+    batch.signal = parts.tokenizer.prepare(batch.stored)  # with what was measured
     image = pictures.preview(parts.tokenizer, parts.scheduler, batch.signal, batch.ids, seed=resolved.train.seed)
     return save_png(image, Path(out) if out is not None else Path("preview.png"))

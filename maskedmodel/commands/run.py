@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from maskedmodel.comparison.compare import compare as compare
 from maskedmodel.components import DataSource
 from maskedmodel.config.build import Components
 from maskedmodel.config.load import load_config
@@ -20,11 +21,13 @@ from maskedmodel.evaluation import reconstruct as pictures
 from maskedmodel.evaluation.canvas import save_file, save_png
 from maskedmodel.evaluation.probes import ProbeResult
 from maskedmodel.plugins import Registry, load_registry
-from maskedmodel.training.data import eval_batches
+from maskedmodel.training.data import Reading, eval_batches
 from maskedmodel.training.distributed import pick_device
+from maskedmodel.training.folder import write_json
 from maskedmodel.training.tracking import Display
 from maskedmodel.weights.runs import load
 
+log = logging.getLogger("maskedmodel")
 Config = str | Path | Mapping[Any, Any] | None
 
 
@@ -42,14 +45,8 @@ def some_samples(
     parts: Components, config: RunConfig, count: int, device: torch.device
 ) -> tuple[Tensor, list[str | int]]:
     """A few prepared validation samples."""
-    batches = eval_batches(
-        parts.source.open("val"),
-        parts.tokenizer,
-        batch=count,
-        device=device,
-        limit=count,
-        on_bad_sample=config.train.on_bad_sample,
-    )
+    reading = Reading.of(config.train, device, batch=count, limit=count)
+    batches = eval_batches(parts.source.open("val"), parts.tokenizer, reading)
     batch = next(iter(batches))
     return batch.signal, batch.ids
 
@@ -91,11 +88,17 @@ def run_probe(
             model,
             source,
             config.evaluate,
-            device=device,
+            Reading.of(config.train, device),
             seed=config.train.seed,
-            batch=config.train.batch,
-            workers=config.train.workers,
-            on_bad_sample=config.train.on_bad_sample,
             progress=display.phase,
         )
     return result
+
+
+def tell(source: DataSource[Any], folder: Path) -> None:
+    """Say what was left out, converted or guessed of the data as a whole, and keep all of it with the run."""
+    facts = source.facts()
+    for fact in facts:
+        if fact.notice:
+            log.warning("%s: %s", fact.about, fact.text)
+    write_json(folder / "data.json", {"facts": [asdict(fact) for fact in facts]})

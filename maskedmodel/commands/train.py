@@ -10,8 +10,7 @@ from pathlib import Path
 
 import torch
 
-from maskedmodel.commands.run import Config, draw, pictures_folder, run_probe, some_samples
-from maskedmodel.comparison.compare import compare as compare
+from maskedmodel.commands.run import Config, draw, pictures_folder, run_probe, some_samples, tell
 from maskedmodel.config.build import Components, build_components
 from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import RunConfig
@@ -93,6 +92,7 @@ def pretrain(
             return None
         with claimed(folder):
             settle(folder, resolved, registry)
+            tell(parts.source, folder)
             write_json(folder / "environment.json", environment(world.device))
             world.wait()
             training = train(resolved, folder, model, parts.source, world, quiet=quiet)

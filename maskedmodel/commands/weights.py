@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskedmodel.comparison.compare import compare as compare
 from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.report import LoadReport
 from maskedmodel.weights.runs import save

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from maskedmodel.pictures.scales import heat
 from maskedmodel.plugins import Registry
 from maskedmodel.tokens import Tokens
 from maskedmodel.training import checkpoint as checkpoints
-from maskedmodel.training.data import Batch, eval_batches
+from maskedmodel.training.data import Batch, Reading, eval_batches
 from maskedmodel.training.state import fit_statistics
 
 SAMPLES = 256  # of the validation part, whose masks are looked at
@@ -121,15 +121,9 @@ def look(
     return MaskReport(_mean(ratios), _mean(entropies), _mean(most), mean), pictures
 
 
-def _batches(data: SampleDataset, model: MaskedAutoencoder, config: RunConfig) -> Iterator[Batch]:
-    return eval_batches(
-        data,
-        model.tokenizer,
-        batch=max(config.train.batch // config.train.accumulate, SHOWN),
-        device=model.device,
-        limit=SAMPLES,
-        on_bad_sample=config.train.on_bad_sample,
-    )
+def _batches(data: SampleDataset, model: MaskedAutoencoder, config: RunConfig) -> Iterable[Batch]:
+    size = max(config.train.batch // config.train.accumulate, SHOWN)
+    return eval_batches(data, model.tokenizer, Reading.of(config.train, model.device, batch=size, limit=SAMPLES))
 
 
 def _sum(one: Tensor, other: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from maskedmodel.evaluation.reconstruct import FIXED, complete, masked_picture
 from maskedmodel.plugins import Registry
 from maskedmodel.tokens import Mask
 from maskedmodel.training.checkpoint import find, read_state
-from maskedmodel.training.data import eval_batches
+from maskedmodel.training.data import Reading, eval_batches
 from maskedmodel.training.distributed import World
 from maskedmodel.training.folder import write_json
 from maskedmodel.training.loop import validation_loss
@@ -145,11 +145,8 @@ def _probed(
             model,
             parts.source,
             config.evaluate,
-            device=world.device,
+            Reading.of(config.train, world.device),
             seed=SEED,
-            batch=config.train.batch,
-            workers=config.train.workers,
-            on_bad_sample=config.train.on_bad_sample,
             baselines=False,
             progress=progress,
         )
@@ -161,14 +158,7 @@ def _probed(
 @torch.no_grad()
 def _reconstructions(config: RunConfig, model: MaskedAutoencoder, data: SampleDataset, folder: Path) -> Pictures:
     """Original, masked, and completed with the visible parts pasted in: the same few samples and masks for all."""
-    batches = eval_batches(
-        data,
-        model.tokenizer,
-        batch=SHOWN,
-        device=model.device,
-        limit=SHOWN,
-        on_bad_sample=config.train.on_bad_sample,
-    )
+    batches = eval_batches(data, model.tokenizer, Reading.of(config.train, model.device, batch=SHOWN, limit=SHOWN))
     batch = next(iter(batches))
     tokens = model.tokens(batch.signal)
     scores = batch.noise(SEED, FIXED).uniform(tokens.length, "yardstick")

@@ -115,6 +115,9 @@ class EvaluateSettings(_Section):
     temperature: float = Field(0.07, gt=0, description="Temperature of the k-NN vote, in units of cosine similarity.")
     train_samples: int | None = Field(None, gt=0, description="Most labelled training samples to use. null: all.")
     val_samples: int | None = Field(None, gt=0, description="Most validation samples to score. null: all.")
+    few_labels: tuple[Annotated[int, Field(gt=0)], ...] = Field(
+        (10, 50, 100), description="Numbers of labels that a linear probe is fitted to, too: where pretraining shows."
+    )
     pictures: int = Field(8, ge=0, description="Samples in the grid of reconstructions.")
     probe: bool = Field(True, description="Whether a run ends with k-NN and a linear probe, where there are labels.")
 

@@ -7,7 +7,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -20,7 +20,7 @@ from maskedmodel.components import SampleDataset, Tokenizer
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import DataError, DependencyError, install_hint
 from maskedmodel.files import replacing, spreadsheet_cell
-from maskedmodel.training.data import UNLABELLED, Policy, eval_batches
+from maskedmodel.training.data import UNLABELLED, Reading, eval_batches
 
 Pool = Literal["mean", "class"]
 Progress = Callable[[int, int], None]  # (samples done, samples in all)
@@ -61,12 +61,8 @@ def collect(
     dataset: SampleDataset,
     tokenizer: Tokenizer[Any],
     views: Mapping[str, Callable[[Tensor], Tensor]],
+    reading: Reading | None = None,
     *,
-    batch: int,
-    device: torch.device | str = "cpu",
-    limit: int | None = None,
-    workers: int = 0,
-    on_bad_sample: Policy = "fail",
     plain: bool = False,
     digests: bool = False,
     progress: Progress | None = None,
@@ -82,10 +78,9 @@ def collect(
     ids: list[str | int] = []
     groups: list[str] = []
     hashes: list[bytes] = []
-    total = len(dataset) if limit is None else min(limit, len(dataset))
-    batches = eval_batches(
-        dataset, tokenizer, batch=batch, device=device, limit=limit, workers=workers, on_bad_sample=on_bad_sample
-    )
+    reading = reading or Reading()
+    total = len(dataset) if reading.limit is None else min(reading.limit, len(dataset))
+    batches = eval_batches(dataset, tokenizer, reading)
     with torch.inference_mode():
         for item in batches:
             for name, view in views.items():
@@ -101,7 +96,7 @@ def collect(
             if progress is not None:
                 progress(len(ids), total)
     if not ids:
-        raise DataError("There is no sample to take features of.", expected="1 or more", got=f"limit {limit}")
+        raise DataError("There is no sample to take features of.", expected="1 or more", got=f"limit {reading.limit}")
     every = torch.cat(labels)
     known = None if bool((every == UNLABELLED).all()) else every
     return {
@@ -117,32 +112,18 @@ def _stack(parts: list[Tensor]) -> Tensor:
 def extract(
     model: MaskedAutoencoder,
     dataset: SampleDataset,
+    reading: Reading | None = None,
     *,
     pool: Pool = "mean",
-    batch: int = 256,
-    device: torch.device | str = "cpu",
-    limit: int | None = None,
-    workers: int = 0,
-    on_bad_sample: Policy = "fail",
     progress: Progress | None = None,
 ) -> Features:
     """The encoder's features of a data set: eval mode, nothing masked, float32.
 
-    `limit` takes an evenly spread subset. The model's modes are left as they were.
+    Samples that can't be read are treated as `reading` says. The model's modes are left as they were.
     """
     with evaluating(model):
         views = {"": lambda signal: model.embed(signal, pool)}
-        found = collect(
-            dataset,
-            model.tokenizer,
-            views,
-            batch=batch,
-            device=device,
-            limit=limit,
-            workers=workers,
-            on_bad_sample=on_bad_sample,
-            progress=progress,
-        )
+        found = collect(dataset, model.tokenizer, views, reading, progress=progress)
     return found[""]
 
 
@@ -156,27 +137,14 @@ def flat_tokens(tokenizer: Tokenizer[Any], signal: Tensor) -> Tensor:
 def raw(
     tokenizer: Tokenizer[Any],
     dataset: SampleDataset,
+    reading: Reading | None = None,
     *,
-    batch: int = 256,
-    limit: int | None = None,
-    workers: int = 0,
-    on_bad_sample: Policy = "fail",
     progress: Progress | None = None,
 ) -> Features:
     """The values a model is given, without a model: the baseline a pretrained encoder has to beat."""
     device = next((buffer.device for buffer in tokenizer.buffers()), torch.device("cpu"))
     views = {"": lambda signal: flat_tokens(tokenizer, signal)}
-    found = collect(
-        dataset,
-        tokenizer,
-        views,
-        batch=batch,
-        device=device,
-        limit=limit,
-        workers=workers,
-        on_bad_sample=on_bad_sample,
-        progress=progress,
-    )
+    found = collect(dataset, tokenizer, views, replace(reading or Reading(), device=device), progress=progress)
     return found[""]
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,10 +14,20 @@ from maskedmodel.components import DataSource, SampleDataset
 from maskedmodel.config.sections import EvaluateSettings
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import DataError
-from maskedmodel.evaluation.classifiers import C_GRID, HELD_OUT, MAX_ITERATIONS, Accuracy, Linear, knn, linear
+from maskedmodel.evaluation.classifiers import (
+    C_GRID,
+    DRAWS,
+    HELD_OUT,
+    MAX_ITERATIONS,
+    Accuracy,
+    Linear,
+    few,
+    knn,
+    linear,
+)
 from maskedmodel.evaluation.features import Features, collect, evaluating, flat_tokens, joined
 from maskedmodel.noise import seeded
-from maskedmodel.training.data import UNLABELLED, Policy
+from maskedmodel.training.data import UNLABELLED, Reading
 
 RAW_LIMIT = 1 << 26  # values of raw signals that a linear probe gets through in some minutes and 3 GiB
 
@@ -32,6 +42,7 @@ class ProbeRow:
     width: int
     knn: Accuracy
     linear: Linear
+    few: Mapping[str, float] = field(default_factory=dict)  # accuracy by the number of labels, of linear probes
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,7 @@ class ProbeResult:
                 row["width"],
                 Accuracy(**row["knn"]),
                 Linear(Accuracy(**row["linear"]["accuracy"]), row["linear"]["c"], row["linear"]["converged"]),
+                row.get("few", {}),
             )
             for row in values["rows"]
         )
@@ -70,11 +82,13 @@ class ProbeResult:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Headings and rows of text, for whoever draws a table."""
-        headings = ["features", "width", "k-NN", "linear probe", "C"]
+        counts = list(self.rows[0].few) if self.rows else []
+        headings = ["features", "width", "k-NN", "linear probe", "C", *(f"{count} labels" for count in counts)]
         rows = []
         for row in self.rows:
             c = f"{row.linear.c:g}" + ("" if row.linear.converged else " (not converged)")
-            rows.append([row.name, str(row.width), str(row.knn), str(row.linear.accuracy), c])
+            own = [f"{row.few[count]:.3f}" for count in counts]
+            rows.append([row.name, str(row.width), str(row.knn), str(row.linear.accuracy), c, *own])
         return headings, rows
 
 
@@ -98,12 +112,9 @@ def probe(
     model: MaskedAutoencoder,
     source: DataSource[Any],
     settings: EvaluateSettings,
+    reading: Reading | None = None,
     *,
-    device: torch.device | str = "cpu",
     seed: int = 0,
-    batch: int = 256,
-    workers: int = 0,
-    on_bad_sample: Policy = "fail",
     baselines: bool = True,
     progress: Progress | None = None,
 ) -> ProbeResult:
@@ -113,6 +124,7 @@ def probe(
     Raises DataError where samples carry no labels, or too few.
     """
     report = progress or (lambda what, done, total: None)
+    how = reading or Reading()
     twin = random_twin(model, seed)
     pool = settings.pool
     views: dict[str, Callable[[Tensor], Tensor]] = {
@@ -127,11 +139,7 @@ def probe(
             dataset,
             model.tokenizer,
             views,
-            batch=batch,
-            device=device,
-            limit=limit,
-            workers=workers,
-            on_bad_sample=on_bad_sample,
+            replace(how, limit=limit),
             plain=baselines,
             digests=True,
             progress=lambda done, total: report(f"features of {what}", done, total),
@@ -139,7 +147,7 @@ def probe(
 
     training, validation = source.open("train"), source.open("val")
     size = len(training) if settings.train_samples is None else min(settings.train_samples, len(training))
-    example = model.tokenizer.prepare(model.tokenizer.example(1, torch.Generator().manual_seed(0)).to(device))
+    example = model.tokenizer.prepare(model.tokenizer.example(1, torch.Generator().manual_seed(0)).to(how.device))
     width = flat_tokens(model.tokenizer, example).shape[1]
     if not baselines:
         views = {"trained encoder": views["trained encoder"]}
@@ -156,13 +164,16 @@ def probe(
     folds = _folds(settings.protocol, any_view, labels, len(first.ids))
     if settings.protocol == "split":
         notes += _cautions(first, second, *(labels[rows] for rows in folds[0]))
+    counts = _few_counts(settings, labels[folds[0][0]])
     rows = []
     for number, (name, features) in enumerate(both.items()):
         report(f"probe of {name}", number, len(both))
         x = features.values
         near = [knn(x[a], labels[a], x[b], labels[b], settings.neighbours, settings.temperature) for a, b in folds]
         fitted = [linear(x[a], labels[a], x[b], labels[b], seed=seed) for a, b in folds]
-        rows.append(ProbeRow(name, x.shape[1], Accuracy.over(near), Linear.over(fitted)))
+        a, b = folds[0]
+        learnt = {str(n): few(x[a], labels[a], x[b], labels[b], n, seed=seed) for n in counts}
+        rows.append(ProbeRow(name, x.shape[1], Accuracy.over(near), Linear.over(fitted), learnt))
     report("probes", len(both), len(both))
     stopped = [row.name for row in rows if not row.linear.converged]
     notes += [f"The linear probe of {name} didn't converge in {MAX_ITERATIONS} iterations." for name in stopped]
@@ -205,6 +216,14 @@ def _folds(protocol: str, features: Features, labels: Tensor, train: int) -> lis
     return [(known[own != fold], known[own == fold]) for fold in range(len(number))]
 
 
+def _few_counts(settings: EvaluateSettings, fitted_to: Tensor) -> list[int]:
+    """The numbers of labels to try: at least one of each class, and no more than half of those there are."""
+    if settings.protocol != "split":
+        return []
+    classes = len(set(fitted_to.tolist()))
+    return [count for count in settings.few_labels if classes <= count <= len(fitted_to) // 2]
+
+
 def _cautions(train: Features, test: Features, y: Tensor, z: Tensor) -> list[str]:
     notes = []
     seen = set(train.digests)
@@ -235,6 +254,8 @@ def _protocol(
     classes = Counter(labels[torch.unique(torch.cat([rows for fold in folds for rows in fold]))].tolist())
     always = [Counter(labels[fitted].tolist()).most_common(1)[0][0] for fitted, _ in folds]
     right = sum(int((labels[rows] == guess).sum()) for guess, (_, rows) in zip(always, folds, strict=True))
+    counts = ", ".join(map(str, _few_counts(settings, labels[folds[0][0]])))
+    learnt = f"{counts} labels: logistic regression (C = 1) on so many training samples, mean of {DRAWS} draws. "
     parts = {
         "split": f"{len(folds[0][0])} training and {len(folds[0][1])} validation samples",
         "folds": f"{len(folds)}-fold cross validation by group over {len(tested)} samples of both parts; the encoder "
@@ -248,6 +269,7 @@ def _protocol(
         f"k-NN: k={k}, cosine similarity, votes exp(similarity / {settings.temperature:g}). "
         f"Linear probe: multinomial logistic regression (L-BFGS) on features standardised by the part it is fitted to; "
         f"C chosen from {grid} on {HELD_OUT:.0%} of that part held out by class, then fitted to all of it. "
+        f"{learnt if counts else ''}"
         f"{parts}, {len(classes)} classes; always answering the commonest gives {right / len(tested):.3f}. "
         f"Seed {seed}. Intervals: 95 %, Wilson, over tested samples."
     )

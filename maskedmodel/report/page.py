@@ -48,6 +48,7 @@ def render(data: RunData) -> str:
         _section("Pictures", _pictures(data)),
         _section("What the features are worth", _probes(data)),
         _section("Masks, gradients and speed", _curves(data)),
+        _section("What the data was taken for", _facts(data)),
         _section("Samples that could not be read", _broken(data)),
         _section("What to type next", _next(data)),
         _section("Settings and surroundings", _settings(data)),
@@ -192,16 +193,25 @@ def _probe(probe: ProbeResult) -> str:
     rows = []
     for row in probe.rows:
         c = f"C {row.linear.c:g}{'' if row.linear.converged else ', not converged'}"
-        cells = cell(row.knn) + cell(row.linear.accuracy, c)
+        cells = cell(row.knn) + cell(row.linear.accuracy, c) + "".join(f"<td>{v:.3f}</td>" for v in row.few.values())
         rows.append(
             f'<tr><th scope="row">{_text(row.name)}<br><small class="soft">{row.width} values</small></th>{cells}</tr>'
         )
     notes = "".join(f'<p class="note">{_text(note, 2000)}</p>' for note in probe.notes)
     what = f"With {_text(probe.about)}: accuracy" if probe.about else "Accuracy"
     table = _table(
-        f"{what} on samples it wasn't fitted to, and its 95 % interval", ("features", "k-NN", "linear probe"), rows
+        f"{what} on samples it wasn't fitted to, and its 95 % interval",
+        ("features", "k-NN", "linear probe", *(f"{count} labels" for count in probe.rows[0].few)),
+        rows,
     )
     return f'{notes}{table}<p class="soft">{_text(probe.protocol, 4000)}</p>'
+
+
+def _facts(data: RunData) -> str:
+    if not data.facts:
+        return ""
+    rows = [f'<tr><th scope="row">{_text(of, 60)}</th><td>{_text(what, 600)}</td></tr>' for of, what in data.facts]
+    return _table("As the data source says; what was left out, converted or guessed first", ("of", "what"), rows)
 
 
 def _broken(data: RunData) -> str:

@@ -54,6 +54,7 @@ class RunData:
     probe: ProbeResult | None = None
     other_probes: list[ProbeResult] = field(default_factory=list)
     broken: list[tuple[str, str]] = field(default_factory=list)
+    facts: list[tuple[str, str]] = field(default_factory=list)  # what the data was taken for, notices first
     pictures: list[Picture] = field(default_factory=list)
     media: list[Media] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
@@ -113,6 +114,7 @@ def read(run: Path) -> RunData:
     for path in sorted(run.glob("probe-*.json")):
         other = attempt(path, lambda path: ProbeResult.from_dict(_mapping(path)), None)
         data.other_probes += [] if other is None else [other]
+    data.facts = attempt(run / "data.json", _facts, [])
     states = sorted((run / "checkpoints").glob("step-*/state.json"))
     if states:
         data.broken = attempt(states[-1], _broken, [])
@@ -140,6 +142,11 @@ def _mapping(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise TypeError(f"{path.name} holds no mapping")
     return values
+
+
+def _facts(path: Path) -> list[tuple[str, str]]:
+    facts = sorted(_mapping(path)["facts"], key=lambda fact: not fact["notice"])
+    return [(str(fact["about"]), str(fact["text"])) for fact in facts]
 
 
 def _broken(path: Path) -> list[tuple[str, str]]:

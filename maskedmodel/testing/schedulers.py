@@ -27,7 +27,7 @@ from maskedmodel.testing.rules import CheckFailed, NotApplicable, require, untou
 from maskedmodel.tokens import Mask, Tokens, hidden_count
 
 PROGRESS = (0.0, 0.2, 0.5, 0.9, 1.0)
-FLOPS = 0.05  # how far declared FLOPs may be from counted ones: a first layer has no gradient to its input
+FLOPS = 0.05  # how far declared FLOPs may be from counted ones
 EPOCHS = 100  # in which every token must be hidden sometimes and visible sometimes
 
 AnyScheduler = MaskScheduler[Any]
@@ -342,17 +342,20 @@ def _observed(tokens: Tokens, mask: Mask, progress: float) -> Observed:
 
 
 def check_flops(scheduler: AnyScheduler) -> None:
-    """`flops` is what torch counts in drawing a mask, learning from it and the gradients of both, within 5 %."""
+    """`flops` is what torch counts in drawing a mask, learning from it and the gradients of both, within 5 %.
+
+    A pass with gradient may be declared as three forward passes, though a first layer, which has no gradient to its
+    input, costs two. It is looked at in the middle of a run.
+    """
     for name, tokens, ready in _fitting(scheduler):
         if tokens.valid is not None:
             continue  # what is declared is for real tokens alone
-        counted = sum(_counted(ready, tokens, progress) for progress in (0.0, 0.5, 1.0)) / 3
-        said = float(ready.flops(tokens.length))
+        counted, said = _counted(ready, tokens, 0.5), float(ready.flops(tokens.length))
         require(
-            abs(said - counted) <= FLOPS * max(said, counted),
+            (1 - FLOPS) * counted <= said <= 1.5 * (1 + FLOPS) * counted,
             scheduler,
             f"flops isn't what torch counts (layout {name!r})",
-            expected=f"{counted:.4g} a sample, within {FLOPS:.0%}",
+            expected=f"{counted:.4g} a sample, within {FLOPS:.0%}; or up to half more, as three forward passes",
             got=f"{said:.4g}",
             fix="Count matrix products, forward and backward, a multiplication and an addition each one: "
             "maskedmodel.nn.block_flops does it for a block.",

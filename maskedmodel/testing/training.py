@@ -62,6 +62,7 @@ def _train(tokenizer: Tokenizer[Any], scheduler: MaskScheduler[Any], objective: 
     signal = tokenizer.prepare(tokenizer.example(1, generator()))
     if tokenizer.needs_statistics:
         tokenizer.fit_statistics([signal])
+        signal = tokenizer.prepare(tokenizer.example(1, generator()))
     tokens = tokenizer.tokenize(signal)
     if scheduler.needs_statistics:
         scheduler.fit_statistics([tokens])

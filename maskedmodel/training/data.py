@@ -8,9 +8,16 @@ save, and a batch may span two epochs.
 from __future__ import annotations
 
 import hashlib
+import logging
 import signal
+import sys
+import threading
+import traceback
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from types import FrameType, TracebackType
 from typing import Any, Literal
 
 import torch
@@ -18,11 +25,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from maskedmodel.components import Sample, SampleDataset, Tokenizer
-from maskedmodel.errors import DataError, MaskedModelError
+from maskedmodel.config.sections import TrainSettings
+from maskedmodel.errors import DataError, DependencyError, MaskedModelError
 from maskedmodel.noise import Noise, sample_key, stable_hash
 
 Policy = Literal["fail", "skip"]
 UNLABELLED = -1
+log = logging.getLogger("maskedmodel")
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,39 @@ class Broken:
 
     id: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How samples are read for anything but a training step: validation, statistics, features, probes, pictures.
+
+    batch          samples at a time.
+    device         where they are prepared.
+    limit          at most so many, evenly spread over the data; None: all.
+    workers        processes that read; 0: this one.
+    on_bad_sample  what to do with a sample that can't be read. skip: it is left out, which is told once with a count.
+    timeout        seconds that a sample may take to be read, 0: for ever.
+    """
+
+    batch: int = 256
+    device: torch.device | str = "cpu"
+    limit: int | None = None
+    workers: int = 0
+    on_bad_sample: Policy = "fail"
+    timeout: float = 300
+
+    @classmethod
+    def of(
+        cls,
+        train: TrainSettings,
+        device: torch.device | str = "cpu",
+        *,
+        batch: int | None = None,
+        limit: int | None = None,
+    ) -> Reading:
+        """As a run's settings say; `batch` is that of a step where it isn't given."""
+        size = train.batch if batch is None else batch
+        return cls(size, device, limit, train.workers, train.on_bad_sample, train.data_timeout)
 
 
 @dataclass
@@ -45,6 +87,7 @@ class Batch:
     groups: list[str]  # a sample without a group is one of its own
     stored: Tensor | None = None  # what `signal` was prepared from, where it is prepared
     broken: list[Broken] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what was converted or left out of samples, one phrase each time
 
     def noise(self, seed: int, epoch: int | None = None) -> Noise:
         """The noise of these samples, on the device of their signal; in their own epochs unless one is given."""
@@ -86,10 +129,14 @@ class StepBatches:
 
 
 class Guarded:
-    """A dataset that hands a broken sample on as a value, so that the run's policy decides, not the worker."""
+    """A dataset that hands a broken sample on as a value, so that the run's policy decides, not the worker.
 
-    def __init__(self, dataset: SampleDataset, accepts_nan: bool = False) -> None:
-        self.dataset, self.accepts_nan = dataset, accepts_nan
+    Broken is what can't be read, takes longer than `timeout` seconds, holds infinity, or NaN where the tokenizer
+    doesn't accept it, or holds nothing at all. A missing package is no fault of a sample: DependencyError goes on.
+    """
+
+    def __init__(self, dataset: SampleDataset, accepts_nan: bool = False, timeout: float = 0) -> None:
+        self.dataset, self.accepts_nan, self.timeout = dataset, accepts_nan, timeout
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -97,8 +144,13 @@ class Guarded:
     def __getitem__(self, key: tuple[int, int]) -> tuple[Sample | Broken, int]:
         index, epoch = key
         try:
-            sample = self.dataset[index]
+            with time_limit(self.timeout):
+                sample = self.dataset[index]
             self._check(sample, index)
+        except DependencyError:
+            raise
+        except TooLong as error:
+            return Broken(str(index), f"reading it took longer than {self.timeout:g} s, at {error}"), epoch
         except Exception as error:  # noqa: BLE001 - a damaged file can raise anything; the policy reports it
             reason = str(error) if isinstance(error, MaskedModelError) else f"{type(error).__name__}: {error}"
             return Broken(str(index), reason), epoch
@@ -108,8 +160,14 @@ class Guarded:
         signal = sample["signal"]
         if not isinstance(signal, Tensor):
             raise DataError("A sample's signal is no tensor.", where=f"sample {index}", got=type(signal).__name__)
-        if signal.is_floating_point() and not self.accepts_nan and not bool(torch.isfinite(signal).all()):
-            raise DataError("A sample holds NaN or infinity.", where=f"sample {sample['id']}")
+        if signal.is_floating_point() and not bool(torch.isfinite(signal).all()):
+            where = f"sample {sample['id']}"
+            if not self.accepts_nan or bool(signal.isinf().any()):
+                raise DataError("A sample holds NaN or infinity.", where=where)
+            if bool(signal.isnan().all()):
+                raise DataError("Nothing of a sample is there: all its values are missing.", where=where)
+        if not signal.numel():
+            raise DataError("A sample is empty.", where=f"sample {sample['id']}", got=tuple(signal.shape))
 
 
 class Collate:
@@ -122,7 +180,8 @@ class Collate:
         broken = [sample for sample, _ in items if isinstance(sample, Broken)]
         whole = [(sample, epoch) for sample, epoch in items if not isinstance(sample, Broken)]
         if not whole:
-            return DataError("Every sample of a batch is broken.", where=f"sample {broken[0].id}", got=broken[0].reason)
+            nothing = torch.zeros(0, dtype=torch.int64)
+            return Batch(torch.zeros(0), [], nothing, nothing, nothing, [], broken=broken)
         samples = [sample for sample, _ in whole]
         try:
             signal = self.tokenizer.collate([sample["signal"] for sample in samples])
@@ -136,10 +195,45 @@ class Collate:
             labels=torch.tensor([sample.get("label", UNLABELLED) for sample in samples], dtype=torch.int64),
             groups=[sample.get("group", str(sample["id"])) for sample in samples],
             broken=broken,
+            notes=[note for sample in samples for note in sample.get("notes", ())],
         )
 
 
+class TooLong(BaseException):
+    """Reading a sample takes too long. No Exception, so that no reader takes it for a damaged file."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TooLong, which says where, once the block has taken `seconds`; 0: never.
+
+    It works in the main thread of a process, which is where samples are read; elsewhere there is no limit.
+    """
+    if not seconds or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(_: int, frame: FrameType | None) -> None:
+        place = traceback.extract_stack(frame)[-1] if frame is not None else None
+        raise TooLong("an unknown place" if place is None else f"{place.name} ({place.filename}:{place.lineno})")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _quiet_about_connections(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Of a worker: that the main process has gone away is no news, and its end isn't a fault."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
+
+
 def _worker_init(_: int) -> None:
+    sys.excepthook = _quiet_about_connections  # multiprocessing's thread that shares tensors reports through it
     # A signal to the process group reaches workers too. They outlive it, since the main process still needs them to
     # finish its step, and the death of a worker would raise there. A second SIGTERM, which is how the main process
     # ends a worker that hangs, is obeyed.
@@ -151,8 +245,9 @@ def _worker_init(_: int) -> None:
 def _loader(
     dataset: SampleDataset, tokenizer: Tokenizer[Any], batches: Any, workers: int, timeout: float, pin: bool
 ) -> DataLoader[Any]:
+    # A sample's own limit comes first: then the message can name it.
     return DataLoader(
-        Guarded(dataset, tokenizer.accepts_nan),  # type: ignore[arg-type]
+        Guarded(dataset, tokenizer.accepts_nan, 0.9 * timeout),  # type: ignore[arg-type]
         batch_sampler=batches,
         collate_fn=Collate(tokenizer),
         num_workers=workers,
@@ -163,7 +258,8 @@ def _loader(
     )
 
 
-def _checked(items: Iterator[Batch | MaskedModelError], timeout: float) -> Iterator[Batch]:
+def _checked(items: Iterator[Batch | MaskedModelError], timeout: float | Reading) -> Iterator[Batch]:
+    timeout = timeout.timeout if isinstance(timeout, Reading) else timeout
     while True:
         try:
             item = next(items)
@@ -202,28 +298,51 @@ def spread(size: int, limit: int | None) -> list[int]:
     return [index * size // limit for index in range(limit)]
 
 
-def eval_batches(
-    dataset: SampleDataset,
-    tokenizer: Tokenizer[Any],
-    *,
-    batch: int,
-    device: torch.device | str = "cpu",
-    limit: int | None = None,
-    workers: int = 0,
-    on_bad_sample: Policy = "fail",
-) -> Iterator[Batch]:
-    """Prepared batches in the order of the data set, for validation, features and pictures.
+class EvalBatches:
+    """Prepared batches in the order of the data set, for validation, features and pictures: to be gone through once.
 
-    `limit` takes an evenly spread subset. Raises DataError on a broken sample unless the policy is to skip it.
+    `broken` and `notes` hold, as it goes, the samples that were left out and how often what was converted; both are
+    told at the end, once. A chunk of nothing but broken samples gives no batch. Raises DataError on a broken sample
+    unless the policy is to skip it, and where every sample is broken.
     """
-    indices = spread(len(dataset), limit)
-    chunks = [[(index, 0) for index in indices[i : i + batch]] for i in range(0, len(indices), batch)]
-    for item in _checked(iter(_loader(dataset, tokenizer, chunks, workers, 300, False)), 300):
-        if item.broken and on_bad_sample == "fail":
-            raise broken_error(item.broken[0])
-        item = item.to(device)
-        item.stored, item.signal = item.signal, tokenizer.prepare(item.signal)
-        yield item
+
+    def __init__(self, dataset: SampleDataset, tokenizer: Tokenizer[Any], reading: Reading) -> None:
+        self.dataset, self.tokenizer, self.reading = dataset, tokenizer, reading
+        self.broken: list[Broken] = []
+        self.notes: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[Batch]:
+        how, count = self.reading, 0
+        indices = spread(len(self.dataset), how.limit)
+        chunks = [[(index, 0) for index in indices[i : i + how.batch]] for i in range(0, len(indices), how.batch)]
+        for item in _checked(iter(_loader(self.dataset, self.tokenizer, chunks, how.workers, how.timeout, False)), how):
+            if item.broken and how.on_bad_sample == "fail":
+                raise broken_error(item.broken[0])
+            self.broken += item.broken
+            self.notes.update(item.notes)
+            if not item.ids:
+                continue
+            count += len(item.ids)
+            item = item.to(how.device)
+            item.stored, item.signal = item.signal, self.tokenizer.prepare(item.signal)
+            yield item
+        if self.broken and not count:
+            raise broken_error(self.broken[0])
+        self.tell(count)
+
+    def tell(self, count: int) -> None:
+        """Say what was left out and converted, of `count` samples that were read."""
+        if self.broken:
+            named = "; ".join(f"{b.id} ({b.reason.splitlines()[0]})" for b in self.broken[:3])
+            more = ", ..." if len(self.broken) > 3 else ""
+            log.warning("%d of %d samples left out: %s%s", len(self.broken), count + len(self.broken), named, more)
+        for note, times in self.notes.items():
+            log.warning("%d of %d samples: %s", times, count, note)
+
+
+def eval_batches(dataset: SampleDataset, tokenizer: Tokenizer[Any], reading: Reading) -> EvalBatches:
+    """See `EvalBatches`."""
+    return EvalBatches(dataset, tokenizer, reading)
 
 
 def broken_error(sample: Broken) -> DataError:
@@ -237,10 +356,31 @@ def broken_error(sample: Broken) -> DataError:
 
 
 def fingerprint(dataset: SampleDataset) -> str:
-    """What tells one data set from another without reading it all: its size and 16 ids spread over it."""
+    """What tells one data set from another without reading it all: its size, and ids and content of 16 samples.
+
+    The samples are spread over the data, the first and the last among them. The same on every machine.
+    """
+    digest = hashlib.sha256()
+    for sample in _spread_samples(dataset):
+        if isinstance(sample, Broken):
+            digest.update(b"/broken")
+            continue
+        values = sample["signal"].contiguous()
+        digest.update(f"/{sample['id']}/{values.dtype}/{tuple(values.shape)}/".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return f"{len(dataset)}:{digest.hexdigest()[:24]}"
+
+
+def fingerprint_of_ids(dataset: SampleDataset) -> str:
+    """The fingerprint of 0.1.0, which knew a data set by its size and 16 ids."""
     digest = hashlib.sha256(str(len(dataset)).encode())
-    guarded = Guarded(dataset, accepts_nan=True)
-    for index in spread(len(dataset), 16):
-        sample, _ = guarded[index, 0]
+    for sample in _spread_samples(dataset, last=False):
         digest.update(f"/{'broken' if isinstance(sample, Broken) else sample['id']}".encode())
     return digest.hexdigest()[:16]
+
+
+def _spread_samples(dataset: SampleDataset, last: bool = True) -> Iterator[Sample | Broken]:
+    guarded = Guarded(dataset, accepts_nan=True, timeout=300)
+    indices = spread(len(dataset), 16)
+    for index in sorted({*indices, len(dataset) - 1} if last else {*indices}):
+        yield guarded[index, 0][0]

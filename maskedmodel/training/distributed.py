@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from maskedmodel.errors import ConfigError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,14 @@ class World:
         tensor: Tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor)
         return tensor.tolist()
+
+    def joined(self, items: Sequence[T]) -> list[T]:
+        """The items of all ranks, in the order of ranks. Cheap where no rank has any."""
+        if self.size == 1 or not self.total(len(items))[0]:
+            return list(items)
+        every: list[Sequence[T]] = [()] * self.size
+        dist.all_gather_object(every, list(items), group=self.patient)
+        return [item for own in every for item in own]
 
     def wait(self) -> None:
         """Until every rank is here."""

@@ -27,7 +27,7 @@ from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import TrainingError
 from maskedmodel.schedulers import MaskScheduler, Observed
 from maskedmodel.tokens import Mask, Tokens
-from maskedmodel.training.data import Batch, Broken, StepBatches, eval_batches, train_batches
+from maskedmodel.training.data import Batch, Broken, Reading, StepBatches, eval_batches, train_batches
 from maskedmodel.training.distributed import World
 from maskedmodel.training.interrupt import Interrupted, Signals
 from maskedmodel.training.packing import packed
@@ -82,17 +82,12 @@ def validation_loss(model: MaskedAutoencoder, dataset: SampleDataset, settings: 
     The training scheduler has no part in it, so curves compare across runs, and the same weights always score the same.
     """
     total = scored = 0.0
-    ratio = validation_ratio(model, settings)
+    ratio, was_training = validation_ratio(model, settings), model.training
+    size = max(settings.batch // settings.accumulate, 1)
+    reading = Reading.of(settings, world.device, batch=size, limit=settings.validation_samples)
     model.eval()
     with torch.inference_mode():
-        for batch in eval_batches(
-            dataset,
-            model.tokenizer,
-            batch=max(settings.batch // settings.accumulate, 1),
-            device=world.device,
-            limit=settings.validation_samples,
-            on_bad_sample=settings.on_bad_sample,
-        ):
+        for batch in eval_batches(dataset, model.tokenizer, reading):
             tokens = model.tokens(batch.signal)
             scores = batch.noise(settings.seed, epoch=-1).uniform(tokens.length, "validation")
             mask = Mask.from_scores(scores, ratio, tokens.valid)
@@ -100,7 +95,7 @@ def validation_loss(model: MaskedAutoencoder, dataset: SampleDataset, settings: 
                 output = model(tokens, mask)
             total += float(output.loss_per_token.sum())
             scored += mask.scored
-    model.train()
+    model.train(was_training)
     return total / max(scored, 1)
 
 
@@ -109,8 +104,10 @@ def micro_batches(
 ) -> list[tuple[Tokens, Mask]]:
     """The tokens and masks of a step. All masks come first: the count of hidden tokens weights every loss.
 
-    In `accumulate` parts; as many as the settings say where it isn't given.
+    In `accumulate` parts; as many as the settings say where it isn't given. None of a batch without samples.
     """
+    if not batch.ids:
+        return []
     signal = model.tokenizer.augment(batch.signal, batch.noise(settings.seed))
     size = math.ceil(len(batch.ids) / (accumulate or settings.accumulate))
     parts = []
@@ -133,6 +130,8 @@ def backward(
 
     A scheduler's own loss is a mean over samples, so each micro-batch's counts by its share of the samples.
     """
+    if not parts and world.size > 1:
+        return _nothing(model)
     core: MaskedAutoencoder = model.module if isinstance(model, DistributedDataParallel) else model  # type: ignore[assignment]
     if not settings.compile:  # for which shapes must stay what they are
         parts = [group for part in parts for group in packed(*part, core.settings.encoder.dim)]
@@ -152,6 +151,15 @@ def backward(
             loss.mul(world.size).backward()
         total += float(loss.detach())
     return total
+
+
+def _nothing(model: nn.Module) -> float:
+    """A backward pass of zeros, for a rank whose samples are all broken: the others wait for its gradient."""
+    assert isinstance(model, DistributedDataParallel)
+    core: MaskedAutoencoder = model.module
+    example = core.tokenizer.prepare(core.tokenizer.example(1, torch.Generator().manual_seed(0)).to(core.device))
+    model(core.tokens(example)).loss.mul(0).backward()
+    return 0.0
 
 
 def train(
@@ -241,9 +249,10 @@ def steps(
         norm = float(torch.nn.utils.get_total_norm(gradients, foreach=True))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise not_finite(run, batch, loss, norm)
-        if optim.clip is not None:
+        if optim.clip is not None and scored:
             torch.nn.utils.clip_grads_with_norm_(run.model.parameters(), optim.clip, torch.tensor(norm), foreach=True)
-        run.optimizer.step()
+        if scored:  # else every sample of the batch was broken, on every rank
+            run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             run.model.scheduler.after_step(run.model.encoder, progress)
@@ -254,7 +263,7 @@ def steps(
             records.step(
                 run.step,
                 epoch=(run.step * settings.batch) // len(run.train_data),
-                loss=loss,
+                **({"loss": loss} if scored else {}),
                 lr=rate,
                 ratio=run.model.scheduler.ratio(progress),
                 grad_norm=norm,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,19 @@ from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import CheckpointError, ConfigError, TrainingError
 from maskedmodel.schedulers import MaskScheduler
 from maskedmodel.training import checkpoint as checkpoints
-from maskedmodel.training.data import Batch, Broken, broken_error, eval_batches, fingerprint
+from maskedmodel.training.data import (
+    Batch,
+    Broken,
+    Reading,
+    broken_error,
+    eval_batches,
+    fingerprint,
+    fingerprint_of_ids,
+)
 from maskedmodel.training.distributed import World
 from maskedmodel.training.tracking import Records
 
+log = logging.getLogger("maskedmodel")
 STATISTICS_SAMPLES = 4096  # what Tokenizer.fit_statistics sees at most
 
 
@@ -37,14 +48,8 @@ def fit_statistics(model: MaskedAutoencoder, dataset: SampleDataset, settings: T
     """Let the tokenizer, and then the scheduler, measure what their settings leave to be measured."""
 
     def batches() -> Iterator[Tensor]:
-        prepared = eval_batches(
-            dataset,
-            model.tokenizer,
-            batch=settings.batch,
-            device=model.device,
-            limit=STATISTICS_SAMPLES,
-            on_bad_sample=settings.on_bad_sample,
-        )
+        reading = Reading.of(settings, model.device, limit=STATISTICS_SAMPLES)
+        prepared = eval_batches(dataset, model.tokenizer, reading)
         return (batch.signal for batch in prepared)
 
     fit_all(model.tokenizer, model.scheduler, batches)
@@ -87,6 +92,7 @@ class Run:
         self.optimizer = make_optimizer(model, config.optim)
         self.names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
         self.broken: dict[str, Broken] = {}
+        self.notes: Counter[str] = Counter()  # what was converted or left out of samples, by this process
         self.step = self.saved = 0
         self.accumulate = self.settings.accumulate  # more of them once memory has run out
         self.place = _place(folder)
@@ -99,12 +105,14 @@ class Run:
             fit_statistics(self.model, self.train_data, self.settings)
             return
         state = checkpoints.read_state(found)
-        if state["data"] != self.data:
+        # 0.1.0 knew a data set by its ids alone; ":" stands in what is kept since.
+        now = self.data if ":" in state["data"] else fingerprint_of_ids(self.train_data)
+        if state["data"] != now:
             raise CheckpointError(
-                "The training data changed since the checkpoint was written.",
+                "The training data changed since the checkpoint was written: their number, names or content.",
                 where=found,
                 expected=f"data set {state['data']}",
-                got=f"data set {self.data}, {len(self.train_data)} samples",
+                got=f"data set {now}, {len(self.train_data)} samples",
                 fix="Bring the data back as it was, or start again in another folder with --run.",
             )
         checkpoints.load_weights(self.model, checkpoints.read_model(found), found)
@@ -159,8 +167,12 @@ class Run:
         self.saved = self.step
 
     def note_broken(self, batch: Batch) -> None:
-        """Apply the policy for samples that can't be read."""
-        for sample in batch.broken:
+        """Apply the policy for samples that can't be read, of all ranks together, and tell what was converted."""
+        for note in dict.fromkeys(batch.notes):
+            if note not in self.notes:
+                log.warning("Samples are read so: %s (such as %s)", note, batch.ids[0])
+        self.notes.update(batch.notes)
+        for sample in self.world.joined(batch.broken):
             if self.settings.on_bad_sample == "fail":
                 raise broken_error(sample)
             self.broken[sample.id] = sample

@@ -255,6 +255,7 @@ class Display:
         self.task = self.progress.add_task(title, total=total, completed=start, figures="")
 
     def __enter__(self) -> Self:
+        self.streams = sys.stdout, sys.stderr
         with self._shown():
             self.progress.start()
         return self
@@ -264,14 +265,16 @@ class Display:
     ) -> None:
         with self._shown():
             self.progress.stop()
+        sys.stdout, sys.stderr = self.streams  # where stopping failed half-way, rich's stand-ins are still there
 
     @contextmanager
     def _shown(self) -> Iterator[None]:
         """Around whatever writes: once that can't be done any more, nothing is written."""
         try:
             yield
-        except (OSError, ValueError) as error:  # ValueError: a stream that was closed in this process
-            if isinstance(error, ValueError) and "closed file" not in str(error):
+        except (OSError, ValueError, IndexError) as error:
+            # ValueError: a stream that was closed in this process. IndexError: rich stops what didn't quite start.
+            if not (isinstance(error, OSError) or self.gone or "closed file" in str(error)):
                 raise
             self.gone = True
             self.console.quiet = True

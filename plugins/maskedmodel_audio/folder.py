@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
-from maskedmodel import DataSource, Sample
-from maskedmodel.sources import FileSettings, LabelledFiles, SampleDataset, SignalDataset, Split, holds
-from maskedmodel_audio.decode import EXTENSIONS, SoundFileSettings, decode, load_soundfile, read_file
+from maskedmodel import DataSource, Fact, Sample
+from maskedmodel.sources import FileSettings, LabelledFiles, Part, SampleDataset, Split, holds
+from maskedmodel_audio.decode import EXTENSIONS, Sound, read_file, read_sound
+from maskedmodel_audio.facts import facts_of
 from maskedmodel_audio.listen import wav_bytes
 from maskedmodel_audio.memory import Kept, in_memory
+from maskedmodel_audio.reading import SoundFileSettings, load_soundfile
 
 
 class AudioFolderSettings(SoundFileSettings, FileSettings):
@@ -34,12 +35,34 @@ class AudioFolderSettings(SoundFileSettings, FileSettings):
 class _Decoder:
     """Reads clip `index` of a split."""
 
-    def __init__(self, part: Any, settings: SoundFileSettings) -> None:
+    def __init__(self, part: Part, settings: SoundFileSettings) -> None:
         self.part, self.settings = part, settings
 
-    def __call__(self, index: int) -> Tensor:
+    def __call__(self, index: int) -> Sound:
         with self.part.open(index) as stream:
-            return decode(stream, self.part.name(index), self.settings)
+            return read_sound(stream, self.part.name(index), self.settings)
+
+
+class _Clips:
+    """Samples of a split, each with the notes of how it was read."""
+
+    def __init__(self, sounds: Callable[[int], Sound], part: Part) -> None:
+        self.sounds, self.ids, self.labels, self.groups = sounds, part.ids, part.labels, part.groups
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        sound = self.sounds(index)
+        sample = Sample(signal=sound.wave, id=self.ids[index])
+        label = None if self.labels is None else self.labels[index]
+        if label is not None:
+            sample["label"] = label
+        if self.groups is not None:
+            sample["group"] = self.groups[index]
+        if sound.notes:
+            sample["notes"] = sound.notes
+        return sample
 
 
 class AudioFolder(DataSource[AudioFolderSettings]):
@@ -52,7 +75,7 @@ class AudioFolder(DataSource[AudioFolderSettings]):
     def __init__(self, settings: AudioFolderSettings | None = None, **values: Any) -> None:
         super().__init__(settings, **values)
         load_soundfile()
-        self._opened: dict[Split, SignalDataset] = {}
+        self._opened: dict[Split, _Clips] = {}
 
     @classmethod
     def example_settings(cls, folder: Path) -> AudioFolderSettings:
@@ -71,14 +94,17 @@ class AudioFolder(DataSource[AudioFolderSettings]):
     def open(self, split: Split) -> SampleDataset:
         if split not in self._opened:  # with `memory`, opening takes long
             part = self._files.part(split)
-            read: Callable[[int], Tensor] = _Decoder(part, self.settings)
+            read: Callable[[int], Sound] = _Decoder(part, self.settings)
             if self.settings.memory is not None:
                 read = in_memory(read, len(part.ids), self.settings.memory)
-            self._opened[split] = SignalDataset(read, part.ids, part.labels, part.groups)
+            self._opened[split] = _Clips(read, part)
         return self._opened[split]
 
     def class_names(self) -> list[str] | None:
         return self._files.class_names
+
+    def facts(self) -> list[Fact]:
+        return facts_of((self._files.part("train"), self._files.part("val")), self.settings)
 
     def read(self, path: Path) -> Sample:
         return read_file(path, self.settings)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from maskedmodel.errors import DataError
+from maskedmodel_audio.decode import Sound
 
 Kept = Literal["float16", "float32"]
 _Place = tuple[int, int, int]  # first sample, channels, samples of each
@@ -22,22 +23,27 @@ _log = logging.getLogger(__name__)
 class Waveforms:
     """Reads clip `index` as float32 out of one tensor that holds them all; raises the DataError of one that is broken.
 
-    One tensor, because data workers then share it instead of copying it.
+    One tensor, because data workers then share it instead of copying it. `notes` are those of clips that have any.
     """
 
     def __init__(
-        self, samples: Tensor, places: dict[int, tuple[int, int, int]], bad: dict[int, dict[str, Any]]
+        self,
+        samples: Tensor,
+        places: dict[int, _Place],
+        bad: dict[int, dict[str, Any]],
+        notes: dict[int, tuple[str, ...]],
     ) -> None:
-        self.samples, self.places, self.bad = samples, places, bad
+        self.samples, self.places, self.bad, self.notes = samples, places, bad, notes
 
-    def __call__(self, index: int) -> Tensor:
+    def __call__(self, index: int) -> Sound:
         if index in self.bad:
             raise DataError(**self.bad[index])
         start, channels, length = self.places[index]
-        return self.samples[start : start + channels * length].reshape(channels, length).float()
+        wave = self.samples[start : start + channels * length].reshape(channels, length).float()
+        return Sound(wave, self.notes.get(index, ()))
 
 
-def in_memory(read: Callable[[int], Tensor], count: int, kept: Kept) -> Waveforms:
+def in_memory(read: Callable[[int], Sound], count: int, kept: Kept) -> Waveforms:
     """Decode all clips now, by threads: libsndfile and torch let go of the interpreter lock.
 
     float16 takes half the memory and adds noise about 70 dB below the signal.
@@ -48,14 +54,18 @@ def in_memory(read: Callable[[int], Tensor], count: int, kept: Kept) -> Waveform
     parts: list[Tensor] = []
     places: dict[int, _Place] = {}
     bad: dict[int, dict[str, Any]] = {}
+    notes: dict[int, tuple[str, ...]] = {}
     total = 0
     _log.info("decoding %d clips into memory", count)
 
     def attempt(index: int) -> Tensor | DataError:
         try:
-            clip = read(index).to(dtype)
+            sound = read(index)
+            clip = sound.wave.to(dtype)
             if not bool(torch.isfinite(clip).all()):
                 raise DataError("A clip is too loud for float16.", where=f"clip {index}", fix="Set memory: float32.")
+            if sound.notes:
+                notes[index] = sound.notes
             return clip
         except DataError as error:  # kept, to be raised whenever the sample is read
             return error
@@ -79,7 +89,7 @@ def in_memory(read: Callable[[int], Tensor], count: int, kept: Kept) -> Waveform
                     got=f"{total * dtype.itemsize / 2**30:.1f} GiB after {index + 1} of {count} clips",
                     fix="Set data.memory=null, a lower sample_rate, or seconds.",
                 )
-    return Waveforms(torch.cat(parts) if parts else torch.empty(0, dtype=dtype), places, bad)
+    return Waveforms(torch.cat(parts) if parts else torch.empty(0, dtype=dtype), places, bad, notes)
 
 
 def _record(error: DataError) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from maskedmodel import Noise, NormalisedTokenizer, Tokens
 from maskedmodel.errors import ShapeError
-from maskedmodel.pictures import Scale, Scales, heat
+from maskedmodel.pictures import Scales, heat
 from maskedmodel_audio import augment, listen
-from maskedmodel_audio.frontend import LOWEST, LogMel
+from maskedmodel_audio.frontend import LogMel
+from maskedmodel_audio.picture import Rows
 from maskedmodel_audio.settings import SpectrogramSettings
 
 _RANGE = 80 / 10 * math.log(10)  # a picture shows 80 decibels below its loudest point
@@ -142,30 +143,33 @@ class Spectrogram(NormalisedTokenizer[SpectrogramSettings]):
         return super().detokenize(values, replace(like, grid=(like.length // bands, bands)))
 
     def picture(self, signal: Tensor, like: Tensor | None = None) -> Tensor:
-        """(B, 3, mels, frames): time from left to right, low frequencies at the bottom, 80 dB below the loudest."""
+        """(B, 3, height, width): time from left to right, low frequencies at the bottom, 80 dB below the loudest.
+
+        Of more than 384 frames in several rows, one under the other with a white line between them; of more than 1,536,
+        a pixel shows the mean of several frames of a token.
+        """
         values, scale = signal.detach().float()[:, 0], (signal if like is None else like).detach().float()
         high = scale.nan_to_num(-torch.inf).amax((1, 2, 3))
         low = torch.maximum(scale.nan_to_num(torch.inf).amin((1, 2, 3)), high - _RANGE)
         level = (values - low[:, None, None]) / (high - low)[:, None, None].clamp(min=1e-6)
-        return heat(level.transpose(1, 2).flip(1))
+        rows = self._rows(signal.shape[2])
+        picture = heat(rows.wrap(level, math.nan))
+        for line in rows.lines:
+            picture[:, :, line] = 1.0
+        return picture
 
     def footprint(self, tokens: Tokens, chosen: Tensor) -> Tensor:
         bands = self.extents[1]
         cells = chosen.reshape(chosen.shape[0], -1, bands)
-        pixels = cells.repeat_interleave(self.patch[0], 1).repeat_interleave(self.patch[1], 2)
-        return pixels.transpose(1, 2).flip(1)
+        frames = cells.repeat_interleave(self.patch[0], 1).repeat_interleave(self.patch[1], 2)
+        return self._rows(frames.shape[1]).wrap(frames.float(), 0.0) > 0
 
     def scales(self, signal: Tensor) -> Scales:
-        """Seconds from the start of what the picture shows, and the frequencies of the mel bins."""
-        frames, front_end = signal.shape[2], self.front_end
-        seconds = frames * front_end.shift / front_end.rate
-        step = next(step for step in _steps() if seconds / step <= 6)
-        ticks = tuple((count * step / seconds, f"{count * step:g}") for count in range(int(seconds / step) + 1))
-        hertz = [f for f in (100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000) if LOWEST < f < front_end.rate / 2]
-        places = [(1 - front_end.place(f) / front_end.mels, f"{f:g}") for f in reversed(hertz)]
-        return Scales(
-            Scale("time (s)", ticks), Scale("frequency (Hz)", tuple((p, text) for p, text in places if 0 <= p <= 1))
-        )
+        """Seconds from the start of each row of the picture, and the frequencies of the mel bins."""
+        return self._rows(signal.shape[2]).scales(signal.shape[2], self.front_end)
+
+    def _rows(self, frames: int) -> Rows:
+        return Rows.of(frames, self.settings.mels, self.patch[0])
 
     def media(self, signals: Mapping[str, Tensor]) -> dict[str, bytes]:
         """WAV files of the original, as its spectrogram alone lets it sound, and of what was reconstructed."""
@@ -204,9 +208,3 @@ class Spectrogram(NormalisedTokenizer[SpectrogramSettings]):
 def _up(count: int, unit: int) -> int:
     """The next multiple of `unit`."""
     return -(-count // unit) * unit
-
-
-def _steps() -> Iterator[float]:
-    """1, 2 and 5 times the powers of ten, rising."""
-    for power in range(-4, 9):
-        yield from (digit * 10.0**power for digit in (1, 2, 5))

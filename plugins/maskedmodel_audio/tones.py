@@ -13,7 +13,8 @@ from torch import Tensor
 
 from maskedmodel import DataSource, Sample, Settings
 from maskedmodel.sources import SampleDataset, SignalDataset, Split
-from maskedmodel_audio.decode import SoundFileSettings, read_file
+from maskedmodel_audio.decode import read_file
+from maskedmodel_audio.reading import SoundFileSettings
 
 KINDS = ("harmonic", "chirp", "amplitude modulated", "frequency modulated", "noise burst")
 _LOWEST_PITCH, _HIGHEST_PITCH = 150.0, 1500.0  # Hz

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskedmodel import Settings, Tokenizer, Tokens
-from maskedmodel.errors import ShapeError
+from maskedmodel.errors import DataError, ShapeError
 from maskedmodel.pictures import Scales, columns_of, draw_lines, line_scales, token_pixels
 from maskedmodel_timeseries.statistics import filled, mean_and_std, mean_spread_features
 
@@ -31,13 +31,21 @@ class SeriesSettings(Settings):
     normalise: Literal["instance", "none"] = Field(
         "instance",
         description="instance: each variate of a window less its mean, over its standard deviation, both of the "
-        "observed values before the horizon. none: as the data source gives it.",
+        "observed values before the horizon, but at least the floor. none: as the data source gives it.",
     )
     horizon: int = Field(
         0,
         ge=0,
         description="Steps at the end of a window that its statistics leave out: the longest horizon that masks hide, "
         "so that what is hidden never shows in how the rest is normalised.",
+    )
+
+    floor: float = Field(
+        0.1,
+        ge=0,
+        description="Least spread that a window is divided by, as a share of its variate's spread over the training "
+        "windows, which is measured once and stored with the run: a history that is nearly constant would else make "
+        "what follows it arbitrarily large. 0: none.",
     )
 
     @model_validator(mode="after")
@@ -55,16 +63,56 @@ class SeriesTokenizer(Tokenizer[SeriesSettings]):
     places. A longer one reaches below zero.
 
     NaN is a missing value: it is neither seen nor scored. A patch of nothing else is padding.
+
+    Buffers `spread` (variates,) float32, that of each variate over the training windows, and `fitted`. Where the
+    settings ask for a floor, `prepare` normalises once they were measured; before, it gives values as they are stored.
     """
 
     axes = ("time",)
+    spread: Tensor
+    fitted: Tensor
     accepts_nan = True
 
     def __init__(self, settings: SeriesSettings | None = None, **values: Any) -> None:
         super().__init__(settings, **values)
         self.token_width = self.settings.patch
         self.channel_count = self.settings.variates
+        self.register_buffer("spread", torch.zeros(self.settings.variates))
+        self.register_buffer("fitted", torch.tensor(not self._measures))
+        self._ready = not self._measures
         self._cells(self.settings.length)  # refuses a length that the patch doesn't divide, before anything is trained
+
+    @property
+    def _measures(self) -> bool:
+        return self.settings.normalise == "instance" and self.settings.floor > 0
+
+    @property
+    def needs_statistics(self) -> bool:
+        """True where a floor is asked for, until the spreads were measured or loaded with a run."""
+        if not self._ready:  # the buffer is read only until it says yes: a GPU would wait for it in every step
+            self._ready = bool(self.fitted)
+        return not self._ready
+
+    def fit_statistics(self, signals: Iterable[Tensor]) -> None:
+        """The spread of each variate over training windows as they are stored; with `variates: 1` of all together."""
+        if not self._measures:
+            return
+        variates = self.settings.variates
+        count, total, squares = (torch.zeros(variates, dtype=torch.float64) for _ in range(3))
+        centre: Tensor | None = None  # of the first window, so that squares of large values don't cancel
+        for signal in signals:
+            values = signal.double().cpu()
+            values = values.transpose(0, 1).flatten(1)[:variates] if variates > 1 else values.flatten()[None]
+            centre = values.nanmean(1, keepdim=True).nan_to_num(0) if centre is None else centre
+            away = (values - centre).nan_to_num(0)
+            own = slice(len(values))
+            count[own] += (~values.isnan()).sum(1)
+            total[own] += away.sum(1)
+            squares[own] += away.square().sum(1)
+        most = count.clamp(min=1)
+        self.spread.copy_((squares / most - (total / most).square()).clamp(min=0).sqrt())
+        self.fitted.fill_(True)
+        self._ready = True
 
     @property
     def extents(self) -> tuple[int]:
@@ -88,6 +136,12 @@ class SeriesTokenizer(Tokenizer[SeriesSettings]):
                 "Tokenizer 'series' can't cut this signal.",
                 expected="(batch, variates, time) in floating point",
                 got=f"{tuple(signal.shape)} {signal.dtype}",
+            )
+        if self.needs_statistics:
+            raise DataError(
+                "The spreads that normalised windows are held against haven't been measured.",
+                expected="fit_statistics(...) or the weights of a run before tokenize(...), since there is a floor",
+                fix="Call fit_statistics with stored windows, load a run, or set tokenizer.floor=0.",
             )
         variates, cells, usual = signal.shape[1], self._cells(signal.shape[2]), self.extents[0]
         values = rearrange(signal, "b v (n p) -> b (v n) p", p=self.settings.patch)
@@ -120,7 +174,7 @@ class SeriesTokenizer(Tokenizer[SeriesSettings]):
                 got=tuple(signal.shape),
             )
         signal = signal if signal.is_floating_point() else signal.float()
-        if self.settings.normalise == "instance":
+        if self.settings.normalise == "instance" and not self.needs_statistics:
             history = signal.shape[2] - self.settings.horizon
             if history < 1:
                 raise ShapeError(
@@ -128,7 +182,7 @@ class SeriesTokenizer(Tokenizer[SeriesSettings]):
                     expected=f"more than {self.settings.horizon} steps",
                     got=signal.shape[2],
                 )
-            mean, std = mean_and_std(signal[..., :history])
+            mean, std = self.statistics_of(signal[..., :history])
             signal = (signal - mean) / std
         return self.filled_up(signal)
 
@@ -181,7 +235,9 @@ class SeriesTokenizer(Tokenizer[SeriesSettings]):
     def statistics_of(self, history: Tensor) -> tuple[Tensor, Tensor]:
         """What a forecast is normalised with and put back by: mean and spread (B, V, 1) of a history (B, V, T)."""
         if self.settings.normalise == "instance":
-            return mean_and_std(history)
+            mean, std = mean_and_std(history)
+            variate = torch.arange(history.shape[1], device=history.device).clamp(max=self.settings.variates - 1)
+            return mean, torch.maximum(std, self.settings.floor * self.spread[variate, None].to(std))
         one = history.new_ones(*history.shape[:2], 1)
         return torch.zeros_like(one), one
 

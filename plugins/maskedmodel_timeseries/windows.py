@@ -72,8 +72,15 @@ class WindowSettings(Settings):
     )
     split: Parts = Field(
         default_factory=lambda: Parts(),
-        description="How the rows are shared out in time; windows lie within one part. Shares of the rows, or numbers "
-        "of rows, such as {train: 8640, val: 2880, test: 2880} for the hourly ETT tables.",
+        description="How the rows are shared out in time. Shares of the rows, or numbers of rows, such as "
+        "{train: 8640, val: 2880, test: 2880} for the hourly ETT tables.",
+    )
+    reach: int = Field(
+        0,
+        ge=0,
+        description="How many rows before its part a validation window may begin: the length of the history, as in the "
+        "usual protocol of forecasting, where what is scored lies in the part and what it is told by may lie before. "
+        "0: windows lie within their part.",
     )
     standardise: bool = Field(
         True, description="Whether each variate is standardised by its mean and spread over the training part."
@@ -171,7 +178,8 @@ class _Windowed(DataSource[W]):
 
     def open(self, split: Split) -> SampleDataset:
         rows, ends = self._prepared
-        first, last = (0, ends[0]) if split == "train" else (ends[0], ends[1])
+        reach = min(self.settings.reach, ends[0])
+        first, last = (0, ends[0]) if split == "train" else (ends[0] - reach, ends[1])
         places = self._places(rows, first, last)
         if not len(places):
             raise DataError(
@@ -179,7 +187,8 @@ class _Windowed(DataSource[W]):
                 where=self.table.path,
                 expected=f"{self.settings.window} rows, of whose values {self.settings.observed:.0%} are there",
                 got=f"{last - first} rows",
-                fix="Lower data.window, or give this part more rows: data.split.",
+                fix="Lower data.window, give this part more rows (data.split), or let validation windows begin before "
+                "it: data.reach=HISTORY, in rows.",
             )
         return Windows(rows, places, self.settings.window, self.table.names, self.table.path.name)
 

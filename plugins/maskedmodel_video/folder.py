@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
-from torch import Tensor
 
-from maskedmodel import DataSource, Sample
+from maskedmodel import DataSource, Fact, Sample
 from maskedmodel.errors import DataError
-from maskedmodel.sources import LabelledFiles, Part, SampleDataset, SignalDataset, Split, holds, natural_order
+from maskedmodel.sources import LabelledFiles, Part, SampleDataset, Split, holds, natural_order
 from maskedmodel_video import frames, reader
+from maskedmodel_video.clip import Clip
+from maskedmodel_video.facts import facts_of
 from maskedmodel_video.memory import Remembered
 from maskedmodel_video.settings import VideoFolderSettings
 
@@ -59,7 +60,7 @@ class VideoFolder(DataSource[VideoFolderSettings]):
     def open(self, split: Split) -> SampleDataset:
         part = self._files.part(split)
         clips = self.settings.clips if split == "train" else 1
-        read: Callable[[int], Tensor] = _Clips(part, self.settings, clips, self._bundled)
+        read: Callable[[int], Clip] = _Reader(part, self.settings, clips, self._bundled)
         labels = part.labels
         if self.settings.label_by == "stem":
             number = {name: label for label, name in enumerate(self._stems)}
@@ -68,13 +69,13 @@ class VideoFolder(DataSource[VideoFolderSettings]):
             _log.info("decoding %d clips into memory", len(part.ids) * clips)
             read = Remembered(read, len(part.ids) * clips, self.settings.shape)
         if clips == 1:
-            return SignalDataset(read, part.ids, labels, part.groups)
-        places = range(clips)
-        return SignalDataset(
+            return _Clips(read, part.ids, labels, part.groups)
+        each = range(clips)
+        return _Clips(
             read,
-            [f"{sample_id}#{clip}" for sample_id in part.ids for clip in places],
-            None if labels is None else [label for label in labels for _ in places],
-            [group for group in part.groups or part.ids for _ in places],
+            [f"{sample_id}#{clip}" for sample_id in part.ids for clip in each],
+            None if labels is None else [label for label in labels for _ in each],
+            [group for group in part.groups or part.ids for _ in each],
         )
 
     def class_names(self) -> list[str] | None:
@@ -84,22 +85,26 @@ class VideoFolder(DataSource[VideoFolderSettings]):
     def _stems(self) -> list[str]:
         return sorted({_stem(sample_id) for split in ("train", "val") for sample_id in self._files.part(split).ids})
 
+    def facts(self) -> list[Fact]:
+        return facts_of([self._files.part("train"), self._files.part("val")], self.settings, self._bundled)
+
     def read(self, path: Path) -> Sample:
         """A video file, or a folder of frames."""
         try:
             if not path.is_dir():
                 with path.open("rb") as stream:
-                    return Sample(signal=reader.read_clip(stream, str(path), self.settings), id=path.name)
+                    clip = reader.read_clip(stream, str(path), self.settings)
+                return Sample(signal=clip.signal, id=path.name, notes=clip.notes)
             images = [file for file in path.iterdir() if file.suffix.lower() in frames.EXTENSIONS]
         except OSError as error:
             raise DataError("The file can't be read.", where=path, got=error.strerror) from error
         if not images:
             raise DataError("There are no frames in this folder.", where=path, expected=" ".join(frames.EXTENSIONS))
         images.sort(key=lambda file: natural_order(file.name))
-        signal = frames.read_frames(
+        clip = frames.read_frames(
             lambda number: (images[number].open("rb"), str(images[number])), len(images), self.settings
         )
-        return Sample(signal=signal, id=path.name)
+        return Sample(signal=clip.signal, id=path.name, notes=clip.notes)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -111,12 +116,40 @@ def _stem(sample_id: str) -> str:
 
 
 class _Clips:
+    """Samples of a split, each with the notes of how it was read."""
+
+    def __init__(
+        self,
+        read: Callable[[int], Clip],
+        ids: Sequence[str],
+        labels: Sequence[int | None] | None,
+        groups: Sequence[str] | None,
+    ) -> None:
+        self.read, self.ids, self.labels, self.groups = read, ids, labels, groups
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        clip = self.read(index)
+        sample = Sample(signal=clip.signal, id=self.ids[index])
+        label = None if self.labels is None else self.labels[index]
+        if label is not None:
+            sample["label"] = label
+        if self.groups is not None:
+            sample["group"] = self.groups[index]
+        if clip.notes:
+            sample["notes"] = clip.notes
+        return sample
+
+
+class _Reader:
     """Reads clip number `index`, `clips` of each video."""
 
     def __init__(self, part: Part, settings: VideoFolderSettings, clips: int, bundled: bool) -> None:
         self.part, self.settings, self.clips, self.bundled = part, settings, clips, bundled
 
-    def __call__(self, index: int) -> Tensor:
+    def __call__(self, index: int) -> Clip:
         video, clip = divmod(index, self.clips)
         if not self.bundled:
             with self.part.open(video) as stream:

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from maskedmodel.errors import DataError
-from maskedmodel_video.places import choose, fill
+from maskedmodel_video.clip import ALPHA_NOTE, MIRRORED_NOTE, Clip, Notes, Pixels, check_pixels, stacked
+from maskedmodel_video.frame_choice import choose
 from maskedmodel_video.settings import VideoFolderSettings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
 _EIGHT_BIT = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LA", "PA", "RGBA")
+_BITS, _SAMPLE_FORMAT, _ORIENTATION = 258, 339, 274  # tags of TIFF, the last one of EXIF, too
+# What Pillow raises on damaged bytes.
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    ArithmeticError,
+    TypeError,
+    struct.error,
+    MemoryError,
+)
 _PILLOW_MODE = {"grey": "L", "rgb": "RGB"}
 
 
@@ -25,34 +41,30 @@ def read_frames(
     settings: VideoFolderSettings,
     clip: int = 0,
     clips: int = 1,
-) -> Tensor:
-    """Clip number `clip` of `clips` evenly spread over `count` images in their order: (C, T, H, W) uint8.
+) -> Clip:
+    """Clip number `clip` of `clips` evenly spread over `count` images in their order.
 
     `opened` gives the bytes of an image, and what errors call it. `rate` has no meaning here. Raises DataError.
     """
     counted = settings.model_copy(update={"rate": None})
     numbers = choose([float(number) for number in range(count)], counted, clip, clips)
-    found = {number: _picture(*opened(number), settings) for number in sorted(set(numbers))}
-    return torch.from_numpy(np.stack(fill([found[number] for number in numbers], settings.frames), 1))
+    notes = Notes()
+    found = {number: _picture(*opened(number), settings, notes) for number in sorted(set(numbers))}
+    return stacked([found[number] for number in numbers], settings, notes)
 
 
-def _picture(stream: BinaryIO, name: str, settings: VideoFolderSettings) -> np.ndarray[Any, Any]:
+def _picture(stream: BinaryIO, name: str, settings: VideoFolderSettings, notes: Notes) -> Pixels:
     """(C, H, W) uint8: upright, the short side resized, the centre kept."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     height, width = settings.frame_size
     try:
         with stream, Image.open(stream, formats=_FORMATS) as image:
-            if image.mode not in _EIGHT_BIT:
-                raise DataError(
-                    "The frame holds more than 8 bits per value.",
-                    where=name,
-                    expected="8-bit images",
-                    got=f"mode {image.mode}",
-                    fix="Convert the frames to 8 bits.",
-                )
+            check_pixels(image.width, image.height, name, settings)
+            _check_bits(image, name)
+            _note(image, notes)
             frame = ImageOps.exif_transpose(image).convert(_PILLOW_MODE[settings.mode])
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError) as error:
+    except (*_BROKEN, Image.DecompressionBombError) as error:
         raise DataError(
             "The frame isn't an image that can be read.",
             where=name,
@@ -66,3 +78,29 @@ def _picture(stream: BinaryIO, name: str, settings: VideoFolderSettings) -> np.n
     box = (left, top, left + span_w, top + span_h)
     pixels = np.asarray(frame.resize((width, height), Image.Resampling.BILINEAR, box=box))
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _check_bits(image: Image, name: str) -> None:
+    """Raises DataError on values of more than 8 bits, and on signed ones, by the tags where there are any."""
+    tags = getattr(image, "tag_v2", {})
+    bits, kinds = tags.get(_BITS, (8,)), tags.get(_SAMPLE_FORMAT, (1,))
+    if image.mode not in _EIGHT_BIT or max(bits) > 8 or max(kinds) > 1:
+        raise DataError(
+            "The frame holds more than 8 bits per value.",
+            where=name,
+            expected="8-bit images",
+            got=f"mode {image.mode}, {max(bits)} bits, sample format {max(kinds)}",
+            fix="Convert the frames to 8 bits.",
+        )
+
+
+def _note(image: Image, notes: Notes) -> None:
+    """Notes of what is converted or left out of an image."""
+    if image.getexif().get(_ORIENTATION, 1) not in (0, 1):
+        notes.add(MIRRORED_NOTE)
+    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+        notes.add(ALPHA_NOTE)
+    if image.mode == "CMYK":
+        notes.add("CMYK made RGB")
+    if getattr(image, "is_animated", False):
+        notes.add("further pictures of an image file left out")

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from maskedmodel.errors import DataError
+from maskedmodel_video.clip import Clip
 
 
 class Remembered:
@@ -20,7 +20,7 @@ class Remembered:
     killed half-way.
     """
 
-    def __init__(self, read: Callable[[int], Tensor], count: int, shape: tuple[int, ...]) -> None:
+    def __init__(self, read: Callable[[int], Clip], count: int, shape: tuple[int, ...]) -> None:
         size = count * int(np.prod(shape))
         have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else size
         if size > have:
@@ -33,17 +33,21 @@ class Remembered:
             )
         self.clips = torch.zeros(count, *shape, dtype=torch.uint8)
         self.bad: dict[int, DataError] = {}
+        self.notes: dict[int, tuple[str, ...]] = {}
 
         def decode(index: int) -> None:
             try:
-                self.clips[index] = read(index)
+                clip = read(index)
+                self.clips[index] = clip.signal
+                if clip.notes:
+                    self.notes[index] = clip.notes
             except DataError as error:  # raised whenever the sample is read, for the run's policy to treat
                 self.bad[index] = error
 
         with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:  # FFmpeg and Pillow let go of the lock
             list(pool.map(decode, range(count)))
 
-    def __call__(self, index: int) -> Tensor:
+    def __call__(self, index: int) -> Clip:
         if index in self.bad:
             raise self.bad[index]
-        return self.clips[index]
+        return Clip(self.clips[index], self.notes.get(index, ()))

@@ -48,6 +48,17 @@ class VideoFolderSettings(FileSettings):
         "centre kept.",
     )
     mode: Literal["grey", "rgb"] = Field("rgb", description="Channels of a clip: grey 1, rgb 3.")
+    incomplete: Literal["refuse", "read"] = Field(
+        "refuse",
+        description="A video that ends before its container says, or of which frames can't be decoded. refuse: it is a "
+        "broken sample. read: what can be decoded is read, which is told.",
+    )
+    most_pixels: PositiveInt = Field(
+        1 << 26, description="Pixels of one frame at most: a file with larger ones is taken for broken."
+    )
+    most_frames: PositiveInt = Field(
+        1_000_000, description="Frames of one video at most: a longer one is taken for broken. 9 hours at 30 a second."
+    )
     memory: bool = Field(
         False,
         description="Whether all clips are decoded once, into memory, when the data is opened: frames x channels x "

@@ -14,6 +14,7 @@ from maskedmodel import MaskedAutoencoder
 from maskedmodel.errors import DataError, DependencyError
 from maskedmodel.evaluation import features as module
 from maskedmodel.evaluation.features import Features, collect, evaluating, extract, flat_tokens, joined, raw, save
+from maskedmodel.training.data import Reading
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def small() -> Features:
 def test_extract_gives_what_embed_gives_in_the_order_of_the_data(model: MaskedAutoencoder, bars: Any) -> None:
     data = bars().open("train")
     seen: list[tuple[int, int]] = []
-    features = extract(model, data, batch=7, progress=lambda done, total: seen.append((done, total)))
+    features = extract(model, data, Reading(batch=7), progress=lambda done, total: seen.append((done, total)))
     signals = torch.stack([sample["signal"] for sample in data])
     with torch.no_grad():
         torch.testing.assert_close(features.values, model.embed(signals))
@@ -43,7 +44,7 @@ def test_class_token_features_differ_from_the_mean(model: MaskedAutoencoder, bar
 
 
 def test_limit_spreads_over_the_data(model: MaskedAutoencoder, bars: Any) -> None:
-    assert extract(model, bars().open("train"), limit=4).ids == ("train-0", "train-10", "train-20", "train-30")
+    assert extract(model, bars().open("train"), Reading(limit=4)).ids == ("train-0", "train-10", "train-20", "train-30")
 
 
 def test_every_module_gets_its_mode_back_even_after_an_error(model: MaskedAutoencoder) -> None:
@@ -74,7 +75,7 @@ def test_no_sample_is_an_error(model: MaskedAutoencoder) -> None:
 def test_raw_is_the_flattened_token_values(model: MaskedAutoencoder, bars: Any) -> None:
     data = bars().open("val")
     signals = torch.stack([sample["signal"] for sample in data])
-    values = raw(model.tokenizer, data, batch=6).values
+    values = raw(model.tokenizer, data, Reading(batch=6)).values
     torch.testing.assert_close(values, flat_tokens(model.tokenizer, signals))
     assert values.shape == (20, 64)
 
@@ -82,15 +83,15 @@ def test_raw_is_the_flattened_token_values(model: MaskedAutoencoder, bars: Any) 
 def test_ragged_rows_are_filled_up_with_zeros(model: MaskedAutoencoder, bars: Any) -> None:
     widths = iter([2, 5])
     view = {"x": lambda signal: torch.ones(len(signal), next(widths))}
-    values = collect(bars().open("val"), model.tokenizer, view, batch=10)["x"].values
+    values = collect(bars().open("val"), model.tokenizer, view, Reading(batch=10))["x"].values
     assert values.shape == (20, 5)
     assert values.sum().item() == 10 * 2 + 10 * 5
 
 
 def test_equal_signals_have_equal_digests(model: MaskedAutoencoder, bars: Any) -> None:
     source, view = bars(doubled=2), {"x": lambda signal: signal.flatten(1)}
-    train = collect(source.open("train"), model.tokenizer, view, batch=9, digests=True)["x"]
-    test = collect(source.open("val"), model.tokenizer, view, batch=9, digests=True)["x"]
+    train = collect(source.open("train"), model.tokenizer, view, Reading(batch=9), digests=True)["x"]
+    test = collect(source.open("val"), model.tokenizer, view, Reading(batch=9), digests=True)["x"]
     assert len(set(train.digests)) == 40
     assert [digest in train.digests for digest in test.digests] == [True] * 2 + [False] * 18
 

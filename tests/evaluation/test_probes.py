@@ -11,12 +11,17 @@ from maskedmodel.config.sections import EvaluateSettings
 from maskedmodel.errors import DataError
 from maskedmodel.evaluation import probes as module
 from maskedmodel.evaluation.probes import ProbeResult, probe, random_twin
+from maskedmodel.training.data import Reading
 
 
 def test_probe_has_three_rows_over_the_same_samples(model: MaskedAutoencoder, bars: Any) -> None:
     said: list[str] = []
     result = probe(
-        model, bars(), EvaluateSettings(neighbours=5), batch=16, progress=lambda what, done, total: said.append(what)
+        model,
+        bars(),
+        EvaluateSettings(neighbours=5),
+        Reading(batch=16),
+        progress=lambda what, done, total: said.append(what),
     )
     assert [row.name for row in result.rows] == ["trained encoder", "same encoder, random weights", "raw values"]
     assert [row.width for row in result.rows] == [16, 16, 64]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import time
 from typing import Any
 
@@ -10,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskedmodel import Sample
-from maskedmodel.errors import DataError, ShapeError
+from maskedmodel.errors import DataError, DependencyError, ShapeError
 from maskedmodel.training.data import (
     Broken,
     Guarded,
+    Reading,
     StepBatches,
     eval_batches,
     fingerprint,
@@ -104,10 +107,60 @@ def test_broken_samples_are_values() -> None:
     assert not isinstance(data[3, 0][0], Broken)
 
 
-def test_a_batch_of_broken_samples_only() -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_of_broken_samples_only_holds_them_and_nothing_else(workers: int) -> None:
     data = Listed([ValueError("x")] * 4)
-    with pytest.raises(DataError, match="Every sample of a batch is broken"):
-        list(train_batches(data, Wave(), StepBatches(4, 2, 0, 0, 1)))
+    (batch,) = train_batches(data, Wave(), StepBatches(4, 2, 0, 0, 1), workers=workers)
+    assert batch.ids == []
+    assert len(batch.broken) == 2
+    assert len(batch.to("cpu").signal) == 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_broken_chunks_are_passed_over_and_told(workers: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Two chunks of broken samples alone, the last one short, and a conversion that is counted."""
+    noted = {**sample(3), "notes": ["transparency left out"]}
+    data = Listed([ValueError("bad"), ValueError("bad"), sample(2), noted, ValueError("bad")])  # type: ignore[list-item]
+    batches = eval_batches(data, Wave(), Reading(batch=2, on_bad_sample="skip", workers=workers))
+    with caplog.at_level(logging.WARNING):
+        assert [i for batch in batches for i in batch.ids] == ["s2", "s3"]
+    assert [broken.id for broken in batches.broken] == ["0", "1", "4"]
+    assert "3 of 5 samples left out: 0 (ValueError: bad)" in caplog.text
+    assert "1 of 2 samples: transparency left out" in caplog.text
+    with pytest.raises(DataError, match="can't be read"):
+        list(eval_batches(Listed([ValueError("x")] * 3), Wave(), Reading(batch=2, on_bad_sample="skip")))
+
+
+def test_infinity_and_nothing_are_broken_even_where_nan_is_accepted() -> None:
+    values = torch.tensor([[1.0, torch.nan], [torch.inf, 1.0], [torch.nan, torch.nan]])
+    data = Guarded(Listed([{"signal": row, "id": "x"} for row in values]), accepts_nan=True)  # type: ignore[misc]
+    found = [data[index, 0][0] for index in range(3)]
+    assert not isinstance(found[0], Broken)
+    assert "infinity" in found[1].reason  # type: ignore[union-attr]
+    assert "all its values are missing" in found[2].reason  # type: ignore[union-attr]
+
+
+def test_a_missing_package_is_no_broken_sample() -> None:
+    data = Listed([sample(0), DependencyError("Reading zstd needs imagecodecs.")])
+    with pytest.raises(DependencyError, match="imagecodecs"):
+        list(eval_batches(data, Wave(), Reading(on_bad_sample="skip")))
+
+
+class Slow(Listed):
+    def __getitem__(self, index: int) -> Any:
+        if index == 1:
+            time.sleep(30)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_sample_that_hangs_is_named_with_its_place(workers: int) -> None:
+    data = Slow([sample(0), sample(1), sample(2)])
+    with pytest.raises(DataError, match=r"longer than 0\.9 s, at __getitem__") as raised:
+        list(eval_batches(data, Wave(), Reading(timeout=1, workers=workers)))
+    assert "sample 1" in str(raised.value)
+    (found,) = eval_batches(data, Wave(), Reading(timeout=1, workers=workers, on_bad_sample="skip"))
+    assert found.ids == ["s0", "s2"]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -121,8 +174,8 @@ def test_samples_of_different_shapes_name_both(workers: int) -> None:
 def test_eval_batches_follow_the_policy() -> None:
     data = Listed([sample(0), ValueError("x"), sample(2)])
     with pytest.raises(DataError, match="can't be read"):
-        list(eval_batches(data, Wave(), batch=2))
-    found = list(eval_batches(data, Wave(), batch=2, on_bad_sample="skip"))
+        list(eval_batches(data, Wave(), Reading(batch=2)))
+    found = list(eval_batches(data, Wave(), Reading(batch=2, on_bad_sample="skip")))
     assert [i for batch in found for i in batch.ids] == ["s0", "s2"]
 
 
@@ -136,6 +189,8 @@ def die() -> Sample:
 
 
 def hang() -> Sample:
+    """Deaf to the limit of a sample, as code in C can be."""
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
     time.sleep(30)
     raise AssertionError
 
@@ -154,6 +209,19 @@ def test_fingerprint_tells_data_sets_apart() -> None:
     prints.add(fingerprint(Waves(count=20).open("val")))
     assert len(prints) == 3
     assert fingerprint(Waves(count=20).open("train")) in prints
+
+
+def test_a_fingerprint_knows_content() -> None:
+    """The same names and another content, in the first, a middle and the last sample."""
+    samples = [sample(index) for index in range(16)]
+    before = fingerprint(Listed(samples))  # type: ignore[arg-type]
+    for index in (0, 7, 15):
+        other = [*samples]
+        other[index] = {**sample(index), "signal": sample(index)["signal"] + 1e-6}
+        assert fingerprint(Listed(other)) != before  # type: ignore[arg-type]
+        other[index] = {**sample(index), "signal": sample(index)["signal"].double()}
+        assert fingerprint(Listed(other)) != before  # type: ignore[arg-type]
+    assert fingerprint(Listed([sample(index) for index in range(16)])) == before  # type: ignore[arg-type]
 
 
 def test_global_random_state_is_untouched() -> None:

@@ -86,7 +86,9 @@ def test_killed_twice_and_between_checkpoint_and_validation(
     with monkeypatch.context() as patch:
         real = loop.validation_loss
         patch.setattr(
-            loop, "validation_loss", lambda m, *a: real(m, *a) if not (tmp_path / "cut/checkpoints").exists() else die()
+            loop,
+            "validation_loss",
+            lambda m, *a: real(m, *a) if not list((tmp_path / "cut/checkpoints").glob("step-*")) else die(),
         )
         with pytest.raises(Killed):
             run(tmp_path / "cut", *overrides)
@@ -105,7 +107,7 @@ def test_finished_run_stays_as_it_is(run: Go, tmp_path: Path) -> None:
 def test_every_epoch_is_a_permutation_of_the_data(run: Go, tmp_path: Path) -> None:
     Waves.seen.clear()
     run(tmp_path, "train.steps=15")
-    drawn = Waves.seen[16:]  # the first 16 are the fingerprint's
+    drawn = Waves.seen[17:]  # the first 17 are the fingerprint's
     assert len(drawn) == 120
     for epoch in range(6):
         assert sorted(drawn[epoch * 20 : epoch * 20 + 20]) == list(range(20))
@@ -202,6 +204,26 @@ def test_broken_samples_are_skipped_and_listed(run: Go, tmp_path: Path, workers:
     state = checkpoints.read_state(checkpoints.newest(tmp_path))
     assert sorted(b["id"] for b in state["broken"]) == ["3", "7"]
     assert {line["scored"] for line in lines(tmp_path) if line.get("step") == 1} <= {8 * 3, 7 * 3, 6 * 3}
+
+
+def test_skip_goes_on_where_a_batch_holds_broken_samples_alone(run: Go, tmp_path: Path) -> None:
+    """One sample a step: a broken one makes a step without an update, and nothing else is lost."""
+    result = run(tmp_path, "data.broken=[3,7]", "train.on_bad_sample=skip", "train.batch=1", "train.steps=20")
+    assert sorted(b.id for b in result.broken) == ["3", "7"]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "scored" in line]
+    assert len(steps) == 20
+    assert sum(line["scored"] == 0 for line in steps) == 2
+    assert all(("loss" in line) == (line["scored"] > 0) for line in steps)
+
+
+def test_validation_leaves_the_mode_as_it_was(configured: Any, registry: Any) -> None:
+    config = configured()
+    model, source = build(config, registry)
+    for training in (True, False):
+        model.train(training)
+        validation_loss(model, source.open("val"), config.train, World(0, 1, torch.device("cpu")))
+        assert model.training is training
 
 
 def test_too_many_broken_samples(run: Go, tmp_path: Path) -> None:

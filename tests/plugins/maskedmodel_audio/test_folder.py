@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from maskedmodel_audio.decode import EXTENSIONS, SoundFileSettings, decode
+from maskedmodel_audio.decode import EXTENSIONS, decode
 from maskedmodel_audio.folder import AudioFolder
+from maskedmodel_audio.reading import SoundFileSettings
 from maskedmodel_audio.tokenizer import Spectrogram
 
 from maskedmodel.errors import DataError
-from maskedmodel.training.data import eval_batches
+from maskedmodel.training.data import Reading, eval_batches
 
 RATE = 8000
 
@@ -44,11 +45,18 @@ def read(path, **values):
 @pytest.mark.parametrize("extension", EXTENSIONS)
 def test_every_format_is_read(tmp_path, extension):
     rate = 48000 if extension == ".opus" else RATE
-    kinds = {".oga": ("OGG", "VORBIS"), ".opus": ("OGG", "OPUS"), ".aif": ("AIFF", "PCM_16")}
+    kinds = {
+        ".oga": ("OGG", "VORBIS"),
+        ".opus": ("OGG", "OPUS"),
+        ".aif": ("AIFF", "PCM_16"),
+        ".aifc": ("AIFF", "PCM_16"),
+        ".bwf": ("WAV", "PCM_16"),
+        ".sph": ("NIST", "PCM_16"),
+    }
     kind, subtype = kinds.get(extension, (None, None))
     path = write(tmp_path / f"clip{extension}", tone(rate=rate), rate, format=kind, subtype=subtype)
     wave = read(path, sample_rate=rate)
-    lossless = extension in (".wav", ".flac", ".aiff", ".aif")
+    lossless = extension not in (".ogg", ".oga", ".opus", ".mp3")
     expected = torch.from_numpy(tone(rate=rate)).T
     if lossless:
         torch.testing.assert_close(wave, expected, rtol=0, atol=1e-4)
@@ -96,7 +104,9 @@ def nan_file(path):
 def headed(rate, channels=1, frames=100):
     """A WAV of 16-bit zeros with any header."""
     data = bytes(2 * channels * frames)
-    head = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, channels, rate, 0, 2, 16)
+    head = struct.pack(
+        "<4sI4s4sIHHIIHH", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, channels, rate, 0, 2 * channels, 16
+    )
     return head + struct.pack("<4sI", b"data", len(data)) + data
 
 
@@ -155,12 +165,12 @@ def test_a_bad_file_is_skipped_where_the_policy_says_so(tmp_path):
     own = source(tmp_path, val_share=0.01)
     tokenizer = Spectrogram(sample_rate=RATE, duration=0.5, mels=32, patch=8, statistics="esc50")
     dataset = own.open("train")
-    batches = list(eval_batches(dataset, tokenizer, batch=4, on_bad_sample="skip"))
+    batches = list(eval_batches(dataset, tokenizer, Reading(batch=4, on_bad_sample="skip")))
     read_ids = {name for batch in batches for name in batch.ids}
     assert "bad.wav" not in read_ids
     assert len(read_ids) == len(dataset) - 1
     with pytest.raises(DataError, match=r"bad\.wav"):
-        list(eval_batches(dataset, tokenizer, batch=4))
+        list(eval_batches(dataset, tokenizer, Reading(batch=4)))
 
 
 def test_folders_are_classes(tmp_path):

@@ -68,6 +68,48 @@ def test_the_footprint_is_where_pixels_change():
     assert (changed | ~footprint | ~there).float().mean() > 0.97  # the loudest pixels were at the end of the scale
 
 
+@pytest.mark.parametrize(
+    ("seconds", "shape"),
+    [(1.0, (40, 104)), (3.5, (40, 352)), (10.0, (128, 336)), (30.0, (172, 376)), (60.0, (172, 376))],
+)
+def test_long_clips_are_drawn_in_rows_of_a_sane_size(seconds, shape):
+    it = own(longest=60.0, duration=seconds if seconds < 20 else 10.0)
+    picture = it.picture(it.prepare(tone(500, seconds)[None]))
+    assert picture.shape[2:] == shape
+    assert picture.shape[2] * picture.shape[3] < 70_000
+    for line in range(40, shape[0], 44):
+        assert (picture[0, :, line : line + 4] == 1).all()
+
+
+def test_rows_go_on_where_the_one_above_ended():
+    it = own(duration=10.0)
+    sound = torch.cat([tone(300, 3.36), tone(3000, 3.36), tone(300, 3.28)], -1)
+    rows = it.picture(it.prepare(sound[None]))[0].sum(0)
+    assert rows.shape == (128, 336)
+    loudest = [int(rows[top : top + 40, 160].argmax()) for top in (0, 44, 88)]
+    assert loudest[0] == loudest[2] > 28
+    assert loudest[1] < 10
+    scales = it.scales(torch.zeros(1, 1, 1008, 40))
+    assert scales.horizontal.title == "time (s), each row 3.36 s after the one above"
+    assert [text for _, text in scales.vertical.ticks] == ["1000", "200"] * 3
+    places = [place * 128 for place, _ in scales.vertical.ticks]
+    assert places[0] + 44 == pytest.approx(places[2])
+
+
+@pytest.mark.parametrize("frames", [8, 104, 392, 1008, 1600, 3200, 6048])
+def test_the_footprint_of_rows_is_where_pixels_change(frames):
+    it = own(longest=61.0)
+    generator = torch.Generator().manual_seed(frames)
+    signal = -6 + torch.rand(1, 1, frames, 40, generator=generator)
+    tokens = it.tokenize(signal)
+    chosen = torch.rand(1, tokens.length, generator=generator) < 0.3
+    moved = it.detokenize(torch.where(chosen[..., None], tokens.values - 1.0, tokens.values), tokens)
+    changed = (it.picture(moved, signal) - it.picture(signal, signal)).abs().amax(1) > 1e-4
+    footprint = it.footprint(tokens, chosen)
+    assert not (changed & ~footprint).any()
+    assert (changed | ~footprint).float().mean() > 0.99  # but for what lay at the end of the scale
+
+
 def test_the_scales_say_seconds_and_hertz():
     it = own()
     prepared = it.prepare(tone(1000)[None])

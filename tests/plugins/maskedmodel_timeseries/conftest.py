@@ -53,7 +53,7 @@ def csv(tmp_path):
 
 @pytest.fixture
 def series_model():
-    return build(SeriesTokenizer(length=96, patch=8, horizon=24))
+    return build(SeriesTokenizer(floor=0, length=96, patch=8, horizon=24))
 
 
 @pytest.fixture

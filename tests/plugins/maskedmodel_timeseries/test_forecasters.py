@@ -20,12 +20,12 @@ def random(*shape):
 @pytest.fixture(params=["alone", "together", "as given", "raster", "raster with room", "normalised targets"])
 def forecaster(request):
     model = {
-        "alone": lambda: build(SeriesTokenizer(length=96, patch=8, horizon=24)),
-        "together": lambda: build(SeriesTokenizer(length=96, patch=8, variates=3)),
-        "as given": lambda: build(SeriesTokenizer(length=96, patch=8, normalise="none")),
+        "alone": lambda: build(SeriesTokenizer(floor=0, length=96, patch=8, horizon=24)),
+        "together": lambda: build(SeriesTokenizer(floor=0, length=96, patch=8, variates=3)),
+        "as given": lambda: build(SeriesTokenizer(floor=0, length=96, patch=8, normalise="none")),
         "raster": lambda: build(RasterTokenizer(size=32, patch=8, channels=1, period=12, align_constant=1.0)),
         "raster with room": lambda: build(RasterTokenizer(size=(24, 64), patch=(8, 4), period=12)),
-        "normalised targets": lambda: build(SeriesTokenizer(length=96, patch=8), normalise=True),
+        "normalised targets": lambda: build(SeriesTokenizer(floor=0, length=96, patch=8), normalise=True),
     }[request.param]()
     return forecaster_of(model, period=12)
 
@@ -83,7 +83,7 @@ def test_gaps_in_the_history_are_borne(forecaster):
 
 def test_the_series_forecast_is_the_models_prediction_of_hidden_tokens_put_back():
     """By hand: normalise by the history, hide the last tokens, predict, put back."""
-    tokenizer = SeriesTokenizer(length=96, patch=8, horizon=24)
+    tokenizer = SeriesTokenizer(floor=0, length=96, patch=8, horizon=24)
     model = build(tokenizer)
     history = 3 + 2 * random(2, 1, 72)
     mean, std = history.mean(-1, keepdim=True), (history.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
@@ -98,14 +98,14 @@ def test_the_series_forecast_is_the_models_prediction_of_hidden_tokens_put_back(
 
 def test_preparing_a_window_and_forecasting_normalise_alike():
     """What a model is trained on is what it is given: the history's own statistics, whatever the horizon holds."""
-    tokenizer = SeriesTokenizer(length=96, patch=8, horizon=24)
+    tokenizer = SeriesTokenizer(floor=0, length=96, patch=8, horizon=24)
     window = 5 * random(2, 3, 96) + 1
     mean, std = tokenizer.statistics_of(window[..., :72])
     torch.testing.assert_close(tokenizer.prepare(window), (window - mean) / std)
 
 
 def test_the_usual_context_fills_a_window():
-    forecaster = forecaster_of(build(SeriesTokenizer(length=96, patch=8, horizon=48)), period=1)
+    forecaster = forecaster_of(build(SeriesTokenizer(floor=0, length=96, patch=8, horizon=48)), period=1)
     assert [forecaster.usual_context(horizon, 1000) for horizon in (1, 8, 20, 48, 90)] == [88, 88, 72, 48, 48]
     assert forecaster.usual_context(8, 30) == 30
     raster = forecaster_of(build(RasterTokenizer(size=32, patch=8, channels=1)), period=24)

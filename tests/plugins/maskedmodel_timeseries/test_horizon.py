@@ -16,7 +16,7 @@ def ends(hidden):
 
 
 def test_hidden_ends_have_every_length_up_to_the_longest_at_one_ratio():
-    tokens = SeriesTokenizer(length=160, patch=8).tokenize(torch.randn(400, 1, 160))
+    tokens = SeriesTokenizer(floor=0, length=160, patch=8).tokenize(torch.randn(400, 1, 160))
     hidden = Horizon(ratio=0.6, shortest=0.2, longest=0.5).sample(tokens, 0.0, Noise.of(range(400))).hidden
     assert hidden.sum(1).unique().tolist() == [12]
     lengths = ends(hidden)
@@ -27,7 +27,7 @@ def test_hidden_ends_have_every_length_up_to_the_longest_at_one_ratio():
 
 
 def test_the_end_of_all_variates_is_hidden_together():
-    tokens = SeriesTokenizer(length=80, patch=8).tokenize(torch.randn(50, 3, 80))
+    tokens = SeriesTokenizer(floor=0, length=80, patch=8).tokenize(torch.randn(50, 3, 80))
     hidden = Horizon(ratio=0.5, shortest=0.5).sample(tokens, 0.0, Noise.of(range(50))).hidden.reshape(50, 3, 10)
     assert hidden[:, :, 5:].all()
     assert not hidden[:, :, :5].any()
@@ -53,7 +53,7 @@ def test_the_axis_is_time_where_there_is_one_and_can_be_named():
 
 
 def test_the_end_is_that_of_what_is_there():
-    tokenizer = SeriesTokenizer(length=80, patch=8)
+    tokenizer = SeriesTokenizer(floor=0, length=80, patch=8)
     signal = torch.randn(1, 1, 80)
     signal[..., 48:] = torch.nan
     hidden = Horizon(ratio=0.5, shortest=0.5).sample(tokenizer.tokenize(signal), 0.0, Noise.of([0])).hidden
@@ -79,7 +79,7 @@ def test_the_ratio_of_a_step_is_one_of_the_levels_and_a_function_of_progress():
 
 def test_an_end_is_never_longer_than_the_ratio_of_its_step():
     masks = Horizon(ratio=0.75, lowest=0.25, levels=2, shortest=0.6)
-    tokens = SeriesTokenizer(length=160, patch=8).tokenize(torch.randn(30, 1, 160))
+    tokens = SeriesTokenizer(floor=0, length=160, patch=8).tokenize(torch.randn(30, 1, 160))
     for progress in (step / 20 for step in range(20)):
         hidden = masks.sample(tokens, progress, Noise.of(range(30))).hidden
         assert hidden.sum(1).unique().tolist() == [round(20 * masks.ratio(progress))]

@@ -13,8 +13,8 @@ from maskedmodel.testing import parametrize_checks
 
 @parametrize_checks(
     [
-        SeriesTokenizer(length=96, patch=8, variates=3, horizon=32),
-        SeriesTokenizer(length=64, patch=4, normalise="none"),
+        SeriesTokenizer(floor=0, length=96, patch=8, variates=3, horizon=32),
+        SeriesTokenizer(floor=0, length=64, patch=4, normalise="none"),
         RasterTokenizer(size=(16, 32), patch=(8, 4), period=7, horizon=14),
         Horizon(ratio=0.75, lowest=0.2, longest=0.5),
         Seasonal(length=64, train_samples=128, val_samples=32, missing=0.2),

@@ -18,7 +18,7 @@ def random(*shape):
 
 
 def test_tokens_are_patches_of_time_variate_by_variate():
-    tokenizer = SeriesTokenizer(length=12, patch=4, variates=2)
+    tokenizer = SeriesTokenizer(floor=0, length=12, patch=4, variates=2)
     signal = torch.arange(24.0).reshape(1, 2, 12)
     tokens = tokenizer.tokenize(signal)
     assert tokens.values[0].tolist() == torch.arange(24.0).reshape(6, 4).tolist()
@@ -29,7 +29,7 @@ def test_tokens_are_patches_of_time_variate_by_variate():
 
 @pytest.mark.parametrize("steps", [12, 20, 8, 4])
 def test_time_is_counted_from_the_present(steps):
-    tokenizer = SeriesTokenizer(length=12, patch=4)
+    tokenizer = SeriesTokenizer(floor=0, length=12, patch=4)
     tokens = tokenizer.tokenize(random(1, 3, steps))
     cells = steps // 4
     assert tokens.coords[:, 0].tolist() == list(range(3 - cells, 3)) * 3
@@ -38,7 +38,7 @@ def test_time_is_counted_from_the_present(steps):
 
 
 def test_any_length_is_filled_up_on_the_left():
-    tokenizer = SeriesTokenizer(length=12, patch=4, normalise="none")
+    tokenizer = SeriesTokenizer(floor=0, length=12, patch=4, normalise="none")
     prepared = tokenizer.prepare(random(1, 1, 10))
     assert prepared.shape == (1, 1, 12)
     assert prepared[0, 0, :2].isnan().all()
@@ -48,7 +48,7 @@ def test_any_length_is_filled_up_on_the_left():
 
 
 def test_missing_values_are_said_filled_with_the_tokens_mean_and_come_back():
-    tokenizer = SeriesTokenizer(length=12, patch=4)
+    tokenizer = SeriesTokenizer(floor=0, length=12, patch=4)
     signal = random(2, 2, 12)
     signal[0, 0, 5:7] = torch.nan
     signal[1, 1, 4:8] = torch.nan
@@ -61,7 +61,7 @@ def test_missing_values_are_said_filled_with_the_tokens_mean_and_come_back():
 
 
 def test_normalisation_uses_observed_values_before_the_horizon_alone():
-    tokenizer = SeriesTokenizer(length=96, patch=8, horizon=32)
+    tokenizer = SeriesTokenizer(floor=0, length=96, patch=8, horizon=32)
     signal = 5 + 3 * random(2, 2, 96)
     signal[0, 0, 3:20] = torch.nan
     prepared = tokenizer.prepare(signal)
@@ -78,7 +78,7 @@ def test_normalisation_uses_observed_values_before_the_horizon_alone():
 
 
 def test_a_variate_without_history_is_missing_and_a_constant_one_is_finite():
-    tokenizer = SeriesTokenizer(length=16, patch=4, horizon=8)
+    tokenizer = SeriesTokenizer(floor=0, length=16, patch=4, horizon=8)
     signal = random(1, 3, 16)
     signal[0, 0, :8] = torch.nan
     signal[0, 1] = 7
@@ -89,7 +89,7 @@ def test_a_variate_without_history_is_missing_and_a_constant_one_is_finite():
 
 
 def test_samples_of_other_lengths_and_variates_end_alike_and_lose_nothing():
-    tokenizer = SeriesTokenizer(length=16, patch=4)
+    tokenizer = SeriesTokenizer(floor=0, length=16, patch=4)
     samples = [random(2, 16), random(1, 10), random(3, 7)]
     batch = tokenizer.prepare(tokenizer.collate(samples))
     assert batch.shape == (3, 3, 16)
@@ -104,7 +104,7 @@ def test_samples_of_other_lengths_and_variates_end_alike_and_lose_nothing():
 
 
 def test_each_sample_of_a_ragged_batch_has_the_loss_it_has_alone():
-    tokenizer = SeriesTokenizer(length=32, patch=4, variates=2)
+    tokenizer = SeriesTokenizer(floor=0, length=32, patch=4, variates=2)
     model = build(tokenizer)
     samples = [random(2, 32), random(1, 18), random(2, 24)]
     samples[2][1, 6:9] = torch.nan
@@ -122,7 +122,7 @@ def test_each_sample_of_a_ragged_batch_has_the_loss_it_has_alone():
 
 
 def test_only_observed_values_are_scored():
-    tokenizer = SeriesTokenizer(length=16, patch=4, normalise="none")
+    tokenizer = SeriesTokenizer(floor=0, length=16, patch=4, normalise="none")
     model = build(tokenizer)
     signal = random(1, 1, 16)
     signal[0, 0, 9:11] = torch.nan
@@ -136,7 +136,7 @@ def test_only_observed_values_are_scored():
 
 
 def test_normalised_targets_go_with_missing_values():
-    tokenizer = SeriesTokenizer(length=16, patch=4)
+    tokenizer = SeriesTokenizer(floor=0, length=16, patch=4)
     model = MaskedAutoencoder(tokenizer, build(tokenizer).scheduler, Patch(normalise=True), SMALL)
     signal = random(2, 1, 16)
     signal[0, 0, 1::4] = torch.nan
@@ -144,7 +144,7 @@ def test_normalised_targets_go_with_missing_values():
 
 
 def test_a_picture_draws_the_line_where_it_is_and_nothing_in_a_gap():
-    tokenizer = SeriesTokenizer(length=240, patch=8)
+    tokenizer = SeriesTokenizer(floor=0, length=240, patch=8)
     signal = torch.linspace(0, 1, 240).repeat(1, 2, 1)
     signal[0, 1, 100:140] = torch.nan
     picture = tokenizer.picture(signal)
@@ -159,7 +159,7 @@ def test_a_picture_draws_the_line_where_it_is_and_nothing_in_a_gap():
 
 
 def test_a_picture_keeps_the_scale_of_another_and_of_constants_and_gaps():
-    tokenizer = SeriesTokenizer(length=240, patch=8)
+    tokenizer = SeriesTokenizer(floor=0, length=240, patch=8)
     like = torch.linspace(-1, 1, 240).repeat(1, 1, 1)
     half = tokenizer.picture(like * 0 + 0.5, like)
     row = (half[0] < 0.5).any(0).float().mean(1).argmax()
@@ -171,7 +171,7 @@ def test_a_picture_keeps_the_scale_of_another_and_of_constants_and_gaps():
 
 @pytest.mark.parametrize("steps", [40, 240, 640, 1056, 5000])
 def test_the_footprint_covers_the_columns_of_chosen_tokens_alone(steps):
-    tokenizer = SeriesTokenizer(length=steps, patch=8)
+    tokenizer = SeriesTokenizer(floor=0, length=steps, patch=8)
     tokens = tokenizer.tokenize(random(2, 3, steps))
     picture = tokenizer.picture(random(2, 3, steps))
     cells = steps // 8
@@ -191,17 +191,17 @@ def test_the_footprint_covers_the_columns_of_chosen_tokens_alone(steps):
 
 
 def test_scales_count_steps_and_name_variates():
-    scales = SeriesTokenizer(length=96, patch=8).scales(random(1, 3, 1056))
+    scales = SeriesTokenizer(floor=0, length=96, patch=8).scales(random(1, 3, 1056))
     assert [text for _, text in scales.horizontal.ticks] == ["0", "200", "400", "600", "800", "1000"]
     assert [text for _, text in scales.vertical.ticks] == ["0", "1", "2"]
-    assert SeriesTokenizer(length=96, patch=8).scales(random(1, 1, 96)).vertical is None
+    assert SeriesTokenizer(floor=0, length=96, patch=8).scales(random(1, 1, 96)).vertical is None
 
 
 def test_plain_features_are_mean_and_spread_of_what_is_there():
     stored = random(2, 2, 50)
     stored[0, 0, 10:] = torch.nan
     stored[1, 1] = torch.nan
-    features = SeriesTokenizer().plain_features(stored)["mean and spread"]
+    features = SeriesTokenizer(floor=0).plain_features(stored)["mean and spread"]
     assert features.shape == (2, 4)
     torch.testing.assert_close(features[0, 0], stored[0, 0, :10].mean())
     torch.testing.assert_close(features[0, 3], stored[0, 1].std(correction=0), rtol=1e-4, atol=0)
@@ -210,12 +210,12 @@ def test_plain_features_are_mean_and_spread_of_what_is_there():
 
 def test_wrong_settings_and_signals_are_refused():
     with pytest.raises(ShapeError, match="nearest: 96 or 112"):
-        SeriesTokenizer(length=100, patch=16)
+        SeriesTokenizer(floor=0, length=100, patch=16)
     with pytest.raises(ValidationError, match="leaves nothing"):
-        SeriesTokenizer(length=32, patch=8, horizon=32)
+        SeriesTokenizer(floor=0, length=32, patch=8, horizon=32)
     with pytest.raises(ShapeError, match="no longer than the horizon"):
-        SeriesTokenizer(length=32, patch=8, horizon=16).prepare(random(1, 1, 16))
+        SeriesTokenizer(floor=0, length=32, patch=8, horizon=16).prepare(random(1, 1, 16))
     with pytest.raises(ShapeError, match=r"variates, time"):
-        SeriesTokenizer().collate([random(3)])
+        SeriesTokenizer(floor=0).collate([random(3)])
     with pytest.raises(ShapeError, match=r"\(1, 512\)"):
-        SeriesTokenizer().tokenize(random(1, 512))
+        SeriesTokenizer(floor=0).tokenize(random(1, 512))

@@ -44,7 +44,7 @@ def write_video(
         for shown in streams:
             stream = container.add_stream(codec, rate=rate)
             stream.height, stream.width = shown[0].shape[:2]
-            stream.pix_fmt = {"ffv1": "bgr0", "gif": "rgb8"}.get(codec, "yuv420p")
+            stream.pix_fmt = {"ffv1": "bgr0", "gif": "rgb8", "png": "rgb24"}.get(codec, "yuv420p")
             stream.codec_context.time_base = Fraction(1, 1000) if times is not None else Fraction(1, rate)
             for name, value in options.items():
                 setattr(stream.codec_context, name, value)

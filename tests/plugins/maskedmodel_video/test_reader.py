@@ -13,7 +13,8 @@ import av
 import numpy as np
 import pytest
 import torch
-from maskedmodel_video.places import choose, fill
+from maskedmodel_video.clip import Clip
+from maskedmodel_video.frame_choice import choose, fill
 from maskedmodel_video.reader import read_clip
 from torch import Tensor
 
@@ -22,6 +23,10 @@ from tests.plugins.maskedmodel_video.conftest import grey, levels, settings, wri
 
 
 def read(path: Path, clip: int = 0, clips: int = 1, **values: Any) -> Tensor:
+    return noted(path, clip, clips, **values).signal
+
+
+def noted(path: Path, clip: int = 0, clips: int = 1, **values: Any) -> Clip:
     with path.open("rb") as stream:
         return read_clip(stream, str(path), settings(**values), clip, clips)
 
@@ -172,29 +177,42 @@ def noisy(number: int) -> np.ndarray[Any, Any]:
 
 
 class TestDamage:
-    def test_of_a_cut_file_what_is_there_is_used(self, tmp_path: Path) -> None:
+    @staticmethod
+    def cut(tmp_path: Path) -> Path:
         pictures = [grey(number) for number in range(8)] + [noisy(number) for number in range(24)]
         path = write_video(tmp_path / "a.mkv", pictures)
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
-        clip = read(path, 0, 2, frames=8)
-        assert levels(clip) == list(range(8))
-        last = read(path, 1, 2, frames=4)  # its place moves to what can be decoded
+        return path
+
+    def test_a_cut_file_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"(?s)cut off.*of its segment are there.*data\.incomplete=read"):
+            read(self.cut(tmp_path), 0, 2, frames=8)
+
+    def test_of_a_cut_file_what_is_there_is_used_where_settings_say_so(self, tmp_path: Path) -> None:
+        path = self.cut(tmp_path)
+        clip = noted(path, 0, 2, frames=8, incomplete="read")
+        assert levels(clip.signal) == list(range(8))
+        assert "cut off: read as far as it goes" in clip.notes
+        last = read(path, 1, 2, frames=4, incomplete="read")  # its place moves to what can be decoded
         assert last.float().std((0, 2, 3)).min() > 30
 
-    def test_frames_that_cannot_be_decoded_are_passed_over(self, tmp_path: Path) -> None:
-        path = write_video(tmp_path / "a.mkv", [noisy(number) for number in range(20)], gop_size=1)
+    def test_frames_that_cannot_be_decoded_are_refused_or_passed_over(self, tmp_path: Path) -> None:
+        path = write_video(tmp_path / "a.mov", [noisy(number) for number in range(20)], codec="png")
         whole = read(path, frames=20, size=(24, 32))
         content = bytearray(path.read_bytes())
         with av.open(str(path)) as container:
             packets = [packet for packet in container.demux(container.streams.video[0]) if packet.size]
             places = [content.index(bytes(packet)) for packet in packets]
-            for number in (11, 12, 13):  # what ffv1 can't recognise any more
+            for number in (11, 12, 13):
                 content[places[number] : places[number] + packets[number].size] = bytes(packets[number].size)
         path.write_bytes(content)
-        clip = read(path, frames=20, size=(24, 32))
-        assert torch.equal(clip[:, :11], whole[:, :11])
-        assert torch.equal(clip[:, -1], whole[:, -1])
+        with pytest.raises(DataError, match=r"(?s)Frames of the video can't be decoded.*data\.incomplete=read"):
+            read(path, frames=20, size=(24, 32))
+        clip = noted(path, frames=20, rate=10, size=(24, 32), incomplete="read")
+        assert "frames that can't be decoded passed over" in clip.notes
+        whole[:, 11:14] = whole[:, 10:11]  # what was on show before
+        assert torch.equal(clip.signal, whole)
 
     @pytest.mark.parametrize(
         "content",
@@ -213,6 +231,8 @@ class TestDamage:
         content = path.read_bytes()
         path.write_bytes(content[: content.index(b"moov") - 4])
         with pytest.raises(DataError, match="isn't a video"):
+            read(path, incomplete="read")
+        with pytest.raises(DataError, match=r"cut off|isn't a video"):
             read(path)
 
     def test_a_video_of_no_frames_is_refused(self, tmp_path: Path) -> None:
@@ -221,8 +241,10 @@ class TestDamage:
         with av.open(str(path)) as container:
             first = next(container.demux(container.streams.video[0]))
             path.write_bytes(content[: content.index(bytes(first)) - 10])
-        with pytest.raises(DataError, match="Not one frame"):
+        with pytest.raises(DataError, match="cut off"):
             read(path)
+        with pytest.raises(DataError, match="Not one frame"):
+            read(path, incomplete="read")
 
     @pytest.mark.parametrize("seed", range(8))
     @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libvpx-vp9"), ("a.avi", "mpeg4")])
@@ -233,10 +255,11 @@ class TestDamage:
             content[place] = random.integers(256)
         path.write_bytes(content[: len(content) if seed % 2 else int(random.integers(len(content)))])
         said: object = None
-        try:
-            assert read(path).shape == (3, 4, 16, 16)
-        except DataError as error:
-            said = error.where
+        for incomplete in ("refuse", "read"):
+            try:
+                assert read(path, incomplete=incomplete).shape == (3, 4, 16, 16)
+            except DataError as error:
+                said = error.where
         assert said in (None, str(path))
 
 
@@ -259,14 +282,14 @@ def test_far_clips_are_found_from_a_keyframe_on(tmp_path: Path, monkeypatch: pyt
 
     path = write_video(tmp_path / "a.mp4", [grey(number % 25) for number in range(300)], codec="libx264", gop_size=10)
     decoded = []
-    plain = reader._frames
+    plain = reader._Reading._frames
 
-    def counting(container: Any, video: Any) -> Any:
-        for frame in plain(container, video):
+    def counting(self: Any, *given: Any) -> Any:
+        for frame in plain(self, *given):
             decoded.append(frame)
             yield frame
 
-    monkeypatch.setattr(reader, "_frames", counting)
+    monkeypatch.setattr(reader._Reading, "_frames", counting)
     assert levels(read(path, 1, 2)) == [21, 22, 23, 24]
     assert len(decoded) < 30
 
