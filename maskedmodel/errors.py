@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
 
 __all__ = [
     "CheckpointError",
@@ -14,6 +17,7 @@ __all__ = [
     "PluginError",
     "ShapeError",
     "TrainingError",
+    "install_hint",
 ]
 
 
@@ -62,9 +66,22 @@ class TrainingError(MaskedModelError):
 
 
 def nearest(name: object, candidates: Iterable[str]) -> str | None:
-    """The candidate most like `name`, or None when nothing is close."""
-    matches = difflib.get_close_matches(str(name), list(candidates), n=1, cutoff=0.5)
-    return matches[0] if matches else None
+    """The candidate that `name` was probably meant for, or None when nothing is close.
+
+    Close are the same letters but for a slip or two, and names of which one holds all words of the other.
+    """
+    text, known = str(name), list(candidates)
+    by_case = {candidate.casefold(): candidate for candidate in known}
+    matches = difflib.get_close_matches(text.casefold(), list(by_case), n=1, cutoff=0.7 if len(text) > 4 else 0.6)
+    if matches:
+        return by_case[matches[0]]
+    words = _words(text)
+    within = [candidate for candidate in known if words and (_words(candidate) <= words or words <= _words(candidate))]
+    return min(within, key=lambda candidate: abs(len(candidate) - len(text))) if within else None
+
+
+def _words(name: str) -> set[str]:
+    return {word for word in re.split(r"[^0-9a-z]+", name.casefold()) if word}
 
 
 def suggestion(name: object, candidates: Iterable[str]) -> str:
@@ -74,3 +91,29 @@ def suggestion(name: object, candidates: Iterable[str]) -> str:
     if match is not None:
         return f"Did you mean {match!r}?"
     return f"Known: {', '.join(known)}." if known else "None is known."
+
+
+def install_hint(*packages: str, extra: str | None = None) -> str:
+    """What to run where an optional package is missing: one of the commands works, whatever is at hand.
+
+    `extra` is one of maskedmodel's own, such as "audio"; `packages` are names as an index has them. maskedmodel itself
+    is on no index, so away from a checkout the packages of the extra are named.
+    """
+    root = Path(__file__).parents[1]
+    if extra is not None and (root / "pyproject.toml").is_file():
+        return f'In {root} run: uv sync --extra {extra}, or: pip install -e ".[{extra}]".'
+    wanted = " ".join(f'"{package}"' if re.search(r"[^\w.-]", package) else package for package in packages)
+    if extra is not None:
+        wanted = " ".join(filter(None, [wanted, *(f'"{package}"' for package in _packages_of(extra))]))
+    return f"Run: uv pip install {wanted}, or: pip install {wanted}."
+
+
+def _packages_of(extra: str) -> list[str]:
+    """What an extra needs, such as ["soundfile<0.15,>=0.14"], as the installed distribution says."""
+    try:
+        required = metadata.requires("maskedmodel") or []
+    except metadata.PackageNotFoundError:  # imported from a folder that nobody installed
+        required = []
+    parts = [line.partition(";") for line in required]
+    marked = re.compile(rf"""extra\s*==\s*["']{re.escape(extra)}["']""")
+    return [package.strip() for package, _, marker in parts if marked.search(marker)]

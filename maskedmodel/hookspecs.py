@@ -19,9 +19,9 @@ from typing import Any, Protocol
 import pluggy
 
 from maskedmodel.components import DataSource, Objective, Tokenizer
+from maskedmodel.installed import PROJECT
 from maskedmodel.schedulers import MaskScheduler
 
-PROJECT = "maskedmodel"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

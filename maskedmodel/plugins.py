@@ -7,12 +7,10 @@ named again when a component is asked for that it may have provided.
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint
-from importlib.metadata import entry_points as installed_entry_points
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, Literal, get_args, get_origin
 
@@ -20,13 +18,23 @@ import pluggy
 
 from maskedmodel.components import Component, DataSource, Objective, Settings, Tokenizer
 from maskedmodel.errors import MaskedModelError, PluginError, nearest, suggestion
-from maskedmodel.hookspecs import PROJECT, Hooks
+from maskedmodel.hookspecs import Hooks
+from maskedmodel.installed import (
+    ALLOW_VARIABLE,
+    BLOCK_VARIABLE,
+    PROJECT,
+    Announced,
+    Failure,
+    Kind,
+    Selection,
+    announced,
+    installed,
+)
+from maskedmodel.qualified import qualified
 from maskedmodel.schedulers import MaskScheduler
 
-ALLOW_VARIABLE = "MASKEDMODEL_PLUGINS"
-BLOCK_VARIABLE = "MASKEDMODEL_BLOCK_PLUGINS"
+__all__ = ["KINDS", "Failure", "Kind", "Plugin", "Registry", "label", "load_registry"]
 
-Kind = Literal["tokenizer", "mask_scheduler", "objective", "data_source"]
 KINDS: Mapping[Kind, type[Component[Any]]] = MappingProxyType(
     {"tokenizer": Tokenizer, "mask_scheduler": MaskScheduler, "objective": Objective, "data_source": DataSource}
 )
@@ -39,25 +47,8 @@ def label(kind: Kind) -> str:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """Why a plugin, or a part of it, can't be used.
-
-    `lost` names the components that are missing for this reason, where it is known which.
-    """
-
-    plugin: str
-    distribution: str
-    version: str
-    reason: str
-    lost: tuple[tuple[Kind, str], ...] = ()
-
-    def __str__(self) -> str:
-        return f"plugin {self.plugin!r} of {self.distribution} {self.version}: {self.reason}"
-
-
-@dataclass(frozen=True)
 class Plugin:
-    """A plugin that was imported, with the names of the components it provides, by kind."""
+    """A plugin that was imported, with the names by which its components are addressed, by kind."""
 
     name: str
     distribution: str
@@ -69,7 +60,8 @@ class Plugin:
 class Registry:
     """The components at hand, by kind and name. A value: two registries may live side by side.
 
-    `blocked` holds the entry points that the allow and block lists kept out.
+    A component whose name a built-in one has, or that of another plugin too, stands here as `plugin:name`. `blocked`
+    holds the plugins that the allow and block lists kept out.
     """
 
     tokenizers: Mapping[str, type[Tokenizer[Any]]] = field(default_factory=dict)
@@ -85,9 +77,17 @@ class Registry:
         found: Mapping[str, type[Component[Any]]] = getattr(self, f"{kind}s")
         return found
 
+    def canonical(self, kind: Kind, name: str) -> str:
+        """The name by which `of` has a component: `plugin:name` is `name` where that belongs to this plugin alone."""
+        plugin, colon, own = name.partition(":")
+        if not colon or name in self.of(kind):
+            return name
+        owned = any(own in each.components.get(kind, ()) for each in self.plugins if each.name == plugin)
+        return own if owned else name
+
     def get(self, kind: Kind, name: str) -> type[Any]:
         """The component class of this name. Raises PluginError with the nearest name, all names and likely causes."""
-        known = self.of(kind)
+        known, name = self.of(kind), self.canonical(kind, name)
         if name in known:
             return known[name]
         raise PluginError(
@@ -103,7 +103,7 @@ class Registry:
             return "; ".join(known)
         match = nearest(name, self.of(kind))
         parts = [f"Did you mean {match!r}?"] if match else []
-        broken = [f"{failure}" for failure in self.failures if not failure.lost]
+        broken = [f"{failure}" for failure in self.failures if not failure.lost and not failure.clash]
         if broken:
             parts.append(f"It may belong to what couldn't be loaded: {'; '.join(broken)}")
         if self.blocked:
@@ -125,52 +125,21 @@ def load_registry(
 ) -> Registry:
     """Import the installed plugins and collect their components.
 
-    `allow` and `block` are names of entry points; where they aren't given the comma-separated environment variables
-    MASKEDMODEL_PLUGINS and MASKEDMODEL_BLOCK_PLUGINS are read (empty counts as not set). A component name with two
-    owners is given to neither. Raises PluginError on an unknown name in the allow list, and where `strict` on the
-    first failure.
+    `allow` and `block` are names of plugins; where they aren't given the comma-separated environment variables
+    MASKEDMODEL_PLUGINS and MASKEDMODEL_BLOCK_PLUGINS are read (empty counts as not set). Of a component name with two
+    owners a built-in one keeps it; others are found as `plugin:name`. Raises PluginError on an unknown name in the
+    allow list, and where `strict` on the first failure.
     """
-    found = installed_entry_points(group=PROJECT) if entry_points is None else entry_points
-    points = sorted(found, key=lambda point: (point.name, _distribution(point)))
-    wanted, blocked = _selection({point.name for point in points}, allow, block)
-    chosen = [point for point in points if point.name in wanted and point.name not in blocked]
+    points, damaged = installed(PROJECT) if entry_points is None else (list(entry_points), [])
+    plugins, clashes = announced(points)
+    selection = Selection.of(allow, block)
+    chosen = list(selection.of_plugins(plugins))
     collector = _Collector(strict)
-    for name in dict.fromkeys(point.name for point in chosen):
-        owners = [point for point in chosen if point.name == name]
-        if len(owners) == 1:
-            collector.load(owners[0])
-        else:
-            where = " and ".join(f"{_distribution(point)} {_version(point)}" for point in owners)
-            collector.fail(owners[-1], f"{where} both have a plugin of this name, so neither is used; uninstall one")
-    return collector.registry(tuple(dict.fromkeys(p.name for p in points if p not in chosen)))
-
-
-def _selection(
-    installed: set[str], allow: Iterable[str] | None, block: Iterable[str] | None
-) -> tuple[set[str], set[str]]:
-    allow = _listed(ALLOW_VARIABLE) if allow is None else list(allow)
-    block = _listed(BLOCK_VARIABLE) if block is None else list(block)
-    for name in allow or ():
-        if name not in installed:
-            raise PluginError(
-                f"The list of allowed plugins names {name!r}, which isn't installed.",
-                where=ALLOW_VARIABLE,
-                fix=suggestion(name, installed),
-            )
-    return installed if allow is None else set(allow), set(block or ())
-
-
-def _listed(variable: str) -> list[str] | None:
-    names = [name.strip() for name in os.environ.get(variable, "").split(",")]
-    return [name for name in names if name] or None
-
-
-def _distribution(point: EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else "unknown distribution"
-
-
-def _version(point: EntryPoint) -> str:
-    return point.dist.version if point.dist is not None else "unknown version"
+    for failure in [*damaged, *(clash for clash in clashes if selection.takes(clash.plugin))]:
+        collector.record(failure)
+    for plugin in chosen:
+        collector.load(plugin)
+    return collector.registry(tuple(plugin.name for plugin in plugins if plugin not in chosen))
 
 
 def _one_line(error: BaseException) -> str:
@@ -180,81 +149,102 @@ def _one_line(error: BaseException) -> str:
 
 @dataclass
 class _Collector:
-    """Gathers offers (kind, name, class, entry point) and failures, one plugin after another."""
+    """Gathers offers (kind, name, class, plugin) and failures, one plugin after another."""
 
     strict: bool
-    offers: list[tuple[Kind, str, type[Any], EntryPoint]] = field(default_factory=list)
+    offers: list[tuple[Kind, str, type[Any], Announced]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
-    loaded: list[EntryPoint] = field(default_factory=list)
+    loaded: list[Announced] = field(default_factory=list)
 
-    def fail(
-        self,
-        point: EntryPoint,
-        reason: str,
-        cause: BaseException | None = None,
-        lost: tuple[tuple[Kind, str], ...] = (),
-    ) -> None:
-        failure = Failure(point.name, _distribution(point), _version(point), reason, lost)
+    def record(self, failure: Failure, cause: BaseException | None = None) -> None:
         self.failures.append(failure)
         if self.strict:
-            raise PluginError(f"Broken: {failure}.", fix="Repair, uninstall or block it.") from cause
+            fix = "Rename, uninstall or block one." if failure.clash else "Repair, uninstall or block it."
+            raise PluginError(f"Broken: {failure}.", fix=fix) from cause
 
-    def attempt(self, point: EntryPoint, doing: str, action: Callable[[], Any]) -> Any:
+    def fail(self, plugin: Announced, reason: str, cause: BaseException | None = None) -> None:
+        self.record(plugin.failure(reason), cause)
+
+    def attempt(self, plugin: Announced, doing: str, action: Callable[[], Any]) -> Any:
         """What `action` returns, or None after a recorded failure. A plugin may fail in any way, even by exiting."""
         try:
             return action()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded, and raised again where strict
-            self.fail(point, f"{doing} failed: {_one_line(error)}", error)
+            self.fail(plugin, f"{doing} failed: {_one_line(error)}", error)
             return None
 
-    def load(self, point: EntryPoint) -> None:
-        implementations = self.attempt(point, f"importing {point.value}", lambda: dict(_implementations(point.load())))
+    def load(self, plugin: Announced) -> None:
+        implementations = self.attempt(
+            plugin, f"importing {plugin.point.value}", lambda: dict(_implementations(plugin.point.load()))
+        )
         if implementations is None:
             return
-        self.loaded.append(point)
+        self.loaded.append(plugin)
         if not implementations:
-            self.fail(point, f"{point.value} implements no hook; expected one of {', '.join(_HOOKS)} with @hookimpl")
+            self.fail(
+                plugin, f"{plugin.point.value} implements no hook; expected one of {', '.join(_HOOKS)} with @hookimpl"
+            )
         for hook, function in implementations.items():
             if hook not in _HOOKS:
-                self.fail(point, f"unknown hook {hook}. {suggestion(hook, _HOOKS)}")
+                self.fail(plugin, f"unknown hook {hook}. {suggestion(hook, _HOOKS)}")
                 continue
-            results = self.attempt(point, f"calling {hook}", partial(_call, hook, function))
+            results = self.attempt(plugin, f"calling {hook}", partial(_call, hook, function))
             if results is not None:
-                self.take(point, hook, results)
+                self.take(plugin, hook, results)
 
-    def take(self, point: EntryPoint, hook: str, results: list[object]) -> None:
+    def take(self, plugin: Announced, hook: str, results: list[object]) -> None:
         """`results` is what pluggy hands back: one answer, or none where the hook returned None."""
         classes, kind = results[0] if results else None, _HOOKS[hook]
         if not isinstance(classes, Sequence) or isinstance(classes, str):
-            self.fail(point, f"{hook} must return a list of {label(kind)} classes, got {classes!r}")
+            self.fail(plugin, f"{hook} must return a list of {label(kind)} classes, got {classes!r}")
             return
         for cls in classes:
-            name = self.attempt(point, f"reading a class of {hook}", partial(_checked_name, kind, cls))
+            name = self.attempt(plugin, f"reading a class of {hook}", partial(_checked_name, kind, cls))
             if name is not None:
-                self.offers.append((kind, name, cls, point))
+                self.offers.append((kind, name, cls, plugin))
 
     def registry(self, blocked: tuple[str, ...]) -> Registry:
         classes: dict[Kind, dict[str, type[Any]]] = {kind: {} for kind in KINDS}
+        owners: dict[tuple[Kind, str], Announced] = {}
         for kind, name in dict.fromkeys((kind, name) for kind, name, _, _ in self.offers):
-            rivals = [(cls, point) for k, n, cls, point in self.offers if (k, n) == (kind, name)]
-            if len(rivals) == 1:
-                classes[kind][name] = rivals[0][0]
-                continue
-            where = " and ".join(f"plugin {p.name!r} of {_distribution(p)} {_version(p)}" for _, p in rivals)
-            reason = f"the {label(kind)} {name!r} is provided by {where}, so none is used; block or uninstall one"
-            self.fail(rivals[-1][1], reason, lost=((kind, name),))
+            rivals = [(cls, plugin) for k, n, cls, plugin in self.offers if (k, n) == (kind, name)]
+            for address, (cls, plugin) in self.addressed(kind, name, rivals).items():
+                classes[kind][address], owners[kind, address] = cls, plugin
         return Registry(
             **{f"{kind}s": MappingProxyType(found) for kind, found in classes.items()},
-            plugins=tuple(self.plugin(point, classes) for point in self.loaded),
+            plugins=tuple(_plugin(plugin, owners) for plugin in self.loaded),
             failures=tuple(self.failures),
             blocked=blocked,
         )
 
-    def plugin(self, point: EntryPoint, classes: Mapping[Kind, Mapping[str, type[Any]]]) -> Plugin:
-        own = [(kind, name) for kind, name, cls, p in self.offers if p is point and classes[kind].get(name) is cls]
-        components = {kind: tuple(sorted(name for k, name in own if k == kind)) for kind in KINDS}
-        used = {kind: names for kind, names in components.items() if names}
-        return Plugin(point.name, _distribution(point), _version(point), MappingProxyType(used))
+    def addressed(
+        self, kind: Kind, name: str, rivals: Sequence[tuple[type[Any], Announced]]
+    ) -> dict[str, tuple[type[Any], Announced]]:
+        """The classes that give one name, by the names under which they are to be had."""
+        if len(rivals) == 1:
+            return {name: rivals[0]}
+        where = " and ".join(f"{plugin}" for _, plugin in rivals)
+        what = f"the {label(kind)} {name!r} is provided by {where}"
+        built_in = [rival for rival in rivals if rival[1].built_in]
+        found = {name: built_in[0]} if len(built_in) == 1 else {}
+        lost: tuple[tuple[Kind, str], ...] = () if found else ((kind, name),)
+        others = [rival for rival in rivals if rival not in found.values()]
+        for cls, plugin in others:
+            if sum(other is plugin for _, other in others) > 1:
+                self.record(plugin.failure(f"{what}, so none of these is used; rename one", lost))
+                return found
+            found[f"{plugin.name}:{name}"] = (qualified(cls, plugin.name), plugin)
+        addresses = " and ".join(repr(address) for address in found if address != name)
+        told = f"write {addresses}" if lost else f"{name!r} is the built-in one, {addresses} the other"
+        self.record(others[-1][1].failure(f"{what}: {told}", lost, clash=True))
+        return found
+
+
+def _plugin(plugin: Announced, owners: Mapping[tuple[Kind, str], Announced]) -> Plugin:
+    own = [(kind, name) for (kind, name), owner in owners.items() if owner is plugin]
+    components = {kind: tuple(sorted(name for k, name in own if k == kind)) for kind in KINDS}
+    used = {kind: names for kind, names in components.items() if names}
+    return Plugin(plugin.name, plugin.distribution, plugin.version, MappingProxyType(used))
 
 
 def _implementations(module: object) -> Iterator[tuple[str, Callable[..., object]]]:

@@ -155,32 +155,45 @@ def test_a_bad_hook_or_class_leaves_the_rest_of_its_plugin(site: Site) -> None:
     assert ["OSError: gone" in f.reason or "3 is no objective" in f.reason for f in registry.failures] == [True, True]
 
 
-def test_a_component_name_with_two_owners_goes_to_neither(site: Site) -> None:
+def test_a_component_name_with_two_owners_is_given_with_the_plugin(site: Site) -> None:
     site.good("one", "twin")
     site.good("two", "twin", "other-dist")
     site.good("three", "alone")
     registry = load("one", "two", "three")
-    assert set(registry.objectives) == {"alone"}
+    assert set(registry.objectives) == {"alone", "one:twin", "two:twin"}
     (failure,) = registry.failures
     assert failure.plugin == "two"
-    for name in ("dist-one", "other-dist"):
+    for name in ("dist-one", "other-dist", "one:twin", "two:twin"):
         assert name in failure.reason
         with pytest.raises(PluginError, match=name):
             registry.get("objective", "twin")
-    assert [plugin.components for plugin in registry.plugins] == [{}, {"objective": ("alone",)}, {}]
+    assert [plugin.components for plugin in registry.plugins] == [
+        {"objective": ("one:twin",)},
+        {"objective": ("alone",)},
+        {"objective": ("two:twin",)},
+    ]
     assert set(load_registry(allow=["one", "two"], block=["two"]).objectives) == {"twin"}
     with pytest.raises(PluginError, match="other-dist"):
         load("one", "two", strict=True)
 
 
-def test_an_entry_point_name_with_two_owners_goes_to_neither(site: Site) -> None:
+def test_a_plugin_that_gives_one_name_twice_gets_neither(site: Site) -> None:
+    site.install("one", GOOD.replace("return [Good]", "return [Good, type('Again', (Good,), {})]"))
+    (failure,) = load("one").failures
+    assert load("one").objectives == {}
+    assert "rename one" in failure.reason
+    assert failure.lost == (("objective", "NAME"),)
+
+
+def test_plugins_of_one_name_are_called_by_their_distributions(site: Site) -> None:
     site.good("same", "alpha", "dist-a")
     site.good("same", "omega", "dist-b")
     site.good("other", "kept")
     registry = load("same", "other")
-    assert set(registry.objectives) == {"kept"}
-    (failure,) = registry.failures
-    assert "dist-a 1.2.3 and dist-b 1.2.3" in failure.reason
+    assert set(registry.objectives) == {"alpha", "omega", "kept"}
+    assert {plugin.name for plugin in registry.plugins} == {"dist-a", "dist-b", "other"}
+    assert [failure.clash for failure in registry.failures] == [True, True]
+    assert set(load_registry(allow=["same"], block=["dist-b"]).objectives) == {"alpha"}
 
 
 def test_lists_from_the_environment(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +227,9 @@ def test_an_unknown_name_gets_the_nearest_and_all() -> None:
     registry = Registry(objectives={"patch": object, "spectrum": object})  # type: ignore[dict-item]
     with pytest.raises(PluginError, match=r"no objective 'pach'(.|\n)*patch, spectrum(.|\n)*Did you mean 'patch'"):
         registry.get("objective", "pach")
+    with pytest.raises(PluginError) as raised:
+        registry.get("objective", "nonexistent")
+    assert "Did you mean" not in str(raised.value)
     with pytest.raises(PluginError, match=r"no mask scheduler 'uniform'(.|\n)*a plugin that provides"):
         registry.get("mask_scheduler", "uniform")
 

@@ -9,14 +9,14 @@ imported when it is run. A verb of maskedmodel's own can't be replaced.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import typer
 
 from maskedmodel.errors import PluginError
+from maskedmodel.installed import PROJECT, Selection, announced, distribution_of, installed
 
 GROUP = "maskedmodel.commands"
 
@@ -44,27 +44,19 @@ def with_plugin_verbs(app: typer.Typer, arguments: Sequence[str]) -> Any:
 
 
 def _verbs() -> dict[str, list[EntryPoint]]:
-    allowed, blocked = _names("MASKEDMODEL_PLUGINS"), _names("MASKEDMODEL_BLOCK_PLUGINS")
-    plugin_of = {point.module.split(".")[0]: point.name for point in entry_points(group="maskedmodel")}
+    selection = Selection.of()
+    plugins, _ = announced(installed(PROJECT)[0])
+    names = {plugin.point.module.split(".")[0]: (plugin.name, plugin.point.name) for plugin in plugins}
     found: dict[str, dict[str, EntryPoint]] = {}
-    for point in entry_points(group=GROUP):
-        plugin = plugin_of.get(point.module.split(".")[0], point.name)
-        if plugin not in blocked and (not allowed or plugin in allowed):
+    for point in installed(GROUP)[0]:  # what can't be read is named by `maskedmodel plugins`
+        if selection.takes(*names.get(point.module.split(".")[0], (point.name,))):
             found.setdefault(point.name, {})[point.value] = point
     return {name: list(points.values()) for name, points in found.items()}
 
 
-def _names(variable: str) -> set[str]:
-    return {name.strip() for name in os.environ.get(variable, "").split(",")} - {""}
-
-
-def _owner(point: EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else point.module
-
-
 def _load(name: str, points: Sequence[EntryPoint]) -> Any:
     if len(points) > 1:
-        owners = ", ".join(f"{_owner(point)} ({point.value})" for point in points)
+        owners = ", ".join(f"{distribution_of(point)} ({point.value})" for point in points)
         raise PluginError(
             f"Two plugins own the verb {name!r}.", got=owners, fix="Uninstall one, or set MASKEDMODEL_BLOCK_PLUGINS."
         )
@@ -73,7 +65,7 @@ def _load(name: str, points: Sequence[EntryPoint]) -> Any:
     except Exception as error:
         raise PluginError(
             f"The verb {name!r} can't be loaded.",
-            where=f"{points[0].value} of {_owner(points[0])}",
+            where=f"{points[0].value} of {distribution_of(points[0])}",
             got=f"{type(error).__name__}: {error}",
             fix="Reinstall or update that distribution.",
         ) from error

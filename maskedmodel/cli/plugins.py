@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
@@ -13,7 +14,8 @@ import typer
 from maskedmodel.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from maskedmodel.plugins import Kind, Plugin, Registry
+    from maskedmodel.installed import Announced, Failure, Kind
+    from maskedmodel.plugins import Plugin, Registry
 
 app = typer.Typer(help="List, show, check or start plugins.", rich_markup_mode=None)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -21,44 +23,70 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.callback(invoke_without_command=True)
 def plugins(context: typer.Context, as_json: Json = False) -> None:
-    """List the installed plugins, or show, check or start one."""
+    """Import the installed plugins and say what each provides and what is wrong; or list, show, check or start one."""
     if context.invoked_subcommand is None:
-        _print_list(as_json)
+        _print_all(as_json)
 
 
 @app.command("list")
 def list_(as_json: Json = False) -> None:
-    """The installed plugins, what they provide, and what couldn't be loaded."""
-    _print_list(as_json)
+    """The installed plugins by their metadata: none is imported, so even one that hangs is listed at once."""
+    from maskedmodel.installed import PROJECT, Selection, announced, installed
+
+    points, damaged = installed(PROJECT)
+    found, clashes = announced(points)
+    chosen = list(Selection.of().of_plugins(found))
+    failures = [*damaged, *clashes]
+    blocked = [plugin.name for plugin in found if plugin not in chosen]
+    if as_json:
+        print_json({"plugins": [_metadata_dict(plugin) for plugin in chosen], **_troubles(failures, blocked)})
+        return
+    rows = [[plugin.name, plugin.distribution, plugin.version, plugin.point.value] for plugin in chosen]
+    print_table(["plugin", "distribution", "version", "module"], rows)
+    _print_troubles(failures, blocked)
+    print("\n`maskedmodel plugins` imports them: it says what each provides, and what can't be loaded.")
 
 
-def _print_list(as_json: bool) -> None:
+def _metadata_dict(plugin: Announced) -> dict[str, Any]:
+    return {
+        "name": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "module": plugin.point.value,
+    }
+
+
+def _print_all(as_json: bool) -> None:
     from maskedmodel.plugins import label, load_registry
 
     registry = load_registry()
     if as_json:
-        print_json(
-            {
-                "plugins": [_plugin_dict(plugin) for plugin in registry.plugins],
-                "failures": [
-                    {"plugin": f.plugin, "distribution": f.distribution, "version": f.version, "reason": f.reason}
-                    for f in registry.failures
-                ],
-                "blocked": list(registry.blocked),
-            }
-        )
+        listed = [_plugin_dict(plugin) for plugin in registry.plugins]
+        print_json({"plugins": listed, **_troubles(registry.failures, registry.blocked)})
         return
     rows = []
     for plugin in registry.plugins:
         provides = "; ".join(f"{label(kind)}: {', '.join(names)}" for kind, names in plugin.components.items())
         rows.append([plugin.name, plugin.distribution, plugin.version, provides or "nothing"])
     print_table(["plugin", "distribution", "version", "provides"], rows)
-    if registry.failures:
-        print("\nNot usable:")
-        for failure in registry.failures:
-            print(f"  {failure}")
-    if registry.blocked:
-        print(f"\nBlocked: {', '.join(registry.blocked)}")
+    _print_troubles(registry.failures, registry.blocked)
+
+
+def _troubles(failures: Sequence[Failure], blocked: Sequence[str]) -> dict[str, Any]:
+    keys = ("plugin", "distribution", "version", "reason", "clash")
+    return {
+        "failures": [{key: getattr(failure, key) for key in keys} for failure in failures],
+        "blocked": list(blocked),
+    }
+
+
+def _print_troubles(failures: Sequence[Failure], blocked: Sequence[str]) -> None:
+    for title, clash in (("Not usable:", False), ("Names given twice:", True)):
+        lines = [f"  {failure}" for failure in failures if failure.clash is clash]
+        if lines:
+            print("\n".join(["", title, *lines]))
+    if blocked:
+        print(f"\nBlocked: {', '.join(blocked)}")
 
 
 def _plugin_dict(plugin: Plugin) -> dict[str, Any]:
@@ -83,8 +111,10 @@ def show(
     chosen: list[tuple[Kind, str]] = [
         (kind, one) for plugin in registry.plugins if plugin.name == name for kind, one in _provided(plugin)
     ]
-    chosen = chosen or [(kind, name) for kind in KINDS if name in registry.of(kind)]
-    failures = [failure for failure in registry.failures if failure.plugin == name]
+    chosen = chosen or [
+        (kind, one) for kind in KINDS for one in registry.of(kind) if name in (one, one.partition(":")[2])
+    ]
+    failures = [f for f in registry.failures if f.plugin == name or name in [lost for _, lost in f.lost]]
     if not chosen and not failures:
         known = {plugin.name for plugin in registry.plugins}.union(*(registry.of(kind) for kind in KINDS))
         fix = suggestion(name, known)
@@ -97,8 +127,7 @@ def show(
         return
     for kind, one in chosen:
         _print_component(registry, kind, one)
-    for failure in failures:
-        print(f"Not usable: {failure}")
+    _print_troubles(failures, ())
 
 
 def _provided(plugin: Plugin) -> list[tuple[Kind, str]]:
@@ -189,4 +218,5 @@ def new(
     from maskedmodel.testing.template import write
 
     folder = write(name, to)
-    print(f"Wrote {folder}. Next:\n\n    pip install -e {folder}\n    maskedmodel plugins check {name}")
+    print(f"Wrote {folder}. Next, where maskedmodel is installed:\n")
+    print(f"    uv pip install -e {folder}     (or: pip install -e {folder})\n    maskedmodel plugins check {name}")

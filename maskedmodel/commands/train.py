@@ -80,7 +80,7 @@ def pretrain(
     resolved = load_config(config, overrides, registry=registry)
     folder = run_folder(config, run)
     for failure in registry.failures:
-        log.warning("Plugin left out: %s", failure)
+        log.warning("%s", failure.notice)
     parts = build_components(resolved, registry)
     resolved = resolved.model_copy(update={"data": parts.source.resolved()})
     with seeded(resolved.train.seed):

@@ -60,7 +60,7 @@ def arms_of(
     source: Source, overrides: Sequence[str], masks: Sequence[Mask], vary: Sequence[str], registry: Registry
 ) -> list[Arm]:
     """The arms in the order asked for. Raises ConfigError, naming the option, on one that can't be."""
-    first = [_of_mask(mask) for mask in masks] or [("", (), "")]
+    first = [_of_mask(mask, registry) for mask in masks] or [("", (), "")]
     second = [_of_variation(text) for text in vary] or [("", (), "")]
     arms = []
     for mask_label, mask_changes, mask_origin in first:
@@ -113,7 +113,7 @@ def slug_of(label: str) -> str:
     return f"{plain[:_LONGEST]}-{hashlib.sha256(label.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}".strip("-")
 
 
-def _of_mask(mask: Mask) -> tuple[str, tuple[str, ...], str]:
+def _of_mask(mask: Mask, registry: Registry) -> tuple[str, tuple[str, ...], str]:
     """Label, overrides and option of a mask."""
     if isinstance(mask, Mapping):
         settings, origin = dict(mask), f"masks: {json.dumps(dict(mask), default=str)}"
@@ -123,6 +123,9 @@ def _of_mask(mask: Mask) -> tuple[str, tuple[str, ...], str]:
     else:
         origin = f"--mask {mask}"
         head, _, rest = mask.partition(":")
+        own, _, more = rest.partition(":")
+        if registry.canonical("mask_scheduler", f"{head}:{own}") in registry.mask_schedulers:  # plugin:name
+            head, rest = f"{head}:{own}", more
         settings = {"name": head.strip(), **_pairs(rest, origin)}
     name = settings.get("name")
     if not isinstance(name, str) or not name:

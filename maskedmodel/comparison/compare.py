@@ -61,7 +61,7 @@ def compare(
     kind = budget_named(budget)
     registry = load_registry(strict=strict_plugins)
     for failure in registry.failures:
-        log.warning("Plugin left out: %s", failure)
+        log.warning("%s", failure.notice)
     folder = _folder(config, run)
     arms = arms_of(config, overrides, masks, vary, registry)
     notes: list[str] = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskedmodel.comparison.statistics import Direction
 from maskedmodel.comparison.yardstick import RATIOS
-from maskedmodel.errors import DataError, DependencyError
+from maskedmodel.errors import DataError, DependencyError, install_hint
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]
@@ -114,7 +114,7 @@ class Comparison:
         try:
             import pandas
         except ImportError as error:
-            raise DependencyError("A DataFrame needs pandas.", fix="Run: pip install pandas, or use .runs.") from error
+            raise DependencyError("A DataFrame needs pandas.", fix=f"{install_hint('pandas')} Or use .runs.") from error
         return pandas.DataFrame(self.runs)
 
     def __str__(self) -> str:

@@ -28,7 +28,7 @@ def build_components(config: RunConfig, registry: Registry) -> Components:
 
     What a component refuses keeps its error class and says which section of the config it belongs to. Any other
     exception becomes a PluginError, an ImportError a DependencyError. Raises ConfigError where tokenizer and data give
-    different values to what they share, such as a sample rate.
+    different values to what they share, such as a sample rate, and where the data have NaN that the tokenizer refuses.
     """
     if config.data is None:
         raise ConfigError(
@@ -37,12 +37,30 @@ def build_components(config: RunConfig, registry: Registry) -> Components:
             fix="Name files or data to use, or write a config with a data section.",
         )
     _agree(config.tokenizer, config.data, registry)
-    return Components(
+    parts = Components(
         tokenizer=_build("tokenizer", config.tokenizer, registry),
         scheduler=_build("mask", config.mask, registry),
         objective=_build("objective", config.objective, registry),
         source=_build("data", config.data, registry),
     )
+    _agree_on_absence(parts, registry)
+    return parts
+
+
+def _agree_on_absence(parts: Components, registry: Registry) -> None:
+    """What one calls absent is a broken sample to the other, which a run would meet sample by sample."""
+    if parts.source.gives_nan and not parts.tokenizer.accepts_nan:
+        takes = [name for name, cls in sorted(registry.tokenizers.items()) if cls.accepts_nan is True]
+        raise ConfigError(
+            f"The data source {parts.source.settings.name!r} gives NaN where a value is absent, and the tokenizer "
+            f"{parts.tokenizer.settings.name!r} takes none.",
+            where="data.name, tokenizer.name",
+            expected=f"a tokenizer with accepts_nan = True{': ' if takes else ''}{', '.join(takes)}",
+            got=f"gives_nan = True in {type(parts.source).__name__}, "
+            f"accepts_nan = False in {type(parts.tokenizer).__name__}",
+            fix="Choose another tokenizer, or other data. In a class of your own set accepts_nan = True: "
+            "a GridTokenizer then leaves absent values out by itself.",
+        )
 
 
 def _agree(tokenizer: Settings, data: Settings, registry: Registry) -> None:
@@ -70,7 +88,8 @@ def _build(section: str, settings: Settings, registry: Registry) -> Any:
         raise told from error
     except ImportError as error:
         what = f"The {label(kind)} {settings.name!r} needs a package that can't be imported: {error}."
-        raise DependencyError(what, where=where, fix="Install it.") from error
+        fix = "Install that package, with uv pip install or pip install."
+        raise DependencyError(what, where=where, fix=fix) from error
     except Exception as error:  # raised again as the plugin's
         what = f"The {label(kind)} {settings.name!r} failed while it was built: {type(error).__name__}: {error}"
         raise PluginError(what, where=where, fix="This is a fault of the plugin; --debug shows where.") from error

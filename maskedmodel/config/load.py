@@ -64,15 +64,24 @@ def load_config(
         if len(keys) == 2 and keys[1] == "name":
             _drop_unknown(given.data, keys[0], value, registry)
     data = given.settled()
+    _canonical(data, registry)
     if not needs_data and data.get("data") is None:
         data.pop("data", None)
     _unset(data, given.changes, registry)
     return _validate(data, registry, given.where, needs_data)
 
 
+def _canonical(data: dict[Any, Any], registry: Registry) -> None:
+    """A component given as plugin:name where its name is its own again, since its rival has gone, is named alone."""
+    for section, kind in SECTIONS.items():
+        given = data.get(section)
+        if isinstance(given, dict) and isinstance(given.get("name"), str):
+            data[section] = {**given, "name": registry.canonical(kind, given["name"])}
+
+
 def _named(registry: Registry, kind: Kind, name: object) -> type[Component[Any]] | None:
     """The component of this name; None where there is none. A config may give anything for a name."""
-    return registry.of(kind).get(name) if isinstance(name, str) else None
+    return registry.of(kind).get(registry.canonical(kind, name)) if isinstance(name, str) else None
 
 
 def _drop_unknown(data: dict[Any, Any], section: str, name: object, registry: Registry) -> None:

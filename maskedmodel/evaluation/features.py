@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from maskedmodel.components import SampleDataset, Tokenizer
 from maskedmodel.engine.model import MaskedAutoencoder
-from maskedmodel.errors import DataError, DependencyError
+from maskedmodel.errors import DataError, DependencyError, install_hint
 from maskedmodel.files import replacing, spreadsheet_cell
 from maskedmodel.training.data import UNLABELLED, Reading, eval_batches
 
@@ -206,7 +206,7 @@ def _parquet(features: Features, file: IO[bytes]) -> None:
         from pyarrow import parquet
     except ImportError as error:
         raise DependencyError(
-            "Writing parquet needs pyarrow.", fix='Run: pip install "maskedmodel[parquet]", or write .npz or .csv.'
+            "Writing parquet needs pyarrow.", fix=f"{install_hint(extra='parquet')} Or write .npz or .csv."
         ) from error
     flat = pa.array(features.values.numpy().reshape(-1), pa.float32())
     columns = {"id": pa.array(_ids(features))}

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from maskedmodel.components import Component
-from maskedmodel.plugins import label, load_registry
+from maskedmodel.plugins import label
+from maskedmodel.testing.building import registry_at_hand
 from maskedmodel.testing.rules import CheckFailed, NotApplicable, class_of, kind_of, require
 
 # Packages that take long to import, or that need a system library: a component imports them when it is built.
@@ -66,7 +67,7 @@ def check_name(component: AnyComponent | type[AnyComponent]) -> None:
         expected=f'name: Literal["{name}"] = "{name}"',
         got=annotation,
     )
-    registry = load_registry()
+    registry = registry_at_hand()
     clashes = [str(failure) for failure in registry.failures if (kind, name) in failure.lost]
     require(not clashes, cls, "the name has two owners", expected="one", got="; ".join(clashes), fix="Rename one.")
     owner = registry.of(kind).get(name)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -13,9 +15,9 @@ from torch import Tensor
 from maskedmodel.components import Objective, Settings, Tokenizer
 from maskedmodel.engine.encoder import Encoder
 from maskedmodel.engine.settings import DecoderSettings, EncoderSettings, ModelSettings
-from maskedmodel.errors import MaskedModelError
 from maskedmodel.noise import Noise, seeded
 from maskedmodel.schedulers import MaskScheduler
+from maskedmodel.testing.building import companions
 from maskedmodel.testing.rules import NotApplicable
 from maskedmodel.tokenizers.grid import GridTokenizer
 from maskedmodel.tokens import Tokens
@@ -172,25 +174,85 @@ def attached(scheduler: MaskScheduler[Any], tokens: Tokens) -> MaskScheduler[Any
     return copied
 
 
-def maskable(scheduler: MaskScheduler[Any]) -> Box:
-    """The first of the kit's tokenizers whose tokens the scheduler doesn't refuse; one of them separates channels."""
+def layouts_for(scheduler: MaskScheduler[Any]) -> dict[str, Tokens]:
+    """The kit's layouts, and the tokens of the scheduler's own plugin where it refuses all of those."""
+    found = layouts()
+    if any(_masks(scheduler, tokens) for tokens in found.values()):
+        return found
+    own = {f"tokenizer {name!r}": example_tokens(tokenizer, 6) for name, tokenizer in companions(scheduler)}
+    return {**own, **found}
+
+
+def _masks(scheduler: MaskScheduler[Any], tokens: Tokens) -> bool:
+    try:
+        attached(scheduler, tokens).sample(tokens, 0.5, Noise.of(range(tokens.batch)))
+    except Exception:  # noqa: BLE001 - check_layouts fails on it, or finds it a clear refusal
+        return False
+    return True
+
+
+def example_tokens(tokenizer: Tokenizer[Any], batch: int) -> Tokens:
+    """The tokens of examples, prepared, statistics measured on them."""
+    signal = tokenizer.prepare(tokenizer.example(batch, generator(1)))
+    if tokenizer.needs_statistics:
+        tokenizer.fit_statistics([signal])
+    return tokenizer.tokenize(signal)
+
+
+@contextmanager
+def maskable(scheduler: MaskScheduler[Any]) -> Iterator[Tokenizer[Any]]:
+    """The first tokenizer whose tokens the scheduler takes: of the kit's, or of those that come with it."""
     leads = Box(axes=("time",), size=(48,), patch=(6,), channels=3, separate=True)
     for box in (*boxes().values(), leads):
-        tokens = box.tokenize(box.example(1, generator()))
-        try:
-            attached(scheduler, tokens).sample(tokens, 0.5, Noise.of(range(1)))
-        except MaskedModelError:
-            continue  # a clear refusal: check_layouts demands that one is left
-        return box
+        if _masks(scheduler, example_tokens(box, 1)):
+            yield box
+            return
+    for _, tokenizer in companions(scheduler):
+        if _masks(scheduler, example_tokens(tokenizer, 1)):
+            yield tokenizer
+            return
     raise NotApplicable("no tokenizer's tokens get a mask, on which check_layouts fails")
 
 
-def suitable(objective: Objective[Any]) -> Iterator[tuple[str, Box, Tensor]]:
-    """The kit's tokenizers that the objective doesn't refuse, each with hidden values (3, M, P) as its tokens have."""
-    for name, box in boxes().items():
-        try:
-            objective.attach(box)
-            objective.width(box)
-        except MaskedModelError:
-            continue  # a clear refusal: check_width demands that one is left
-        yield name, box, box.tokenize(box.example(3, generator(1))).values
+class Suited(NamedTuple):
+    """A tokenizer that an objective goes with. `values` (3, M, P) are hidden values as its tokens have.
+
+    `own`: it comes with the objective, whose targets may be made for such values alone.
+    """
+
+    name: str
+    tokenizer: Tokenizer[Any]
+    values: Tensor
+    own: bool
+
+
+def refusal(objective: Objective[Any], tokenizer: Tokenizer[Any]) -> Exception | None:
+    """What the objective raises where it meets a tokenizer that it can't go with."""
+    try:
+        copied = copy.deepcopy(objective)
+        copied.attach(tokenizer)
+        copied.width(tokenizer)
+    except Exception as error:  # noqa: BLE001 - check_refusals tells whether it is a clear one
+        return error
+    return None
+
+
+def suitable(objective: Objective[Any]) -> Generator[Suited, None, None]:
+    """The tokenizers that the objective takes, of the kit's and of those that come with it; it is attached to each."""
+    candidates = chain(
+        ((name, box, False) for name, box in boxes().items()),
+        ((f"{name} of its own", tokenizer, True) for name, tokenizer in companions(objective)),
+    )
+    found = False
+    for name, tokenizer, own in candidates:
+        if refusal(objective, tokenizer) is not None:
+            continue
+        found = True
+        objective.attach(tokenizer)
+        tokens = example_tokens(tokenizer, 3)
+        values = tokens.values.float()
+        if tokens.valid is not None:
+            values = values[:, tokens.valid.all(0)]
+        yield Suited(name, tokenizer, values, own)
+    if not found:
+        raise NotApplicable("it goes with no tokenizer, on which check_width fails")

@@ -1,6 +1,13 @@
 """Checks of objectives, against the tokens of the kit's own tokenizers.
 
-An objective may refuse tokenizers it isn't made for: `width` then raises a MaskedModelError that says what it needs.
+An objective may refuse tokenizers it isn't made for: `attach` or `width` then raises a MaskedModelError that says what
+it needs. One that refuses all of the kit's is checked with the tokenizers of its own plugin, and with the one that it
+names itself; on those it is given nothing but values as their examples have.
+
+    @classmethod
+    def example_tokenizer(cls) -> Characters: ...
+
+    zero_at_target = False  # the target itself isn't a perfect prediction: it is a class, say, and predictions logits
 """
 
 from __future__ import annotations
@@ -12,8 +19,17 @@ from torch import Tensor
 
 from maskedmodel.components import Objective
 from maskedmodel.errors import MaskedModelError
-from maskedmodel.testing.fixtures import boxes, generator, suitable
-from maskedmodel.testing.rules import ROUNDING, NotApplicable, difference, require, untouched_generators
+from maskedmodel.testing.building import companions
+from maskedmodel.testing.fixtures import boxes, example_tokens, generator, refusal, suitable
+from maskedmodel.testing.rules import (
+    ROUNDING,
+    CheckFailed,
+    NotApplicable,
+    difference,
+    require,
+    require_equal,
+    untouched_generators,
+)
 
 AnyObjective = Objective[Any]
 
@@ -25,16 +41,21 @@ def _prediction(target: Tensor) -> Tensor:
 def check_width(objective: AnyObjective) -> None:
     """A target holds as many values as `width` says, for the tokens of some tokenizer at least."""
     refused = {}
-    for name, box in boxes().items():
-        try:
-            objective.width(box)
-        except MaskedModelError as error:
-            refused[name] = str(error)
-    require(
-        len(refused) < len(boxes()), objective, "width refuses every tokenizer", expected="one or more", got=refused
-    )
-    for name, box, values in suitable(objective):
-        got, expected = tuple(objective.target(values).shape), (*values.shape[:2], objective.width(box))
+    for name, tokenizer in (*boxes().items(), *companions(objective)):
+        error = refusal(objective, tokenizer)
+        if error is None:
+            break
+        refused[name] = f"{type(error).__name__}: {error}"
+    else:
+        raise CheckFailed(
+            objective,
+            "it goes with no tokenizer",
+            expected="one or more: the kit's, those of its plugin, or the one that example_tokenizer() gives",
+            got=refused,
+            fix="Where it is made for a tokenizer of another plugin, give one by the classmethod example_tokenizer.",
+        )
+    for name, tokenizer, values, _ in suitable(objective):
+        got, expected = tuple(objective.target(values).shape), (*values.shape[:2], objective.width(tokenizer))
         require(
             got == expected,
             objective,
@@ -44,9 +65,27 @@ def check_width(objective: AnyObjective) -> None:
         )
 
 
+def check_refusals(objective: AnyObjective) -> None:
+    """A tokenizer that it can't go with is refused by a MaskedModelError, in `attach` or `width`."""
+    refused = 0
+    for name, box in boxes().items():
+        error = refusal(objective, box)
+        refused += error is not None
+        require(
+            error is None or isinstance(error, MaskedModelError),
+            objective,
+            f"a tokenizer that it isn't made for isn't refused clearly (tokenizer {name!r})",
+            expected="a ConfigError that says which tokens it needs",
+            got=f"{type(error).__name__}: {error}",
+            fix="Look at the tokenizer in attach, and raise ConfigError(..., expected=..., got=...).",
+        )
+    if not refused:
+        raise NotApplicable("it takes all of the kit's tokenizers")
+
+
 def check_loss_shape(objective: AnyObjective) -> None:
     """The loss is one number per token, none negative."""
-    for name, _, values in suitable(objective):
+    for name, _, values, _ in suitable(objective):
         target = objective.target(values)
         loss = objective.loss(_prediction(target), target)
         require(
@@ -61,35 +100,34 @@ def check_loss_shape(objective: AnyObjective) -> None:
 
 
 def check_zero_at_target(objective: AnyObjective) -> None:
-    """Predicting the target scores zero, and anything else more."""
-    for name, _, values in suitable(objective):
+    """Predicting the target scores zero, and anything else more; with zero_at_target = False it only scores less."""
+    for name, _, values, _ in suitable(objective):
         target = objective.target(values)
-        best = float(objective.loss(target, target).abs().max())
+        perfect = objective.loss(target.float(), target)
+        other = float(objective.loss(_prediction(target), target).mean())
+        if not getattr(objective, "zero_at_target", True):
+            best = float(perfect.mean())
+            require(best < other, objective, "the target scores no less than chance", expected=f"< {other:g}", got=best)
+            continue
+        best = float(perfect.abs().max())
         require(
             best <= 1e-6,
             objective,
             f"the loss of a perfect prediction isn't zero (tokenizer {name!r})",
             expected="0, within 1e-6",
             got=f"{best:g}",
+            fix="Where the target is no prediction, a class say, declare zero_at_target = False in the class.",
         )
-        other = float(objective.loss(_prediction(target), target).mean())
         require(other > 1e-6, objective, "a random prediction scores zero", expected="more than 0", got=f"{other:g}")
 
 
 def check_finite(objective: AnyObjective) -> None:
     """Target and loss are finite for constant patches, large values and values rounded to bfloat16."""
-    for _, _, values in suitable(objective):
-        cases = {
-            "all zero": torch.zeros_like(values),
-            "constant": torch.full_like(values, 0.3),
-            "constant and large": torch.full_like(values, 1e4),
-            "large": 1e4 * values,
-            "bfloat16": values.bfloat16(),
-            "constant bfloat16": torch.full_like(values, 0.3).bfloat16(),
-        }
-        for what, given in cases.items():
+    for _, _, values, own in suitable(objective):
+        for what, given in ({"equal": _alike(values)} if own else _hard_cases(values)).items():
             target = objective.target(given)
-            loss = objective.loss(_prediction(target).to(target.dtype), target)
+            prediction = _prediction(target)
+            loss = objective.loss(prediction.to(target.dtype) if target.is_floating_point() else prediction, target)
             for part, result in (("target", target), ("loss", loss)):
                 wild = int((~torch.isfinite(result)).sum())
                 require(
@@ -102,15 +140,31 @@ def check_finite(objective: AnyObjective) -> None:
                 )
 
 
+def _hard_cases(values: Tensor) -> dict[str, Tensor]:
+    return {
+        "all zero": torch.zeros_like(values),
+        "constant": torch.full_like(values, 0.3),
+        "constant and large": torch.full_like(values, 1e4),
+        "large": 1e4 * values,
+        "bfloat16": values.bfloat16(),
+        "constant bfloat16": torch.full_like(values, 0.3).bfloat16(),
+    }
+
+
+def _alike(values: Tensor) -> Tensor:
+    """All tokens as the first one, for targets that are made for such values alone."""
+    return values[:1, :1].expand_as(values)
+
+
 def check_gradient(objective: AnyObjective) -> None:
     """The gradient reaches the prediction, and is finite at the target itself and on constant patches too."""
-    for name, _, values in suitable(objective):
+    for name, _, values, own in suitable(objective):
         target = objective.target(values)
-        constant = objective.target(torch.zeros_like(values))
+        constant = objective.target(_alike(values) if own else torch.zeros_like(values))
         cases = {"a random prediction": (_prediction(target), target), "the target itself": (target, target)}
         cases["a constant patch"] = (_prediction(constant), constant)
         for what, (start, goal) in cases.items():
-            prediction = start.detach().clone().requires_grad_()
+            prediction = start.detach().float().clone().requires_grad_()
             loss = objective.loss(prediction, goal).sum()
             require(loss.requires_grad, objective, "the loss carries no gradient", fix="Keep to torch operations.")
             (gradient,) = torch.autograd.grad(loss, prediction)
@@ -129,9 +183,9 @@ def check_gradient(objective: AnyObjective) -> None:
 
 def check_tokens_independent(objective: AnyObjective) -> None:
     """A token's target and loss depend on that token alone: padding and other samples can't change them."""
-    for name, _, values in suitable(objective):
+    for name, _, values, own in suitable(objective):
         changed = values.clone()
-        changed[:, ::2] = 5 - 3 * changed[:, ::2]
+        changed[:, ::2] = values.roll(1, 0)[:, ::2] if own else 5 - 3 * changed[:, ::2]
         target, other = objective.target(values), objective.target(changed)
         loss = objective.loss(_prediction(target), target)
         other_loss = objective.loss(_prediction(target), other)
@@ -149,7 +203,7 @@ def check_tokens_independent(objective: AnyObjective) -> None:
 
 def check_to_values(objective: AnyObjective) -> None:
     """`to_values` turns the target, with its statistics, back into the raw values."""
-    for name, _, values in suitable(objective):
+    for name, _, values, _ in suitable(objective):
         target = objective.target(values)
         back = objective.to_values(target, objective.statistics(values))
         if back is None:
@@ -168,19 +222,20 @@ def check_to_values(objective: AnyObjective) -> None:
 def check_baseline(objective: AnyObjective) -> None:
     """`baseline` is the loss of predicting zero."""
     known = 0
-    for name, box, values in suitable(objective):
-        baseline = objective.baseline(box)
+    for name, tokenizer, values, own in suitable(objective):
+        baseline = objective.baseline(tokenizer)
         if baseline is None:
             continue
         known += 1
-        target = objective.target(torch.randn(64, *values.shape[1:], generator=generator(3)))
-        got = float(objective.loss(torch.zeros_like(target), target).mean())
+        drawn = torch.randn(64, *values.shape[1:], generator=generator(3))
+        target = objective.target(example_tokens(tokenizer, 64).values.float() if own else drawn)
+        got = float(objective.loss(torch.zeros(target.shape), target).mean())
         require(
             abs(got - baseline) <= 0.02 * baseline,
             objective,
             f"predicting zero doesn't score baseline (tokenizer {name!r})",
             expected=f"{baseline:.4f}, within 2 %",
-            got=f"{got:.4f} on random values",
+            got=f"{got:.4f} on {'examples' if own else 'random values'}",
             fix="Return None where the loss of predicting zero depends on the data.",
         )
     if not known:
@@ -189,7 +244,7 @@ def check_baseline(objective: AnyObjective) -> None:
 
 def check_pure(objective: AnyObjective) -> None:
     """The same input gives the same target and loss, and isn't changed by it."""
-    for _, _, values in suitable(objective):
+    for _, _, values, _ in suitable(objective):
         given = values.clone()
         target, again = objective.target(given), objective.target(given)
         kept, prediction = target.clone(), _prediction(target)
@@ -198,14 +253,8 @@ def check_pure(objective: AnyObjective) -> None:
             ("the same values give another target", kept, again),
             ("the same prediction scores otherwise", first, second),
         ):
-            require(
-                torch.equal(one, other),
-                objective,
-                rule,
-                expected="a pure function",
-                got=f"a difference of {difference(other, one):.2g} of the largest value",
-                fix="Draw nothing at random, and keep no state between calls.",
-            )
+            fix = "Draw nothing at random, and keep no state between calls."
+            require_equal(one, other, objective, rule, expected="a pure function", fix=fix)
         unchanged = torch.equal(given, values) and torch.equal(kept, target)
         require(unchanged, objective, "changes its input in place", fix="Use out-of-place operations.")
 
@@ -213,8 +262,8 @@ def check_pure(objective: AnyObjective) -> None:
 def check_global_generators(objective: AnyObjective) -> None:
     """No method draws from the global generators of torch, numpy or Python."""
     with untouched_generators(objective):
-        for _, box, values in suitable(objective):
+        for _, tokenizer, values, _ in suitable(objective):
             target = objective.target(values)
             objective.loss(_prediction(target), target)
             objective.to_values(target, objective.statistics(values))
-            objective.baseline(box)
+            objective.baseline(tokenizer)

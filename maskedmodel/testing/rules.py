@@ -52,6 +52,12 @@ def require(
         raise CheckFailed(component, rule, expected=expected, got=got, fix=fix)
 
 
+def require_equal(first: Tensor, again: Tensor, component: object, rule: str, *, expected: str, fix: str) -> None:
+    """Raises CheckFailed unless two results of one call are equal to the bit; NaN equals NaN."""
+    got = f"a difference of {difference(again, first):.2g} of the largest value"
+    require(same(first, again), component, rule, expected=expected, got=got, fix=fix)
+
+
 def class_of(component: object) -> type[Component[Any]]:
     """The class of a component, or the class itself. Raises TypeError on anything else."""
     cls = component if isinstance(component, type) else type(component)
@@ -149,4 +155,17 @@ def untouched_generators(component: object) -> Iterator[None]:
         expected="torch, numpy and random as they were",
         got=f"changed: {', '.join(changed)}",
         fix="Draw from the Noise or the torch.Generator that the method is handed; a reader needs neither.",
+    )
+
+
+def require_finite_padding(component: object, tokens: Tokens) -> None:
+    """Raises CheckFailed where values that aren't there hold something that isn't finite."""
+    wild = int((~torch.isfinite(tokens.values)).sum())
+    require(
+        wild == 0,
+        component,
+        "padding isn't finite",
+        expected="0, or any finite number",
+        got=f"{wild} values that are NaN or infinite",
+        fix="Fill what is absent with zeros: NaN times a weight of zero is still NaN. Tokens.without_nan does.",
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
+import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from maskedmodel.components import Component
 from maskedmodel.errors import PluginError, suggestion
 from maskedmodel.plugins import KINDS, Kind, Plugin, Registry
-from maskedmodel.testing import components, objectives, schedulers, signals, sources, tokenizers, training
+from maskedmodel.testing import absent, components, objectives, schedulers, signals, sources, tokenizers, training
+from maskedmodel.testing.building import REGISTRY, built, check_builds
 from maskedmodel.testing.rules import CheckFailed, NotApplicable, describe, kind_of
 
 if TYPE_CHECKING:
@@ -23,8 +24,9 @@ AnyComponent = Component[Any]
 Check = Callable[[Any], None]
 Status = Literal["passed", "failed", "not applicable"]
 
-# These look at the class and need no instance of it.
+# These look at the class and need no instance of it; `check_builds` makes one itself.
 OF_CLASS: tuple[Check, ...] = (
+    check_builds,
     components.check_name,
     components.check_settings_documented,
     components.check_import_light,
@@ -35,22 +37,28 @@ OF_INSTANCE: tuple[Check, ...] = (
     components.check_settings_pickle,
     components.check_rebuilt,
 )
+# What all other checks of a kind rest on. Of a mask scheduler each check takes the layouts that fit.
+FIRST_OF_KIND: Mapping[Kind, Check] = MappingProxyType(
+    {"tokenizer": signals.check_basics, "objective": objectives.check_width, "data_source": sources.check_opens}
+)
 OF_KIND: Mapping[Kind, tuple[Check, ...]] = MappingProxyType(
     {
         "tokenizer": (
+            signals.check_basics,
             signals.check_example,
             signals.check_prepare,
             signals.check_augment,
             signals.check_collate,
             signals.check_inputs_kept,
             signals.check_picture,
+            signals.check_footprint,
             signals.check_global_generators,
             tokenizers.check_layout,
-            tokenizers.check_token_width,
             tokenizers.check_embed_and_head,
             tokenizers.check_padding,
             tokenizers.check_round_trip,
             tokenizers.check_partition,
+            absent.check_absent,
             tokenizers.check_samples_independent,
             tokenizers.check_dtype,
             tokenizers.check_device,
@@ -69,11 +77,13 @@ OF_KIND: Mapping[Kind, tuple[Check, ...]] = MappingProxyType(
             schedulers.check_samples_independent,
             schedulers.check_progress,
             schedulers.check_observe,
+            schedulers.check_flops,
             schedulers.check_global_generators,
             training.check_overfit,
         ),
         "objective": (
             objectives.check_width,
+            objectives.check_refusals,
             objectives.check_loss_shape,
             objectives.check_zero_at_target,
             objectives.check_finite,
@@ -86,6 +96,7 @@ OF_KIND: Mapping[Kind, tuple[Check, ...]] = MappingProxyType(
             training.check_overfit,
         ),
         "data_source": (
+            sources.check_opens,
             sources.check_samples,
             sources.check_ids,
             sources.check_reopened,
@@ -102,43 +113,66 @@ def checks_of(component: AnyComponent | type[AnyComponent]) -> tuple[Check, ...]
     return (*OF_CLASS, *OF_INSTANCE, *OF_KIND[kind_of(component)])
 
 
-@contextmanager
-def built(component: AnyComponent | type[AnyComponent]) -> Iterator[AnyComponent]:
-    """A fresh component: of the same settings where an instance is given, of the defaults where it is a class.
+def foundations(check: Check, component: AnyComponent | type[AnyComponent]) -> tuple[Check, ...]:
+    """The checks on which this one rests: where one of them fails there is nothing to judge yet."""
+    if check in OF_CLASS:
+        return ()
+    first = FIRST_OF_KIND.get(kind_of(component))
+    return (check_builds,) if first is None or check is first or check in OF_INSTANCE else (check_builds, first)
 
-    A class whose settings have no default says what to check it with, making in `folder` (empty, and removed
-    afterwards) whatever files it needs:
 
-        @classmethod
-        def example_settings(cls, folder: Path) -> FolderSettings: ...
+def _refuse_without(check: Check, component: AnyComponent | type[AnyComponent]) -> None:
+    for needed in foundations(check, component):
+        key = (needed, component if isinstance(component, type) else (type(component), repr(component.settings)))
+        if key not in _found:
+            _found[key] = _fails(needed, component)
+            while len(_found) > 100:
+                del _found[next(iter(_found))]
+        if _found[key]:
+            raise NotApplicable(f"{needed.__name__} failed, on which this check rests")
 
-    Raises NotApplicable where it has neither.
-    """
-    if isinstance(component, Component):
-        yield type(component)(component.settings)
-        return
-    with tempfile.TemporaryDirectory(prefix="maskedmodel-kit-", ignore_cleanup_errors=True) as folder:
-        settings = component.example_settings(Path(folder))
-        required = [name for name, field in component.settings_class.model_fields.items() if field.is_required()]
-        if settings is None and required:
-            raise NotApplicable(f"its settings need {', '.join(required)}, and it has no example_settings(folder)")
-        yield component(settings)
+
+# Whether foundations failed, by check and by what was checked.
+_found: dict[tuple[Check, Any], bool] = {}
+
+
+def _fails(check: Check, component: AnyComponent | type[AnyComponent]) -> bool:
+    try:
+        run_check(check, component)
+    except CheckFailed:
+        return True
+    except NotApplicable:
+        return False  # the check that rests on it says so too, for the same reason
+    return False
 
 
 def run_check(check: Check, component: AnyComponent | type[AnyComponent]) -> None:
-    """Run one check. Raises CheckFailed, where the component itself breaks too, or NotApplicable."""
+    """Run one check. Raises CheckFailed, where the component itself breaks too, or NotApplicable; nothing else.
+
+    A check that rests on one that fails doesn't apply, so that one fault is told once.
+    """
     cls = component if isinstance(component, type) else type(component)
+    _refuse_without(check, component)
     try:
         if check in OF_CLASS:
-            check(cls)
+            check(component if check is check_builds else cls)
             return
         with built(component) as fresh:
             check(fresh)
     except (CheckFailed, NotApplicable):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         rule = f"{check.__name__} met an error in the component. {(check.__doc__ or '').strip().splitlines()[0]}"
-        raise CheckFailed(cls, rule, expected="no error", got=f"{type(error).__name__}: {error}") from error
+        raise CheckFailed(cls, rule, expected="no error", got=_told(error, cls)) from error
+
+
+def _told(error: BaseException, cls: type[AnyComponent]) -> str:
+    """The error, and the last line of the component's own files that it went through."""
+    module = sys.modules.get(cls.__module__)
+    folder = Path(getattr(module, "__file__", None) or "").parent
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == folder]
+    where = f", at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
+    return f"{type(error).__name__}: {error}{where}"
 
 
 @dataclass(frozen=True)
@@ -158,17 +192,21 @@ def run_checks(registry: Registry, name: str, report: Callable[[Result], None] |
     `report` is called with each result as it comes. Raises PluginError where nothing has the name.
     """
     results: list[Result] = []
-    for result in _results(registry, name):
-        results.append(result)
-        if report is not None:
-            report(result)
+    token = REGISTRY.set(registry)
+    try:
+        for result in _results(registry, name):
+            results.append(result)
+            if report is not None:
+                report(result)
+    finally:
+        REGISTRY.reset(token)
     return results
 
 
 def _results(registry: Registry, name: str) -> Iterator[Result]:
     plugins = [plugin for plugin in registry.plugins if name in (plugin.name, plugin.distribution)]
     broken = [f for f in registry.failures if name in (f.plugin, f.distribution) or name in [n for _, n in f.lost]]
-    named = [(kind, name) for kind in KINDS if name in registry.of(kind)]
+    named = [(kind, each) for kind in KINDS for each in registry.of(kind) if name in (each, each.partition(":")[2])]
     chosen = [(kind, each) for plugin in plugins for kind, names in plugin.components.items() for each in names]
     if not (plugins or broken or named):
         known = [*_names(registry.plugins), *(each for kind in KINDS for each in registry.of(kind))]
@@ -180,6 +218,8 @@ def _results(registry: Registry, name: str) -> Iterator[Result]:
         yield Result(failure.plugin, "plugin", "check_loads", "failed", str(failure))
     for kind, each in dict.fromkeys([*named, *chosen]):
         cls = registry.of(kind)[each]
+        if ":" in each:  # under the name that its plugin gives it
+            cls = cls.__mro__[1]
         for check in checks_of(cls):
             yield _result(check, cls, kind, each)
 

@@ -16,15 +16,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from maskedmodel.errors import MaskedModelError
 from maskedmodel.noise import Noise
 from maskedmodel.schedulers import MaskScheduler, Observed
-from maskedmodel.testing.fixtures import TINY_MODEL, attached, generator, layouts
+from maskedmodel.testing.fixtures import TINY_MODEL, attached, generator, layouts_for
 from maskedmodel.testing.rules import CheckFailed, NotApplicable, require, untouched_generators
 from maskedmodel.tokens import Mask, Tokens, hidden_count
 
 PROGRESS = (0.0, 0.2, 0.5, 0.9, 1.0)
+FLOPS = 0.05  # how far declared FLOPs may be from counted ones
 EPOCHS = 100  # in which every token must be hidden sometimes and visible sometimes
 
 AnyScheduler = MaskScheduler[Any]
@@ -40,7 +43,7 @@ def _fitting(scheduler: AnyScheduler) -> Iterator[tuple[str, Tokens, AnySchedule
     What it does with the others is `check_layouts`'s business alone.
     """
     found = False
-    for name, tokens in layouts().items():
+    for name, tokens in layouts_for(scheduler).items():
         try:
             ready = attached(scheduler, tokens)
             ready.sample(tokens, 0.5, _noise(tokens))
@@ -59,8 +62,8 @@ def _real(tokens: Tokens) -> Tensor:
 
 def check_layouts(scheduler: AnyScheduler) -> None:
     """Tokens of every layout get a mask or a clear refusal, and some layout gets a mask."""
-    refused = {}
-    for name, tokens in layouts().items():
+    refused, tried = {}, layouts_for(scheduler)
+    for name, tokens in tried.items():
         try:
             attached(scheduler, tokens).sample(tokens, 0.5, _noise(tokens))
         except MaskedModelError as error:
@@ -74,7 +77,11 @@ def check_layouts(scheduler: AnyScheduler) -> None:
                 fix="Work from Tokens.coords, channel and valid, of any number of axes.",
             ) from error
     require(
-        len(refused) < len(layouts()), scheduler, "refuses tokens of every layout", expected="one or more", got=refused
+        len(refused) < len(tried),
+        scheduler,
+        "refuses tokens of every layout",
+        expected="one or more, those of its plugin's tokenizers and of example_tokenizer included",
+        got=refused,
     )
 
 
@@ -303,10 +310,7 @@ def check_observe(scheduler: AnyScheduler) -> None:
         raise NotApplicable("it doesn't override observe, so it learns nothing")
     for name, tokens, ready in _fitting(scheduler):
         mask = ready.sample(tokens, 0.5, _noise(tokens))
-        losses = torch.rand(mask.ids_hidden.shape, generator=generator())
-        width = TINY_MODEL.encoder.dim
-        latent = torch.randn(tokens.batch, 1 + mask.ids_keep.shape[1], width, generator=generator())
-        loss = ready.observe(Observed(tokens, mask, losses, latent.requires_grad_(), 0.5))
+        loss = ready.observe(_observed(tokens, mask, 0.5))
         require(
             loss is None or (loss.dim() == 0 and bool(torch.isfinite(loss))),
             scheduler,
@@ -327,6 +331,49 @@ def check_observe(scheduler: AnyScheduler) -> None:
             got=f"none: {', '.join(idle)}",
             fix="Let every weight enter the loss of observe, or take its gradient with requires_grad_(False).",
         )
+
+
+def _observed(tokens: Tokens, mask: Mask, progress: float) -> Observed:
+    """What a scheduler sees of a step with random losses."""
+    losses = torch.rand(mask.ids_hidden.shape, generator=generator())
+    prefix = int(TINY_MODEL.encoder.class_token) + TINY_MODEL.encoder.registers
+    shape = tokens.batch, prefix + mask.ids_keep.shape[1], TINY_MODEL.encoder.dim
+    return Observed(tokens, mask, losses, torch.randn(shape, generator=generator()).requires_grad_(), progress)
+
+
+def check_flops(scheduler: AnyScheduler) -> None:
+    """`flops` is what torch counts in drawing a mask, learning from it and the gradients of both, within 5 %.
+
+    A pass with gradient may be declared as three forward passes, though a first layer, which has no gradient to its
+    input, costs two. It is looked at in the middle of a run.
+    """
+    for name, tokens, ready in _fitting(scheduler):
+        if tokens.valid is not None:
+            continue  # what is declared is for real tokens alone
+        counted, said = _counted(ready, tokens, 0.5), float(ready.flops(tokens.length))
+        require(
+            (1 - FLOPS) * counted <= said <= 1.5 * (1 + FLOPS) * counted,
+            scheduler,
+            f"flops isn't what torch counts (layout {name!r})",
+            expected=f"{counted:.4g} a sample, within {FLOPS:.0%}; or up to half more, as three forward passes",
+            got=f"{said:.4g}",
+            fix="Count matrix products, forward and backward, a multiplication and an addition each one: "
+            "maskedmodel.nn.block_flops does it for a block.",
+        )
+        return
+    raise NotApplicable("it takes no tokens without padding")
+
+
+def _counted(ready: AnyScheduler, tokens: Tokens, progress: float) -> float:
+    """Work per sample of a step, by torch's counter."""
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        mask = ready.sample(tokens, progress, _noise(tokens))
+        loss = ready.observe(_observed(tokens, mask, progress))
+        parts = [part for part in (loss, mask.gates) if part is not None and part.requires_grad]
+        if parts:
+            torch.autograd.backward([part.sum() for part in parts])
+    ready.zero_grad(set_to_none=True)
+    return float(counter.get_total_flops()) / tokens.batch
 
 
 def check_global_generators(scheduler: AnyScheduler) -> None:

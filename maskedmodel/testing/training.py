@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from maskedmodel.components import Objective, Tokenizer
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.noise import Noise, seeded
 from maskedmodel.schedulers import MaskScheduler, Observed
-from maskedmodel.testing.fixtures import TINY_MODEL, Box, Direct, Fixed, generator, maskable, suitable
+from maskedmodel.testing.fixtures import TINY_MODEL, Direct, Fixed, generator, maskable, suitable
 from maskedmodel.testing.rules import CheckFailed, require
 
 STEPS = 30
@@ -23,17 +24,22 @@ LEARNING_RATE = 2e-3
 
 def check_overfit(component: Tokenizer[Any] | MaskScheduler[Any] | Objective[Any]) -> None:
     """In 30 steps on one sample the loss, as a share of that of predicting zero, falls below 0.8 of its first."""
-    tokenizer: Tokenizer[Any] = Box()
-    scheduler: MaskScheduler[Any] = Fixed()
-    objective: Objective[Any] = Direct()
     if isinstance(component, Tokenizer):
-        tokenizer = component
+        _require_learning(component, component, Fixed(), Direct())
     elif isinstance(component, MaskScheduler):
-        scheduler = component
-        tokenizer = maskable(scheduler)
+        with maskable(component) as tokenizer:
+            _require_learning(component, tokenizer, component, Direct())
     else:
-        objective = component
-        tokenizer = next(box for _, box, _ in suitable(objective))
+        with closing(suitable(component)) as found:
+            _require_learning(component, next(found).tokenizer, Fixed(), component)
+
+
+def _require_learning(
+    component: Tokenizer[Any] | MaskScheduler[Any] | Objective[Any],
+    tokenizer: Tokenizer[Any],
+    scheduler: MaskScheduler[Any],
+    objective: Objective[Any],
+) -> None:
     losses = _train(tokenizer, scheduler, objective)
     if not torch.isfinite(losses).all():
         step = int((~torch.isfinite(losses)).int().argmax())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskedmodel.errors import DependencyError
+from maskedmodel.errors import DependencyError, install_hint
 
 FrontEnd = Literal["fast", "kaldi"]
 
@@ -34,7 +34,7 @@ def load_torchaudio() -> Any:
             "Spectrograms and other sample rates need torchaudio, which can't be loaded.",
             expected="torchaudio 2.11, and a torch with CUDA as the package index has it; it runs without a GPU, too",
             got=f"{type(error).__name__}: {error}; torch {torch.__version__}",
-            fix='Run: pip install "maskedmodel[audio]". A torch built for the CPU only can\'t load torchaudio: '
+            fix=f"{install_hint(extra='audio')} A torch built for the CPU only can't load torchaudio: "
             "reinstall torch from the package index.",
         ) from error
     return torchaudio

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
 from maskedmodel import Settings
-from maskedmodel.errors import DataError, DependencyError
+from maskedmodel.errors import DataError, DependencyError, install_hint
 from maskedmodel_audio.pieces import KINDS, Guarded, Piece
 
 _LOWEST_RATE, _HIGHEST_RATE = 1000, 768000  # samples per second: beyond these a header is damaged
@@ -73,7 +73,7 @@ def load_soundfile() -> Any:
         raise DependencyError(
             "Reading sound files needs soundfile, which can't be loaded.",
             got=f"{type(error).__name__}: {error}",
-            fix='Run: pip install "maskedmodel[audio]".',
+            fix=install_hint(extra="audio"),
         ) from error
     return soundfile
 

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from maskedmodel.errors import DataError, DependencyError
+from maskedmodel.errors import DataError, DependencyError, install_hint
 
 # Encoded row groups are kept up to this many bytes per process: a small table is then read from disk once.
 _KEPT_BYTES = 1 << 30
@@ -22,7 +22,7 @@ def load_pyarrow() -> Any:
         import pyarrow.parquet  # type: ignore[import-untyped]
     except ImportError as error:
         raise DependencyError(
-            "Data source 'parquet' needs pyarrow.", got=str(error), fix='pip install "maskedmodel[parquet]"'
+            "Data source 'parquet' needs pyarrow.", got=str(error), fix=install_hint(extra="parquet")
         ) from error
     return pyarrow
 

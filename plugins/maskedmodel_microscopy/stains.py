@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from maskedmodel import DataSource, Noise, Settings
-from maskedmodel.errors import DependencyError
+from maskedmodel.errors import DependencyError, install_hint
 from maskedmodel.sources import SampleDataset, SignalDataset, Split
 
 # The picture's 512x512 pixels are 4x4 fields, and no crop leaves its field. Those for validation, by row and column:
@@ -91,7 +91,7 @@ def _separated() -> Tensor:
         from skimage.data import immunohistochemistry
     except ImportError as error:
         raise DependencyError(
-            "Data source 'stains' needs scikit-image.", got=error, fix='Run: pip install "maskedmodel[microscopy]"'
+            "Data source 'stains' needs scikit-image.", got=error, fix=install_hint(extra="microscopy")
         ) from error
     colours: Tensor = torch.from_numpy(immunohistochemistry()).double()  # type: ignore[no-untyped-call]
     density = -((colours + 1) / 256).log10()  # + 1, as nothing lets through no light at all

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from maskedmodel.errors import DataError, DependencyError
+from maskedmodel.errors import DataError, DependencyError, install_hint
 from maskedmodel_microscopy.ome import parse_ome
 from maskedmodel_microscopy.tiff_image import Array, Header, TiffImage, TiffSettings
 
@@ -71,7 +71,7 @@ def _opened(stream: BinaryIO, where: str, settings: TiffSettings) -> Iterator[Ti
         import tifffile
     except ImportError as error:
         raise DependencyError(
-            "Reading TIFF files needs tifffile.", got=error, fix='Run: pip install "maskedmodel[microscopy]"'
+            "Reading TIFF files needs tifffile.", got=error, fix=install_hint(extra="microscopy")
         ) from error
     with tifffile.TiffFile(_Alone(stream)) as tiff:  # type: ignore[arg-type]
         text = tiff.ome_metadata
@@ -119,7 +119,7 @@ def _reading(where: str) -> Iterator[None]:
                 "The file's compression needs another package.",
                 where=where,
                 got=text,
-                fix="Run: pip install imagecodecs, or save the file with zlib compression.",
+                fix=f"{install_hint('imagecodecs')} Or save the file with zlib compression.",
             ) from error
         raise DataError(
             "The file can't be read as a TIFF: it is another kind, truncated or damaged.",

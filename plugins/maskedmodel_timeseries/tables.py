@@ -14,14 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maskedmodel.errors import DataError, DependencyError
+from maskedmodel.errors import DataError, DependencyError, install_hint
 from maskedmodel.sources import existing_path
 
 CSV_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 PARQUET_SUFFIXES = (".parquet",)
 _NUMBERED_TIME = ("time", "timestamp", "date", "datetime", "ds", "step", "index", "t")
 _MOST_GROWTH = 10  # times as many rows, once the missing ones are put in
-_NEEDS = 'Run: pip install "maskedmodel[timeseries]".'
+
+
+def _needs() -> str:
+    return install_hint(extra="timeseries")
 
 
 def load_pandas() -> ModuleType:
@@ -29,7 +32,7 @@ def load_pandas() -> ModuleType:
     try:
         import pandas  # type: ignore[import-untyped]
     except ImportError as error:
-        raise DependencyError("Reading tables of time series needs pandas.", got=error, fix=_NEEDS) from error
+        raise DependencyError("Reading tables of time series needs pandas.", got=error, fix=_needs()) from error
     return pandas  # type: ignore[no-any-return]
 
 
@@ -151,7 +154,7 @@ def _read_parquet(path: Path) -> Any:
     try:
         frame = pandas.read_parquet(path)
     except ImportError as error:
-        raise DependencyError("Reading parquet needs pyarrow.", where=path, got=error, fix=_NEEDS) from error
+        raise DependencyError("Reading parquet needs pyarrow.", where=path, got=error, fix=_needs()) from error
     except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
         raise DataError("The table can't be read.", where=path, got=f"{type(error).__name__}: {error}") from error
     # An index without a name only numbers the rows, unless it is of times.

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from maskedmodel.errors import DataError, DependencyError
+from maskedmodel.errors import DataError, DependencyError, install_hint
 from maskedmodel_video.clip import CUT_NOTE, Clip, Notes, Pixels, check_pixels, pixels_of, stacked
 from maskedmodel_video.frame_choice import choose
 from maskedmodel_video.settings import VideoFolderSettings
@@ -244,7 +244,7 @@ def _av() -> Any:
         raise DependencyError(
             "Videos are read through PyAV, which isn't there or can't be loaded.",
             got=error,
-            fix='pip install "maskedmodel[video]"',
+            fix=install_hint(extra="video"),
         ) from error
     return av
 

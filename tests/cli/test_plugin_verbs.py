@@ -26,7 +26,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Any:
     def installed(*points: EntryPoint, imports: bool = True) -> None:
         plugins = [EntryPoint(name="added", value=MODULE, group="maskedmodel")]
         found = {plugin_verbs.GROUP: list(points), "maskedmodel": plugins}
-        monkeypatch.setattr(plugin_verbs, "entry_points", lambda group: found[group])
+        monkeypatch.setattr(plugin_verbs, "installed", lambda group: (found[group], []))
         if imports:
             monkeypatch.setitem(sys.modules, MODULE, sys.modules[__name__])
 

@@ -183,6 +183,6 @@ def test_without_pyarrow_the_error_says_what_to_install(
     small: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(DependencyError, match=r"pip install .maskedmodel\[parquet\]"):
+    with pytest.raises(DependencyError, match=r"uv sync --extra parquet(.|\n)*pip install -e"):
         save(small, tmp_path / "f.parquet")
     assert list(tmp_path.iterdir()) == []

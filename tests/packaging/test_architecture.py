@@ -21,11 +21,11 @@ CORE, PLUGINS = ROOT / "maskedmodel", ROOT / "plugins"
 # Lowest first; an import only ever goes down. A name covers its module or its package.
 FLOORS = (
     ("errors", "files", "noise", "settings"),
-    ("tokens",),
+    ("tokens", "installed"),
     ("pictures",),
     ("components",),
     ("schedulers", "tokenizers", "sources"),
-    ("engine", "hookspecs"),
+    ("engine", "hookspecs", "qualified"),
     ("nn",),
     ("plugins",),
     ("config",),

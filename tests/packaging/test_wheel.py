@@ -114,7 +114,7 @@ def test_plugins_are_listed_built_in_and_foreign(maskedmodel: Any) -> None:
     listed = json.loads(maskedmodel("plugins", "--json").stdout)
     owners = {plugin["name"]: plugin["distribution"] for plugin in listed["plugins"]}
     built_in = ("audio", "image", "masks", "microscopy", "objectives", "timeseries", "video")
-    assert owners == {**dict.fromkeys(built_in, "maskedmodel"), "ecg": "maskedmodel-ecg"}
+    assert owners == {**dict.fromkeys(built_in, "maskedmodel"), "ecg": "maskedmodel-ecg", "ecg_data": "maskedmodel-ecg"}
     assert listed["failures"] == []
 
 

@@ -94,7 +94,7 @@ class LossyAsDeclared(Lossy):
     round_trip_tolerance = 0.011
 
 
-@fails("token_width", "embed_and_head", "overfit")
+@fails("basics")
 class WrongTokenWidth(Line):
     def __init__(self, settings: Any = None, **values: Any) -> None:
         super().__init__(settings, **values)
@@ -406,7 +406,7 @@ class ObservesAVector(Half):
         return seen.loss_per_token
 
 
-@fails("observe")
+@fails("observe", "flops")
 class LeavesAWeightWithoutGradient(Half):
     def attach(self, tokenizer: Tokenizer[Any], encoder: FeatureEncoder) -> None:
         self.used, self.idle = nn.Linear(encoder.settings.dim, 1), nn.Linear(1, 1)
@@ -478,7 +478,7 @@ class NormalisesAcrossTokens(Square):
         return values - values.mean(1, keepdim=True)
 
 
-@fails("width", "overfit")
+@fails("width")
 class WrongWidth(Square):
     def width(self, tokenizer: Tokenizer[Any]) -> int:
         return super().width(tokenizer) + 1
@@ -602,7 +602,7 @@ class _Empty(Items):
         return 10 if self.split == "train" else 0
 
 
-@fails("samples")
+@fails("opens")
 class NothingToValidate(Counted):
     items = _Empty
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import broken  # type: ignore[import-not-found]
+import broken_contracts  # type: ignore[import-not-found]
 import pytest
 
 from maskedmodel.testing import CheckFailed, NotApplicable, checks_of, run_check
@@ -24,8 +25,22 @@ def test_exactly_the_right_checks_fail(cls: type) -> None:
     assert all(reasons), "a check that doesn't apply says why"
     assert set(found) == broken.FAILS[cls], "\n".join(found.values())
     for message in found.values():
-        assert f"{cls.component_name()!r} (broken.{cls.__name__})" in message
+        assert f"{cls.component_name()!r} ({cls.__module__}.{cls.__name__})" in message
         assert re.search(r"\n  (expected|got|to fix): ", message), "a failure shows what was found, or what to do"
+
+
+def test_a_check_that_rests_on_one_that_fails_names_it() -> None:
+    resting, told = 0, []
+    for check in checks_of(broken_contracts.PreparesNaN):
+        try:
+            run_check(check, broken_contracts.PreparesNaN)
+        except NotApplicable as reason:
+            resting += "check_basics failed, on which this check rests" in str(reason)
+        except CheckFailed as failure:
+            told.append(str(failure))
+    assert len(told) == 1
+    assert "prepare gave values that aren't finite" in told[0]
+    assert resting > 12
 
 
 def test_every_check_notices_something() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import textwrap
 from importlib.metadata import EntryPoint
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import broken  # type: ignore[import-not-found]
+import broken_contracts  # type: ignore[import-not-found]
 import pytest
 import torch
 from pydantic import Field
@@ -25,6 +27,7 @@ from maskedmodel.testing import (
     parametrize_checks,
     run_check,
     run_checks,
+    signals,
     sources,
     tokenizers,
 )
@@ -236,3 +239,77 @@ def test_entry_points_given_by_hand_can_be_checked(tmp_path: Path, monkeypatch: 
     (tmp_path / "kit_by_hand.py").write_text(textwrap.dedent(TWO))
     registry = load_registry(entry_points=[EntryPoint("hand", "kit_by_hand", "maskedmodel")])
     assert {result.component for result in run_checks(registry, "hand")} == {"hand", "square", "other"}
+
+
+COMPANIONS = """
+    from typing import Literal
+    from maskedmodel import hookimpl
+    from broken_contracts import Letters, WhichLetter, WhichLetterSettings
+
+    class OwnSettings(WhichLetterSettings):
+        name: Literal["own_letters"] = "own_letters"
+
+    class Own(WhichLetter):
+        settings_class = OwnSettings
+        example_tokenizer = None
+
+    @hookimpl
+    def maskedmodel_tokenizers():
+        return [Letters]
+
+    @hookimpl
+    def maskedmodel_objectives():
+        return [Own]
+"""
+
+
+def test_an_objective_is_checked_with_the_tokenizers_of_its_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = registry_of(tmp_path, monkeypatch, COMPANIONS)
+    results = {result.check: result for result in run_checks(registry, "own_letters")}
+    assert [str(result) for result in results.values() if result.status == "failed"] == []
+    assert results["check_width"].status == results["check_overfit"].status == "passed"
+
+
+def test_a_name_of_a_built_in_fails_the_check_of_the_other_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = TWO.replace('"other"', '"patch"')
+    registry_of(tmp_path, monkeypatch, source)
+    registry = load_registry(allow=["lines", "objectives"])
+    assert "lines:patch" in registry.objectives
+    failed = [result for result in run_checks(registry, "patch") if result.status == "failed"]
+    assert {(result.component, result.check) for result in failed} == {
+        ("lines:patch", "check_name"),
+        ("lines:patch", "check_zero_at_target"),
+    }
+    assert "another objective has this name" in failed[0].message
+
+
+def test_a_component_that_exits_is_a_finding() -> None:
+    class Exits(broken.Line):
+        def picture(self, signal: torch.Tensor, like: torch.Tensor | None = None) -> torch.Tensor:
+            raise SystemExit(3)
+
+    with pytest.raises(CheckFailed, match=r"SystemExit: 3, at test_kit\.py:\d+"):
+        run_check(signals.check_picture, Exits)
+
+
+def test_overlapping_tokens_are_waived_and_say_so() -> None:
+    for check in (tokenizers.check_partition, tokenizers.check_round_trip):
+        with pytest.raises(NotApplicable, match="waived, as the class declares overlapping = True"):
+            run_check(check, broken_contracts.OverlappingAsDeclared)
+
+
+def test_a_missing_width_is_told_once_with_what_to_do() -> None:
+    found = []
+    for check in checks_of(broken_contracts.WithoutTokenWidth):
+        with contextlib.suppress(NotApplicable):
+            try:
+                run_check(check, broken_contracts.WithoutTokenWidth)
+            except CheckFailed as failure:
+                found.append(str(failure))
+    (message,) = found
+    assert "token_width is missing" in message
+    assert "Set self.token_width in __init__" in message

@@ -145,7 +145,13 @@ except DependencyError:
 def test_without_torchaudio_the_plugin_says_what_to_install_and_all_else_works():
     done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for words in ("libc10_cuda.so", 'pip install "maskedmodel[audio]"', "built for the CPU only", torch.__version__):
+    for words in (
+        "libc10_cuda.so",
+        "uv sync --extra audio",
+        'pip install -e ".[audio]"',
+        "built for the CPU only",
+        torch.__version__,
+    ):
         assert words in done.stdout
     assert "RESAMPLING SAYS SO" in done.stdout
 

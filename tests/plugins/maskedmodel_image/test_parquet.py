@@ -182,7 +182,7 @@ def test_row_groups_beyond_the_limit_are_read_again(tmp_path, monkeypatch):
 def test_without_pyarrow_it_says_what_to_install(tmp_path, monkeypatch):
     path = write(tmp_path / "t.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(DependencyError, match=r'pip install "maskedmodel\[parquet\]"'):
+    with pytest.raises(DependencyError, match="uv sync --extra parquet"):
         Parquet(path=str(path)).open("train")
 
 

@@ -60,7 +60,7 @@ def test_more_crops_move_none() -> None:
 def test_without_scikit_image(monkeypatch: Any) -> None:
     module._separated.cache_clear()
     monkeypatch.setitem(sys.modules, "skimage.data", None)
-    with pytest.raises(DependencyError, match=r"maskedmodel\[microscopy\]"):
+    with pytest.raises(DependencyError, match="uv sync --extra microscopy"):
         Stains().open("train")
 
 

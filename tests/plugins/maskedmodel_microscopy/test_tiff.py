@@ -265,7 +265,7 @@ class TestBroken:
     def test_without_tifffile(self, tmp_path: Path, monkeypatch: Any) -> None:
         write_ome(tmp_path / "a.ome.tif", pixels(2, 24, 16))
         monkeypatch.setitem(sys.modules, "tifffile", None)
-        with pytest.raises(DependencyError, match=r"maskedmodel\[microscopy\]"):
+        with pytest.raises(DependencyError, match="uv sync --extra microscopy"):
             read(tmp_path / "a.ome.tif")
 
     def test_planes_in_other_files_are_never_looked_for(self, tmp_path: Path) -> None:

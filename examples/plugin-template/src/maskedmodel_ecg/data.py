@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from maskedmodel import DataSource, Sample, Settings
+from maskedmodel import DataSource, Sample, Settings, hookimpl
 
 # The waves of a heartbeat (P, Q, R, S, T): when and how wide, in parts of a beat, how high, and the axis of each, in
 # turns. A lead sees the projection of a wave on its own direction, so one lead tells much about another.
@@ -39,7 +39,7 @@ class EcgRecordsSettings(Settings):
     name: Literal["ecg"] = "ecg"
     records: int = Field(512, gt=0, description="Number of training signals; a quarter as many are for validation.")
     channels: int = Field(12, gt=0, description="Number of channels of a signal.")
-    length: int = Field(600, gt=0, description="Length of a signal, in samples.")
+    length: int = Field(1000, gt=0, description="Length of a signal, in samples.")
 
 
 class EcgRecords(DataSource[EcgRecordsSettings]):
@@ -60,3 +60,8 @@ class _Records:
         generator = torch.Generator().manual_seed(2 * index + (self.split == "val"))
         signal = beats(1, self.settings.channels, self.settings.length, generator)[0]
         return {"signal": signal, "id": f"{self.split}/{index}"}
+
+
+@hookimpl
+def maskedmodel_data_sources():
+    return [EcgRecords]
