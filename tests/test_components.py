@@ -6,14 +6,14 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from maskedmodel.components import DataSource, Objective, SampleDataset, Settings, Split, Tokenizer
 from maskedmodel.errors import DataError, PluginError, ShapeError
 from maskedmodel.noise import Noise
 from maskedmodel.pictures import heat
-from maskedmodel.schedulers import MaskScheduler, Observed
+from maskedmodel.schedulers import MaskScheduler
 from maskedmodel.tokens import Tokens
 from tests.boxes import Box, BoxSettings
 
@@ -100,53 +100,6 @@ class Plain(Tokenizer[BoxSettings]):
 def test_a_tokenizer_without_a_grid() -> None:
     assert Plain().extents is None
     assert Plain().channel_count == 0
-
-
-# Mask schedulers
-
-
-class FlatSettings(Settings):
-    name: Literal["flat"] = "flat"
-    share: float = Field(0.5, description="Share to hide.")
-
-
-class Flat(MaskScheduler[FlatSettings]):
-    def ratio(self, progress: float) -> float:
-        return self.settings.share
-
-
-def test_the_default_scores_are_the_noise() -> None:
-    tokens, noise = Box().tokenize(torch.zeros(2, 1, 4, 6)), Noise.of([0, 1])
-    mask = Flat().sample(tokens, 0.0, noise)
-    highest = noise.uniform(4).argsort(1, descending=True)[:, :2].sort(1).values
-    assert torch.equal(mask.ids_hidden, highest)
-    assert Flat().observe(Observed(tokens, mask, torch.zeros(2, 2), torch.zeros(2, 3, 8), 0.0)) is None
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan")])
-def test_a_ratio_of_all_or_nothing_is_refused(share: float) -> None:
-    with pytest.raises(PluginError, match="'flat' gave a ratio"):
-        Flat(share=share).sample(Box().tokenize(torch.zeros(1, 1, 4, 6)), 0.0, Noise.of([0]))
-
-
-def test_scores_of_a_wrong_shape_are_refused() -> None:
-    class Short(Flat):
-        def scores(self, tokens: Tokens, progress: float, noise: Noise) -> Tensor:
-            return noise.uniform(tokens.length - 1)
-
-    with pytest.raises(PluginError) as error:
-        Short().sample(Box().tokenize(torch.zeros(2, 1, 4, 6)), 0.0, Noise.of([0, 1]))
-    assert "(2, 4)" in str(error.value)
-    assert "(2, 3)" in str(error.value)
-
-
-def test_a_scheduler_may_count_for_each_sample() -> None:
-    class Counting(Flat):
-        def counts(self, tokens: Tokens, progress: float, noise: Noise) -> Tensor:
-            return torch.tensor([1, 3])
-
-    mask = Counting().sample(Box().tokenize(torch.zeros(2, 1, 4, 6)), 0.0, Noise.of([0, 1]))
-    assert mask.hidden.sum(1).tolist() == [1, 3]
 
 
 # Objectives and data sources
