@@ -13,6 +13,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DependencyError",
+    "EmptySplitError",
     "MaskedModelError",
     "PluginError",
     "ShapeError",
@@ -51,6 +52,10 @@ class DataError(MaskedModelError):
 
 class ShapeError(MaskedModelError):
     """A tensor has another shape than the contract says."""
+
+
+class EmptySplitError(DataError):
+    """A split of the data holds no sample, though there is data."""
 
 
 class CheckpointError(MaskedModelError):

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from maskedmodel.components import DataSource, Sample
+from maskedmodel.components import DataSource, Sample, SampleDataset, Split
 from maskedmodel.config.build import build_components
 from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import RunConfig
-from maskedmodel.errors import DataError
+from maskedmodel.errors import DataError, EmptySplitError
 from maskedmodel.plugins import Registry
 from maskedmodel.sources.labelled import FileSettings
+
+ARCHIVES = (".zip", ".tar")  # a file that is a folder
 
 
 def read_file(path: Path, config: RunConfig, registry: Registry) -> Sample:
@@ -46,3 +48,28 @@ def source_at(path: Path, config: RunConfig, registry: Registry, overrides: Sequ
     data = {**kept, "name": name or known[0], "path": str(path)}
     settled = load_config({**config.model_dump(mode="json"), "data": data}, overrides, registry=registry)
     return build_components(settled, registry).source
+
+
+def is_one_sample(path: Path, registry: Registry) -> bool:
+    """Whether a path is a file that sources of files would take for one sample, as a picture, a sound or a field is."""
+    if not path.is_file() or path.suffix.lower() in ARCHIVES:
+        return False
+    known = [source for source in registry.data_sources.values() if source.recognises(path)]
+    return all(issubclass(source.settings_class, FileSettings) for source in known)
+
+
+def whole(source: DataSource[Any]) -> list[SampleDataset]:
+    """All the samples of a source: of both splits, of which one may be empty where there is little.
+
+    Raises the DataError of the training part where neither split has any.
+    """
+    found: list[SampleDataset] = []
+    faults: list[DataError] = []
+    for split in get_args(Split):
+        try:
+            found.append(source.open(split))
+        except EmptySplitError as error:
+            faults.append(error)
+    if not found:
+        raise faults[0]
+    return found

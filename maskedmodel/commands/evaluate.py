@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from maskedmodel.commands.data import source_at
+from maskedmodel.commands.data import is_one_sample, read_file, source_at, whole
 from maskedmodel.commands.run import opened, run_probe
+from maskedmodel.components import SampleDataset
 from maskedmodel.config.build import build_components
 from maskedmodel.config.load import difference, load_config
 from maskedmodel.errors import ConfigError
@@ -49,16 +50,18 @@ def embed(
 ) -> Path:
     """One feature vector per sample, to a .parquet, .npz or .csv file.
 
-    `data` is "train" or "val", a split of the run's own data, or the path of other data: that is read by the run's kind
-    of data source, or by the one installed source that knows such files. `overrides` such as "data.name=image_folder"
-    say which, and set its settings.
+    `data` is "train" or "val", a split of the run's own data; a file that the run's data source reads as one sample; or
+    the path of other data, all of which is read by the run's kind of data source, or by the one installed source that
+    knows such files. `overrides` such as "data.name=image_folder" say which, and set its settings.
     """
     _, config, registry, model, device = opened(run)
     if str(data) in ("train", "val"):
-        datasets = [build_components(config, registry).source.open(data)]  # type: ignore[arg-type]
+        datasets: list[SampleDataset] = [build_components(config, registry).source.open(data)]  # type: ignore[arg-type]
+    elif is_one_sample(Path(data).expanduser(), registry) and not overrides:
+        datasets = [[read_file(Path(data).expanduser(), config, registry)]]
     else:
         source = source_at(Path(data).expanduser(), config, registry, overrides)
-        datasets = [source.open("train"), source.open("val")]  # both: the user means all of it
+        datasets = whole(source)
     found = []
     with Display("looking", 1, quiet=quiet) as display:
         for dataset in datasets:

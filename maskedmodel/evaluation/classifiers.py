@@ -56,17 +56,26 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear probe's result: accuracy on the test part, the C it chose, and whether the solver converged."""
+    """A linear probe's result: accuracy on the test part, the C it chose, and whether the solver converged.
+
+    balanced  mean over classes of the share of their samples that were found, in [0, 1].
+    auc       area under the ROC curve, mean over classes, each against the rest; None where the test part lacks one.
+    """
 
     accuracy: Accuracy
     c: float
     converged: bool
+    balanced: float | None = None
+    auc: float | None = None
 
     @classmethod
     def over(cls, folds: Sequence[Linear]) -> Linear:
         """That of all folds together; `c` is the median of theirs."""
         accuracy = Accuracy.over([fold.accuracy for fold in folds])
-        return cls(accuracy, median_low([fold.c for fold in folds]), all(fold.converged for fold in folds))
+        c, converged = median_low([fold.c for fold in folds]), all(fold.converged for fold in folds)
+        if len(folds) > 1:  # a fold of one group rarely has every class
+            return cls(accuracy, c, converged)
+        return cls(accuracy, c, converged, folds[0].balanced, folds[0].auc)
 
 
 def knn_predict(train: Tensor, labels: Tensor, test: Tensor, k: int = 20, temperature: float = 0.07) -> Tensor:
@@ -148,6 +157,20 @@ class _Regression:
     def right(self, features: NDArray[Any], labels: NDArray[np.int64]) -> int:
         return int((self.model.predict(self._standardise(features)) == labels).sum())
 
+    def balanced(self, features: NDArray[Any], labels: NDArray[np.int64]) -> float:
+        predicted = self.model.predict(self._standardise(features))
+        return float(np.mean([(predicted[labels == label] == label).mean() for label in np.unique(labels)]))
+
+    def auc(self, features: NDArray[Any], labels: NDArray[np.int64]) -> float | None:
+        from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
+
+        if set(labels.tolist()) != set(self.model.classes_.tolist()):
+            return None
+        likely = self.model.predict_proba(self._standardise(features))
+        if likely.shape[1] == 2:
+            return float(roc_auc_score(labels, likely[:, 1]))
+        return float(roc_auc_score(labels, likely, multi_class="ovr", average="macro", labels=self.model.classes_))
+
 
 def few_rows(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
     """Indices of `count` samples, the classes in turn and each class in a seeded order: more hold all of fewer."""
@@ -198,5 +221,5 @@ def linear(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tenso
     c = C_GRID[int(np.argmax(scores))]
     final = _Regression(x, y)
     converged = final.fit(c)
-    right = final.right(test.double().numpy(), test_labels.numpy())
-    return Linear(Accuracy.of(right, len(test_labels)), c, converged)
+    z, w = test.double().numpy(), test_labels.numpy()
+    return Linear(Accuracy.of(final.right(z, w), len(w)), c, converged, final.balanced(z, w), final.auc(z, w))

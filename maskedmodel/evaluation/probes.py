@@ -52,6 +52,7 @@ class ProbeResult:
     rows: tuple[ProbeRow, ...]
     protocol: str
     notes: tuple[str, ...] = ()
+    uneven: bool = False  # whether the commonest class has over twice the samples of the rarest one
     about: str = ""  # the settings that differ from the run's own, such as "data.label=speaker"
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,12 +66,13 @@ class ProbeResult:
                 row["name"],
                 row["width"],
                 Accuracy(**row["knn"]),
-                Linear(Accuracy(**row["linear"]["accuracy"]), row["linear"]["c"], row["linear"]["converged"]),
+                Linear(**{**row["linear"], "accuracy": Accuracy(**row["linear"]["accuracy"])}),
                 row.get("few", {}),
             )
             for row in values["rows"]
         )
-        return cls(rows, values["protocol"], tuple(values["notes"]), values.get("about", ""))
+        uneven, about = values.get("uneven", False), values.get("about", "")
+        return cls(rows, values["protocol"], tuple(values["notes"]), uneven, about)
 
     def __str__(self) -> str:
         headings, rows = self.table()
@@ -83,12 +85,16 @@ class ProbeResult:
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Headings and rows of text, for whoever draws a table."""
         counts = list(self.rows[0].few) if self.rows else []
-        headings = ["features", "width", "k-NN", "linear probe", "C", *(f"{count} labels" for count in counts)]
+        headings = ["features", "width", "k-NN", "linear probe", "C"]
+        uneven = [("balanced", "balanced"), ("macro AUC", "auc")] if self.uneven else []
+        headings += [*(title for title, _ in uneven), *(f"{count} labels" for count in counts)]
         rows = []
         for row in self.rows:
             c = f"{row.linear.c:g}" + ("" if row.linear.converged else " (not converged)")
             own = [f"{row.few[count]:.3f}" for count in counts]
-            rows.append([row.name, str(row.width), str(row.knn), str(row.linear.accuracy), c, *own])
+            more = [getattr(row.linear, name) for _, name in uneven]
+            shown = ["" if value is None else f"{value:.3f}" for value in more]
+            rows.append([row.name, str(row.width), str(row.knn), str(row.linear.accuracy), c, *shown, *own])
         return headings, rows
 
 
@@ -180,7 +186,9 @@ def probe(
     left_out = int((labels == UNLABELLED).sum())
     if left_out:
         notes.append(f"{left_out} of {len(labels)} samples have no label and take no part.")
-    return ProbeResult(tuple(rows), _protocol(model, settings, labels, folds, seed), tuple(notes))
+    sizes = Counter(labels[torch.cat([rows for _, rows in folds])].tolist()).values()
+    uneven = max(sizes) > 2 * min(sizes)
+    return ProbeResult(tuple(rows), _protocol(model, settings, labels, folds, seed), tuple(notes), uneven)
 
 
 def _labels(features: Features) -> Tensor:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from maskedmodel.components import Split
-from maskedmodel.errors import DataError
+from maskedmodel.errors import EmptySplitError
 
 # Sub-folders and files of these names hold the validation split, the first one present.
 VALIDATION_NAMES = ("val", "valid", "validation", "dev", "test")
@@ -29,7 +29,7 @@ def split_by_share(ids: Sequence[str | int], share: float, split: Split, where: 
     bound = max(share, math.nextafter(min(ranks, default=0.0), 2.0))
     chosen = [index for index, value in enumerate(ranks) if (value < bound) == (split == "val")]
     if not chosen:
-        raise DataError(
+        raise EmptySplitError(
             f"Nothing is left for the split {split!r}.",
             where=where,
             expected="2 samples or more",

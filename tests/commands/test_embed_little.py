@@ -1,0 +1,61 @@
+"""A single new file, and a folder that holds one: as little as somebody may want features of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+import maskedmodel
+
+TINY = {
+    "model": {"encoder": {"dim": 8, "depth": 1, "heads": 1}, "decoder": {"dim": 8, "depth": 1, "heads": 1}},
+    "train": {"steps": 1, "batch": 2, "precision": "fp32", "device": "cpu"},
+    "evaluate": {"probe": False, "pictures": 0},
+}
+
+
+def picture(path: Path, seed: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (16, 16, 3), np.uint8)).save(path)
+    return path
+
+
+def field(path: Path, seed: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(
+        path, np.random.default_rng(seed).integers(0, 255, (2, 16, 16), np.uint16), photometric="minisblack"
+    )
+    return path
+
+
+KINDS = {
+    "image": (
+        picture,
+        ".png",
+        {"name": "image_folder", "size": None},
+        {"name": "image", "size": 16, "patch": 8, "channels": 3, "crop": None},
+    ),
+    "microscopy": (field, ".tif", {"name": "tiff_folder"}, {"name": "channels", "size": 16, "patch": 8, "channels": 2}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_file_and_a_folder_of_one_are_embedded(kind: str, tmp_path: Path) -> None:
+    make, suffix, data, tokenizer = KINDS[kind]
+    for number in range(8):
+        make(tmp_path / f"data/{number}{suffix}", number)
+    config = {**TINY, "data": {**data, "path": str(tmp_path / "data")}, "tokenizer": tokenizer}
+    maskedmodel.pretrain(config, run=tmp_path / "run", quiet=True)
+    alone = make(tmp_path / f"new/alone{suffix}", 0)
+    of_file = np.load(maskedmodel.embed(tmp_path / "run", alone, to=tmp_path / "file.npz", quiet=True))
+    of_folder = np.load(maskedmodel.embed(tmp_path / "run", alone.parent, to=tmp_path / "folder.npz", quiet=True))
+    every = np.load(maskedmodel.embed(tmp_path / "run", tmp_path / "data", to=tmp_path / "all.npz", quiet=True))
+    assert of_file["feature"].shape == of_folder["feature"].shape == (1, 8)
+    assert len(every["id"]) == 8
+    same = every["feature"][[str(name) for name in every["id"]].index(f"0{suffix}")]
+    for found in (of_file, of_folder):
+        np.testing.assert_allclose(found["feature"][0], same, rtol=1e-5, atol=1e-6)
