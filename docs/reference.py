@@ -46,7 +46,7 @@ def kind_of(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(json.dumps(value) for value in schema["enum"])
     if "prefixItems" in schema:
-        return "list of " + "; ".join(kind_of(part, defs) for part in schema["prefixItems"])
+        return "[" + "; ".join(kind_of(part, defs) for part in schema["prefixItems"]) + "]"
     if schema.get("type") == "array":
         return f"list of {kind_of(schema.get('items', {}), defs)}"
     if schema.get("properties"):
