@@ -57,6 +57,27 @@ def test_the_readme_is_short_and_shows_the_tree_as_it_is() -> None:
     }
 
 
+def test_the_reference_of_settings_is_that_of_the_schema() -> None:
+    """docs/config.md is current, and names every setting of the schema in a table of its own section."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import reference  # type: ignore[import-not-found]
+    finally:
+        sys.path.pop(0)
+    page = (ROOT / "docs/config.md").read_text("utf-8")
+    assert page == reference.written(), "run python docs/reference.py"
+    sections = dict(part.split("\n", 1) for part in re.split(r"^#{2,3} ", page, flags=re.MULTILINE)[1:])
+    assert "| `steps` | integer > 0 | `2000` | Optimizer steps of the whole run. |" in sections["train"]
+    assert "| `clip` | number > 0, or null | `null` |" in sections["optim"]
+    assert "| `dim` | integer > 0 | `192` |" in sections["model.encoder"]
+    assert sections["mask: uniform"].count("| `ratio` |") == 1
+    registry = reference.built_in()
+    for section, kind in (("data", "data_source"), ("tokenizer", "tokenizer"), ("mask", "mask_scheduler")):
+        for name, cls in registry.of(kind).items():
+            rows = re.findall(r"^\| `(\w+)` ", sections[f"{section}: {name}"], re.MULTILINE)
+            assert {"name", *rows} == set(cls.settings_class.model_fields)
+
+
 def test_the_plugin_of_the_readme_keeps_the_contract_as_printed() -> None:
     """The block is run as it stands, and every check of the kit passes or doesn't apply."""
     readme = (ROOT / "README.md").read_text("utf-8")
