@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from maskedmodel import DataSource, Sample
+from maskedmodel import DataSource, Fact, Sample
 from maskedmodel.sources import FileSettings, LabelledFiles, SampleDataset, SignalDataset, Split, holds
 from maskedmodel_audio.decode import EXTENSIONS, SoundFileSettings, decode, load_soundfile, read_file
 from maskedmodel_audio.listen import wav_bytes
@@ -79,6 +79,9 @@ class AudioFolder(DataSource[AudioFolderSettings]):
 
     def class_names(self) -> list[str] | None:
         return self._files.class_names
+
+    def facts(self) -> list[Fact]:
+        return self._files.facts()
 
     def read(self, path: Path) -> Sample:
         return read_file(path, self.settings)

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from torch import Tensor
 
-from maskedmodel import DataSource, Sample
+from maskedmodel import DataSource, Fact, Sample
 from maskedmodel.errors import DataError
 from maskedmodel.sources import LabelledFiles, Part, SampleDataset, SignalDataset, Split, holds, natural_order
 from maskedmodel_video import frames, reader
@@ -79,6 +79,11 @@ class VideoFolder(DataSource[VideoFolderSettings]):
 
     def class_names(self) -> list[str] | None:
         return self._stems if self.settings.label_by == "stem" else self._files.class_names
+
+    def facts(self) -> list[Fact]:
+        if self.settings.label_by == "folder":
+            return self._files.facts()
+        return [*self._files.facts(labels=False), Fact("labels", f"{len(self._stems)} classes by the videos' names")]
 
     @cached_property
     def _stems(self) -> list[str]:
