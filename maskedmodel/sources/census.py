@@ -105,28 +105,29 @@ class Census:
         text = Census(self.read, ignored).summary() + (f" ({package}: convert them with it)" if package else "")
         facts = [Fact("files", text, worth)]
         if taken:
-            facts.append(Fact("files", f"{taken.total()} read for labels"))
+            facts.append(Fact("files", f"read for labels: {taken.total()}"))
         if self.hidden:
-            facts.append(Fact("files", f"{self.hidden} hidden, with names that start with a dot, passed over"))
+            facts.append(Fact("files", f"hidden, with names that start with a dot, passed over: {self.hidden}"))
         for kind, paths in sorted(self.special.items()):
-            facts.append(Fact("files", f"{_some(paths, kind)} left out", True))
+            facts.append(Fact("files", _some(paths, f"{kind}, left out"), True))
         if self.loops:
-            facts.append(Fact("files", f"{_some(self.loops, 'link back to a folder above')} not followed", True))
+            facts.append(Fact("files", _some(self.loops, "links back to a folder above, not followed"), True))
         if self.again:
-            what = _some(self.again, "link to a folder that is read elsewhere too")
-            facts.append(Fact("files", f"{what}: its files count each time", True))
+            what = _some(self.again, "folders read by another path too, whose files count each time")
+            facts.append(Fact("files", what, True))
         if self.renamed:
-            facts.append(Fact("files", f"{_some(self.renamed, 'name that is not UTF-8')}, spelled out", True))
+            facts.append(Fact("files", _some(self.renamed, "names that aren't UTF-8, spelled out"), True))
         return facts
 
 
 def _by_kind(counts: Counter[str]) -> str:
-    shown = [f"{count} {kind or 'without an ending'}" for kind, count in counts.most_common(8)]
-    rest = counts.total() - sum(count for _, count in counts.most_common(8))
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:8]
+    shown = [f"{count} {kind or 'without an ending'}" for kind, count in most]
+    rest = counts.total() - sum(count for _, count in most)
     return ", ".join([*shown, *([f"{rest} of other kinds"] if rest else [])])
 
 
 def _some(paths: list[str], what: str) -> str:
-    """ "2 of kind 'named pipe' (a/b, c)": how many, and where the first are."""
+    """ "named pipe: 2 (a/b, c)": how many, and where the first are."""
     shown = ", ".join(sorted(paths)[:3]) + (", ..." if len(paths) > 3 else "")
-    return f"{len(paths)} x {what} ({shown})"
+    return f"{what}: {len(paths)} ({shown})"

@@ -180,6 +180,7 @@ class TarFiles:
 
     def __init__(self, tars: Sequence[Path], extensions: tuple[str, ...]) -> None:
         self._places: dict[str, tuple[Path, int, int]] = {}  # tar, offset and size of every plain member
+        self.census = Census()
         for path in tars:
             prefix = f"{path.stem}/" if len(tars) > 1 else ""
             with (
@@ -189,7 +190,6 @@ class TarFiles:
             ):
                 for member in archive:
                     self._note(path, prefix, member)
-        self.census = Census()
         self.paths = sorted(name for name in self._places if _wanted(name, extensions, self.census))
 
     def _note(self, tar: Path, prefix: str, member: tarfile.TarInfo) -> None:
@@ -207,6 +207,8 @@ class TarFiles:
             raise _unsafe("tar", tar, problem, legible(member.name))
         if member.isfile():
             self._places[name] = (tar, member.offset_data, member.size)
+            if name != prefix + member.name:
+                self.census.renamed.append(name)
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -13,7 +13,7 @@ from maskedmodel.sources.bundles import Bundles
 from maskedmodel.sources.choosing import Chosen, Root, choose
 from maskedmodel.sources.file_settings import FileSettings, listed
 from maskedmodel.sources.files import Files, files_at
-from maskedmodel.sources.labels import doubt, in_order, label_facts
+from maskedmodel.sources.labels import doubt_labels, in_order, label_facts
 from maskedmodel.sources.layout import common_folder, layout_of
 from maskedmodel.sources.tables import TABLES, missing, read_sayings
 
@@ -105,7 +105,7 @@ class LabelledFiles:
         taken = sum(len(chosen) for _, chosen in self._chosen.parts.values())
         left = taken - sum(len(part.ids) for part in parts.values())
         if left:
-            facts.append(Fact("labels", f"{left} {self.noun} of other classes than data.classes are left out", True))
+            facts.append(Fact("labels", f"{self.noun} of other classes than data.classes, left out: {left}", True))
         return facts
 
     def _label_facts(self, roots: Sequence[Root], labels: Sequence[int | None]) -> list[Fact]:
@@ -120,7 +120,7 @@ class LabelledFiles:
         said_by = f"column {self._key!r} of {self._root.says.said_by}" if self._key is not None else "sub-folder"
         facts += label_facts(self.class_names, labels, said_by, self.noun)
         known = [label for label in labels if label is not None]
-        strange = doubt(known) if self._key is None else None
+        strange = doubt_labels(known) if self._key is None else None
         if strange is not None:
             facts.append(Fact("labels", f"{strange}: if sub-folders are no classes, set data.folders=none", True))
         return facts
@@ -131,7 +131,7 @@ class LabelledFiles:
         names, beside = layout.class_folders(), sum(name is None for name in layout.classes)
         if self.settings.folders != "auto" or self.settings.label == "" or len(names) < 2 or not beside:
             return []
-        text = f"{beside} {self.noun} lie beside the sub-folders {', '.join(names[:5])}, so these are no classes"
+        text = f"{self.noun} beside the sub-folders {', '.join(names[:5])}: {beside}, so these are no classes"
         return [Fact("labels", f"{text} (data.folders=classes makes them so)", True)]
 
     def _numbers(self, names: list[str | None], ids: list[str]) -> list[int | None] | None:
@@ -193,7 +193,7 @@ class LabelledFiles:
         key = self._column("label", self.settings.label, "label")
         if key is not None and self.settings.label is None:
             values = [root.fact(i, key) for root in self._roots for i in range(len(root.files))]
-            reason = doubt([value for value in values if value is not None])
+            reason = doubt_labels([value for value in values if value is not None])
             if reason is not None:
                 raise DataError(
                     f"Column {key!r} looks like no classes.",

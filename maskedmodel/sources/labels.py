@@ -24,12 +24,12 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=key)
 
 
-def doubt(values: Sequence[str] | Sequence[int]) -> str | None:
+def doubt_labels(values: Sequence[str] | Sequence[int]) -> str | None:
     """Why the values of a column look like no classes: what a number of something else has. None where they may be."""
     distinct = set(values)
     if len(values) >= _FEW and len(distinct) > len(values) // 2:
         return f"{len(distinct)} different values in {len(values)} samples"
-    numbers = [int(value) for value in distinct if _WHOLE.fullmatch(str(value))]
+    numbers = [int(str(value)) for value in distinct if _WHOLE.fullmatch(str(value))]
     low, high = _UNIX_SECONDS
     if len(numbers) == len(distinct) > 1 and all(low <= number < high for number in numbers):
         return f"values from {min(numbers)} to {max(numbers)}, as seconds since 1970 have"
@@ -44,7 +44,7 @@ def label_facts(names: Sequence[str], labels: Iterable[int | None], said_by: str
     more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     facts = [Fact("labels", f"{len(names)} {'class' if len(names) == 1 else 'classes'} by {said_by}: {shown}{more}")]
     if without:
-        facts.append(Fact("labels", f"{without} of {without + counts.total()} {noun} have no label", True))
+        facts.append(Fact("labels", f"{noun} without a label: {without} of {without + counts.total()}", True))
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(" ".join(name.split()).casefold(), []).append(name)
@@ -56,3 +56,24 @@ def label_facts(names: Sequence[str], labels: Iterable[int | None], said_by: str
             text = f"{name!r} is taken for a class; data.unlabelled={name} makes it no label"
             facts.append(Fact("labels", text, True))
     return facts
+
+
+def class_numbers(
+    values: Sequence[int], names: Sequence[str] | None, unlabelled: Iterable[int]
+) -> tuple[list[str], dict[int, int | None]]:
+    """The classes that integers stand for, and the class of each value that occurs; None for one that means no label.
+
+    Without `names` the classes are the values that occur, in order, however large they are. With `names` a value is
+    the place of its name. Raises KeyError with the first value that has none.
+    """
+    known = set(values) - set(unlabelled)
+    if names is None:
+        own = sorted(known)
+        numbers: dict[int, int | None] = {value: number for number, value in enumerate(own)}
+        names = [str(value) for value in own]
+    else:
+        strange = sorted(value for value in known if not 0 <= value < len(names))
+        if strange:
+            raise KeyError(strange[0])
+        numbers = {value: value for value in known}
+    return list(names), {**dict.fromkeys(set(values) - known), **numbers}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maskedmodel.sources.splits import split_word
+from maskedmodel.sources.splits import names_among, split_word
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,10 @@ def layout_of(
 
 
 def _split_level(folders: Sequence[Sequence[str]], named: Sequence[str]) -> int | None:
-    wanted = {name.casefold() for name in named}
     for level in (0, 1):
         names = {parts[level] for parts in folders if len(parts) > level}
         words = {word for word in map(split_word, names) if word is not None}
-        if wanted & {name.casefold() for name in names}:
+        if named and names_among(sorted(names), named):
             return level
         if (level == 0 and words) or ("train" in words and len(words) > 1):
             return level

@@ -37,15 +37,17 @@ def match_names(rows: Sequence[str], paths: Sequence[str], folder: str) -> Match
     wanted = [normalised(row) for row in rows]
     own = [normalised(path) for path in paths]
     most = min(len(set(wanted)), len(set(own)))
-    best: tuple[int, Matching] | None = None
+    best: tuple[tuple[int, int], Matching] | None = None
     for how, key in _KEYS:
         for ends in (False, True):
             found = _find(wanted, own, folder, key, ends)
             files = len({index for index in found if index is not None and index >= 0})
-            if best is None or files > best[0]:
+            ambiguous = sum(index == _SEVERAL for index in found)
+            score = files, 0 if files else ambiguous  # where nothing is found, the reason may be that too much fits
+            if best is None or score > best[0]:
                 said = " and ".join(part for part in ("by the end of the path" if ends else "", how) if part)
                 matched = [index if index is not None and index >= 0 else None for index in found]
-                best = files, Matching(matched, said, sum(index == _SEVERAL for index in found))
+                best = score, Matching(matched, said, ambiguous)
             if files == most:
                 return best[1]
     assert best is not None

@@ -120,7 +120,7 @@ def named_split(
         notices.append(f"left out: {rest}")
     nowhere = len(names) - sum(counts.values())
     if nowhere:
-        notices.append(f"{nowhere} without a split are left out")
+        notices.append(f"without a split, left out: {nowhere}")
     of_val = _listed(val, counts) if val else "in val_path" if only_val_elsewhere else "a share of it"
     text = f"by {said_by}: train is {_listed(train, counts)}, validation is {of_val}"
     own = [(name or "").strip() for name in names]
@@ -130,6 +130,11 @@ def named_split(
         text,
         tuple(notices),
     )
+
+
+def names_among(names: Sequence[str | None], wanted: Sequence[str]) -> bool:
+    """Whether some of `names` are meant by the names of splits that a user gave."""
+    return bool(_named(Counter(name.strip() for name in names if name), wanted))
 
 
 def _named(counts: Counter[str], wanted: Sequence[str]) -> set[str]:

@@ -115,14 +115,16 @@ def _table(content: bytes, paths: Sequence[str], folder: str, name: str, where: 
             "No row of the table of labels names a file that is here.",
             where=where,
             expected=f"names such as {paths[0]}",
-            got=", ".join(without[:3]) or "no row with a file's name",
+            got=(", ".join(without[:3]) or "no row with a file's name")
+            + (f"; {matching.ambiguous} fit several files" if matching.ambiguous else ""),
             fix="Write paths as they are below the folder of the table.",
         )
     if without:
-        says.told.append(Fact("labels", f"{len(without)} rows of {name} name no file here ({_first(without)})", True))
+        text = f"rows of {name} that name no file here: {len(without)} ({_first(without)})"
+        says.told.append(Fact("labels", text, True))
     unnamed = [path for path in paths if path not in says.facts]
     if unnamed:
-        says.told.append(Fact("labels", f"{len(unnamed)} files have no row in {name} ({_first(unnamed)})", True))
+        says.told.append(Fact("labels", f"files without a row in {name}: {len(unnamed)} ({_first(unnamed)})", True))
     return says
 
 
@@ -158,10 +160,10 @@ def _cells(content: bytes, where: str, says: Sayings) -> tuple[list[str], list[l
     if separator != ",":
         says.told.append(Fact("labels", f"columns of the table are separated by {separator!r}"))
     if short:
-        says.told.append(Fact("labels", f"{short} rows of the table are shorter than its header", True))
+        says.told.append(Fact("labels", f"rows of the table that are shorter than its header: {short}", True))
     spaced = sum(cell != cell.strip() for row in [lines[0], *rows] for cell in row) if lines else 0
     if spaced:
-        says.told.append(Fact("labels", f"spaces around {spaced} cells of the table are left out", True))
+        says.told.append(Fact("labels", f"cells of the table with spaces around them, left out: {spaced}", True))
     return header, [[cell.strip() for cell in row] for row in rows]
 
 
@@ -175,13 +177,13 @@ def _say(says: Sayings, path: str, cells: dict[str, str]) -> bool:
 
 def _tell_of_rows(says: Sayings, repeated: Sequence[str], nameless: int, how: str, ambiguous: int) -> None:
     if repeated:
-        says.told.append(Fact("labels", f"{len(repeated)} rows repeat a file ({_first(repeated)})", True))
+        says.told.append(Fact("labels", f"rows that repeat a file: {len(repeated)} ({_first(repeated)})", True))
     if nameless:
-        says.told.append(Fact("labels", f"{nameless} rows name no file and are left out", True))
+        says.told.append(Fact("labels", f"rows that name no file, left out: {nameless}", True))
     if how:
         says.told.append(Fact("labels", f"names in the table are matched {how}", True))
     if ambiguous:
-        says.told.append(Fact("labels", f"{ambiguous} rows fit several files and are left out", True))
+        says.told.append(Fact("labels", f"rows that fit several files, left out: {ambiguous}", True))
 
 
 def _json(files: Beside, sidecars: frozenset[str]) -> Sayings:
@@ -209,11 +211,11 @@ def _json(files: Beside, sidecars: frozenset[str]) -> Sayings:
     says.columns = sorted({key for facts in says.facts.values() for key in facts})
     without = [path for path in files.paths if path not in says.facts]
     if without:
-        says.told.append(Fact("labels", f"{len(without)} files have no JSON beside them ({_first(without)})", True))
+        says.told.append(Fact("labels", f"files without JSON beside them: {len(without)} ({_first(without)})", True))
     if odd:
-        says.told.append(Fact("labels", f"{odd} JSON files hold something else than names and values", True))
+        says.told.append(Fact("labels", f"JSON files that hold something else than names and values: {odd}", True))
     if nested:
-        says.told.append(Fact("labels", f"lists and mappings in {nested} JSON files are left out"))
+        says.told.append(Fact("labels", f"JSON files with lists or mappings, which are left out: {nested}"))
     return says
 
 
