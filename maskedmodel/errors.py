@@ -35,7 +35,8 @@ class MaskedModelError(Exception):
         self.what, self.where, self.expected, self.got, self.fix = what, where, expected, got, fix
         details = {"where": where, "expected": expected, "got": got, "to fix": fix}
         lines = [what, *(f"  {key}: {value}" for key, value in details.items() if value is not None)]
-        super().__init__("\n".join(lines))
+        # A name of a file that isn't UTF-8 must not turn the message itself into an error when it is printed.
+        super().__init__("\n".join(lines).encode("utf-8", "backslashreplace").decode())
 
 
 class PluginError(MaskedModelError):

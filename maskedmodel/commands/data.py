@@ -12,7 +12,7 @@ from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import RunConfig
 from maskedmodel.errors import DataError, EmptySplitError
 from maskedmodel.plugins import Registry
-from maskedmodel.sources.labelled import FileSettings
+from maskedmodel.sources.file_settings import FileSettings
 
 ARCHIVES = (".zip", ".tar")  # a file that is a folder
 

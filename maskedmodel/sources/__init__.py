@@ -4,23 +4,49 @@ from maskedmodel.components import SampleDataset, Split
 from maskedmodel.files import replacing
 from maskedmodel.sources.bundles import natural_order
 from maskedmodel.sources.dataset import SignalDataset
+from maskedmodel.sources.file_settings import FileSettings
 from maskedmodel.sources.files import EncodedFiles, existing_path, holds
-from maskedmodel.sources.labelled import FileSettings, LabelledFiles, Part
-from maskedmodel.sources.splits import VALIDATION_NAMES, split_by_share, stratified
+from maskedmodel.sources.folders import FolderFiles, legible, open_regular
+from maskedmodel.sources.foreign import PARSER_ERRORS, parsing
+from maskedmodel.sources.labelled import LabelledFiles, Part
+from maskedmodel.sources.labels import class_numbers, doubt_labels, label_facts
+from maskedmodel.sources.splits import (
+    VALIDATION_NAMES,
+    NamedSplit,
+    named_split,
+    names_among,
+    split_by_share,
+    split_in_name,
+    split_word,
+    stratified,
+)
 
 __all__ = [
+    "PARSER_ERRORS",
     "VALIDATION_NAMES",
     "EncodedFiles",
     "FileSettings",
+    "FolderFiles",
     "LabelledFiles",
+    "NamedSplit",
     "Part",
     "SampleDataset",
     "SignalDataset",
     "Split",
+    "class_numbers",
+    "doubt_labels",
     "existing_path",
     "holds",
+    "label_facts",
+    "legible",
+    "named_split",
+    "names_among",
     "natural_order",
+    "open_regular",
+    "parsing",
     "replacing",
     "split_by_share",
+    "split_in_name",
+    "split_word",
     "stratified",
 ]

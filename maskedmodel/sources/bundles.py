@@ -31,6 +31,7 @@ class Bundles:
                 fix="Give the folder above, if these files are one sample.",
             )
         self.paths = sorted(members)
+        self.census = files.census
         self._members = [
             sorted(members[path], key=lambda index: natural_order(files.paths[index])) for path in self.paths
         ]
@@ -61,4 +62,6 @@ class Bundles:
 
 def natural_order(name: str) -> list[tuple[bool, int, str]]:
     """A key that sorts names by the numbers in them: frame 2 before frame 10."""
-    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
+    # Digits of the usual kind alone, and no more than Python makes a number of: a superscript two is no number.
+    parts = re.split(r"([0-9]{1,1000})", name)
+    return [(place % 2 == 0, int(part) if place % 2 else 0, part) for place, part in enumerate(parts)]

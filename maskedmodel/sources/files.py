@@ -7,16 +7,17 @@ import os
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
 from maskedmodel.errors import DataError
+from maskedmodel.sources.census import Census, reader_of
+from maskedmodel.sources.folders import MOST_BYTES, FolderFiles, legible, open_regular, walk
+from maskedmodel.sources.foreign import parsing
 
 # Images and sound hardly compress further: a member that unpacks to more than this, or to many times its size, is
 # neither.
-_MOST_BYTES = 1 << 29
 _MOST_RATIO, _ALWAYS_FINE_BYTES = 200, 1 << 24
 
 
@@ -37,14 +38,14 @@ class EncodedFiles(Protocol):
 
 def existing_path(setting: str, what: str) -> Path:
     """`setting` as a path, ~ expanded. Raises DataError where nothing is there or it can't be looked at."""
-    path = Path(setting).expanduser()
     try:
+        path = Path(setting).expanduser()
         path.stat()
-    except OSError as error:
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the path, or ~ of somebody who isn't there
         raise DataError(
             f"The {what} can't be read.",
-            where=path,
-            got=error.strerror,
+            where=legible(setting),
+            got=(error.strerror if isinstance(error, OSError) else None) or str(error),
             fix=f"Check the path; relative ones start at {os.getcwd()}.",
         ) from error
     return path
@@ -58,9 +59,9 @@ def files_at(setting: str, what: str, extensions: tuple[str, ...], noun: str = "
     path = existing_path(setting, what)
     if path.is_dir():
         files: Files = FolderFiles(path, extensions)
-        shards = FolderFiles(path, (".tar",)).paths if not files.paths else []
-        if shards:
-            files = TarFiles([path / shard for shard in shards], extensions)
+        shards = FolderFiles(path, (".tar",)) if not files.paths and ".tar" in files.census.ignored else None
+        if shards is not None:
+            files = TarFiles([shards.location(index) for index in range(len(shards))], extensions)
     elif path.suffix.lower() == ".zip":
         files = ZipFiles(path, extensions)
     elif path.suffix.lower() == ".tar":
@@ -70,12 +71,13 @@ def files_at(setting: str, what: str, extensions: tuple[str, ...], noun: str = "
             f"The {what} is a file.", where=path, expected="a folder, a .zip or a .tar", got=path.suffix or path.name
         )
     if not files.paths:
+        census, package = files.census, reader_of(files.census.ignored)
         raise DataError(
             f"There are no {noun}.",
-            where=path,
+            where=legible(str(path)),
             expected=f"files that end in {' '.join(extensions)}",
-            got="none, in no sub-folder either",
-            fix="Check the path.",
+            got=census.summary() if census.ignored or census.special else "none, in no sub-folder either",
+            fix=f"{package}: convert them with it." if package else "Check the path.",
         )
     return files
 
@@ -83,7 +85,10 @@ def files_at(setting: str, what: str, extensions: tuple[str, ...], noun: str = "
 def holds(path: Path, extensions: tuple[str, ...]) -> bool:
     """Whether a folder, an archive or a single file looks like holding files with one of the extensions."""
     if path.is_dir():
-        return any(file.suffix.lower() in extensions for file in path.rglob("*"))
+        try:
+            return any(file.path.lower().endswith(extensions) for file in walk(path, Census()))
+        except DataError:
+            return False
     if path.suffix.lower() in (".zip", ".tar"):
         try:
             files = ZipFiles(path, extensions) if path.suffix.lower() == ".zip" else TarFiles([path], extensions)
@@ -93,61 +98,6 @@ def holds(path: Path, extensions: tuple[str, ...]) -> bool:
     return path.suffix.lower() in extensions
 
 
-class FolderFiles:
-    """The files below a folder that have one of the extensions, by their relative paths."""
-
-    def __init__(self, root: Path, extensions: tuple[str, ...]) -> None:
-        self.root, self.extensions = root, extensions
-        self.paths = sorted(self._walk(root, "", set()))
-
-    def _walk(self, folder: Path, prefix: str, seen: set[tuple[int, int]]) -> list[str]:
-        try:
-            own = folder.stat()
-            if (own.st_dev, own.st_ino) in seen:  # a link back up
-                return []
-            seen.add((own.st_dev, own.st_ino))
-            found = []
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir():
-                        found += self._walk(Path(entry.path), f"{prefix}{entry.name}/", seen)
-                    elif entry.name.lower().endswith(self.extensions):
-                        found.append(prefix + entry.name)
-            return found
-        except OSError as error:
-            raise DataError("The folder can't be read.", where=folder, got=error.strerror) from error
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def name(self, index: int) -> str:
-        return str(self.root / self.paths[index])
-
-    def open(self, index: int) -> BinaryIO:
-        try:
-            return (self.root / self.paths[index]).open("rb")
-        except OSError as error:
-            raise DataError("The file can't be read.", where=self.name(index), got=error.strerror) from error
-
-    def beside(self, path: str) -> bytes | None:
-        """Another file by its relative path, such as a table of labels; None where there is none."""
-        try:
-            return (self.root / path).read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise DataError("The file can't be read.", where=self.root / path, got=error.strerror) from error
-
-    def stamp(self, index: int) -> str:
-        try:
-            info = (self.root / self.paths[index]).stat()
-        except OSError as error:  # a link to nowhere: reading it is what fails, if anybody does
-            return f"unreadable: {error.strerror}"
-        return f"{info.st_size} {info.st_mtime_ns}"
-
-
 class ZipFiles:
     """The files in a zip that have one of the extensions. Raises DataError on a member that no honest archive has."""
 
@@ -155,12 +105,13 @@ class ZipFiles:
         self.path = path
         self._handle: tuple[int, zipfile.ZipFile] | None = None
         self.paths: list[str] = []
+        self.census = Census()
         self._stamps: dict[str, str] = {}
         seen: set[str] = set()
         for member in self._zip.infolist():
             self._check(member, member.filename in seen)
             seen.add(member.filename)
-            if not member.is_dir() and _wanted(member.filename, extensions):
+            if not member.is_dir() and _wanted(member.filename, extensions, self.census):
                 self.paths.append(member.filename)
                 self._stamps[member.filename] = f"{member.file_size} {member.CRC}"
         self.paths.sort()
@@ -178,7 +129,7 @@ class ZipFiles:
             else "a password"
             if member.flag_bits & 1
             else f"a declared size of {member.file_size} bytes"
-            if member.file_size > _MOST_BYTES
+            if member.file_size > MOST_BYTES
             else f"a declared size of {ratio:.0f} times what is stored"
             if ratio > _MOST_RATIO and member.file_size > _ALWAYS_FINE_BYTES
             else None
@@ -190,12 +141,9 @@ class ZipFiles:
     def _zip(self) -> zipfile.ZipFile:
         """Open in this process: two processes that share a file position would read each other's bytes."""
         if self._handle is None or self._handle[0] != os.getpid():
-            try:
+            with open_regular(self.path), parsing("The zip can't be read.", self.path):
                 self._handle = (os.getpid(), zipfile.ZipFile(self.path))
-            except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-                raise DataError(
-                    "The zip can't be read.", where=self.path, got=f"{type(error).__name__}: {error}"
-                ) from error
+            assert self._handle is not None
         return self._handle[1]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -211,12 +159,9 @@ class ZipFiles:
         return io.BytesIO(self._read(self.paths[index]))
 
     def _read(self, path: str) -> bytes:
-        damaged = (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error)
-        try:
-            return self._zip.read(path)  # never more than the declared size
-        except damaged as error:
-            got = f"{type(error).__name__}: {error}"
-            raise DataError("The file can't be read out of the zip.", where=f"{self.path}/{path}", got=got) from error
+        archive = self._zip
+        with parsing("The file can't be read out of the zip.", f"{self.path}/{path}"):
+            return archive.read(path)  # never more than the declared size
 
     def beside(self, path: str) -> bytes | None:
         """Another member by its path; None where there is none."""
@@ -235,35 +180,35 @@ class TarFiles:
 
     def __init__(self, tars: Sequence[Path], extensions: tuple[str, ...]) -> None:
         self._places: dict[str, tuple[Path, int, int]] = {}  # tar, offset and size of every plain member
+        self.census = Census()
         for path in tars:
             prefix = f"{path.stem}/" if len(tars) > 1 else ""
-            try:
-                with tarfile.open(path, "r:") as archive:
-                    for member in archive:
-                        self._note(path, prefix, member)
-            except (OSError, tarfile.TarError) as error:
-                raise DataError(
-                    "The tar can't be read.",
-                    where=path,
-                    expected="an uncompressed tar",
-                    got=f"{type(error).__name__}: {error}",
-                ) from error
-        self.paths = sorted(name for name in self._places if _wanted(name, extensions))
+            with (
+                open_regular(path) as file,
+                parsing("The tar can't be read.", path, expected="an uncompressed tar"),
+                tarfile.open(fileobj=file, mode="r:") as archive,
+            ):
+                for member in archive:
+                    self._note(path, prefix, member)
+        self.paths = sorted(name for name in self._places if _wanted(name, extensions, self.census))
 
     def _note(self, tar: Path, prefix: str, member: tarfile.TarInfo) -> None:
+        name = prefix + legible(member.name)
         problem = (
             "a path that leads out of the archive"
             if _leads_out(member.name)
             else "a name that occurs twice"
-            if prefix + member.name in self._places
+            if name in self._places
             else None
             if member.isfile() or member.isdir()
             else "a link or device"
         )
         if problem is not None:
-            raise _unsafe("tar", tar, problem, member.name)
+            raise _unsafe("tar", tar, problem, legible(member.name))
         if member.isfile():
-            self._places[prefix + member.name] = (tar, member.offset_data, member.size)
+            self._places[name] = (tar, member.offset_data, member.size)
+            if name != prefix + member.name:
+                self.census.renamed.append(name)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -278,12 +223,9 @@ class TarFiles:
 
     def _read(self, path: str) -> bytes:
         tar, offset, size = self._places[path]
-        try:
-            with tar.open("rb") as file:
-                file.seek(offset)
-                content = file.read(size)
-        except OSError as error:
-            raise DataError("The tar can't be read.", where=tar, got=error.strerror) from error
+        with open_regular(tar) as file, parsing("The tar can't be read.", tar):
+            file.seek(offset)
+            content = file.read(size)
         if len(content) < size:
             raise DataError("The tar ends too early.", where=f"{tar}/{path}", expected=size, got=len(content))
         return content
@@ -300,9 +242,13 @@ class TarFiles:
 Files = FolderFiles | ZipFiles | TarFiles
 
 
-def _wanted(name: str, extensions: tuple[str, ...]) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
-    return not hidden and name.lower().endswith(extensions)
+def _wanted(name: str, extensions: tuple[str, ...], census: Census) -> bool:
+    if any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts):
+        census.hidden += 1
+        return False
+    wanted = name.lower().endswith(extensions)
+    census.count(name, wanted)
+    return wanted
 
 
 def _leads_out(name: str) -> bool:

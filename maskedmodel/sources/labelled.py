@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from pydantic import Field
-
-from maskedmodel.components import Settings, Split
+from maskedmodel.components import Fact, Split
 from maskedmodel.errors import DataError, suggestion
 from maskedmodel.sources.bundles import Bundles
+from maskedmodel.sources.choosing import Chosen, Root, choose
+from maskedmodel.sources.file_settings import FileSettings, listed
 from maskedmodel.sources.files import Files, files_at
-from maskedmodel.sources.splits import VALIDATION_NAMES, split_by_share
+from maskedmodel.sources.labels import doubt_labels, in_order, label_facts
+from maskedmodel.sources.layout import common_folder, layout_of
+from maskedmodel.sources.tables import TABLES, missing, read_sayings
 
-TABLES = ("metadata.csv", "index.csv")  # looked for at the top of a folder or archive
-_FILE_COLUMNS = ("file_name", "file", "path")
-
-
-class FileSettings(Settings):
-    """Settings of a source that reads files from a folder or archive: where they are, their splits, their labels."""
-
-    path: str = Field(
-        description="Folder of files, or a zip or uncompressed tar of one. Sub-folders are classes unless files also "
-        "lie beside them. Sub-folders train and val (or valid, validation, dev, test) are the splits. A metadata.csv "
-        "or index.csv at the top, or a JSON file beside each file, may say labels, groups and splits instead."
-    )
-    val_path: str | None = Field(None, description="Folder or archive of the validation files.")
-    val_share: float = Field(
-        0.1,
-        gt=0,
-        lt=1,
-        description="Share of the files for validation, chosen by a hash of their names or groups, where nothing else "
-        "says.",
-    )
-    label: str | None = Field(
-        None, description="Column of the table, or key of the JSON files, that holds the label. null: label, if there."
-    )
-    group: str | None = Field(
-        None,
-        description="Column or key of what must stay on one side of a split and of a fold: a recording, a field of "
-        "view, a well. null: none.",
-    )
-    classes: tuple[str, ...] | None = Field(
-        None, description="Labels to take, in this order; files of others are left out. null: all, sorted."
-    )
-    val_groups: tuple[str, ...] | None = Field(
-        None, description="Groups that are for validation. null: a share of them."
-    )
+_SPLITS: tuple[Split, ...] = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -83,18 +48,6 @@ class Part:
         return self.files.name(self.chosen[index])
 
 
-@dataclass(frozen=True)
-class _Root:
-    """A folder or archive, and what its table or JSON files say of each file, by path."""
-
-    files: Files | Bundles
-    facts: dict[str, dict[str, str]]
-    prefix: str = ""  # of ids, to tell the files of val_path from others of the same name
-
-    def fact(self, index: int, key: str | None) -> str | None:
-        return None if key is None else self.facts.get(self.files.paths[index], {}).get(key)
-
-
 class LabelledFiles:
     """The files that a source's `FileSettings` speak of.
 
@@ -119,11 +72,17 @@ class LabelledFiles:
             return list(self.settings.classes)
         return self._by_table if self._key is not None else self._by_folder
 
+    @property
+    def files(self) -> Files | Bundles:
+        """All the files at `path`, whatever split they are in."""
+        return self._root.files
+
     def part(self, split: Split) -> Part:
         """The files of a split."""
-        labelled = self._key is not None or self._by_folder is not None
-        root, chosen, base = self._chosen[split]
-        names = [self._label(root, index, base) if labelled else None for index in chosen]
+        if split in self._chosen.empty:
+            raise self._chosen.empty[split]
+        root, chosen = self._chosen.parts[split]
+        names = [self._label(root, index) for index in chosen]
         if self.settings.classes is not None:
             kept = [place for place, name in enumerate(names) if name in self.settings.classes]
             chosen, names = [chosen[place] for place in kept], [names[place] for place in kept]
@@ -133,10 +92,54 @@ class LabelledFiles:
                     where=self.settings.path,
                     expected=", ".join(self.settings.classes),
                 )
-        group = self.settings.group
-        groups = None if group is None else [self._group(root, index) for index in chosen]
+        groups = None if self._group_key is None else [root.group(index, self._group_key) for index in chosen]
         ids = [root.prefix + root.files.paths[index] for index in chosen]
         return Part(root.files, chosen, ids, self._numbers(names, ids), groups)
+
+    def facts(self, labels: bool = True) -> list[Fact]:
+        """Files by kind, labels and splits with their counts and how they were decided, and all that was left out.
+
+        `labels`  whether these labels are the source's own; otherwise nothing is said of them.
+        """
+        roots = self._roots
+        facts = [fact for root in roots for fact in root.files.census.facts(root.says.used)]
+        parts = {split: self.part(split) for split in _SPLITS}
+        if labels:
+            facts += self._label_facts(roots, [label for part in parts.values() for label in part.labels or ()])
+        counts = ", ".join(f"{split} {len(part.ids)}" for split, part in parts.items())
+        facts.append(Fact("split", f"{counts}: {self._chosen.how}"))
+        facts += [Fact("split", notice, True) for notice in self._chosen.notices]
+        taken = sum(len(chosen) for _, chosen in self._chosen.parts.values())
+        left = taken - sum(len(part.ids) for part in parts.values())
+        if left:
+            facts.append(Fact("labels", f"{self.noun} of other classes than data.classes, left out: {left}", True))
+        return facts
+
+    def _label_facts(self, roots: Sequence[Root], labels: Sequence[int | None]) -> list[Fact]:
+        facts = [fact for root in roots for fact in root.says.told]
+        used = {path for root in roots for path in root.says.used}
+        tables = sorted({path for root in roots for path in root.files.census.tables} - used)
+        if tables and self._root.says.said_by is None:
+            text = f"{', '.join(tables[:3])}: not read, as a table of labels is called {' or '.join(TABLES)}"
+            facts.append(Fact("labels", text, True))
+        if self.class_names is None:
+            return [*facts, Fact("labels", "none"), *self._no_classes()]
+        said_by = f"column {self._key!r} of {self._root.says.said_by}" if self._key is not None else "sub-folder"
+        facts += label_facts(self.class_names, labels, said_by, self.noun)
+        known = [label for label in labels if label is not None]
+        strange = doubt_labels(known) if self._key is None else None
+        if strange is not None:
+            facts.append(Fact("labels", f"{strange}: if sub-folders are no classes, set data.folders=none", True))
+        return facts
+
+    def _no_classes(self) -> list[Fact]:
+        """That sub-folders would be classes, did no files lie beside them."""
+        layout = self._root.layout
+        names, beside = layout.class_folders(), sum(name is None for name in layout.classes)
+        if self.settings.folders != "auto" or self.settings.label == "" or len(names) < 2 or not beside:
+            return []
+        text = f"{self.noun} beside the sub-folders {', '.join(names[:5])}: {beside}, so these are no classes"
+        return [Fact("labels", f"{text} (data.folders=classes makes them so)", True)]
 
     def _numbers(self, names: list[str | None], ids: list[str]) -> list[int | None] | None:
         classes = self.class_names
@@ -155,171 +158,96 @@ class LabelledFiles:
         return [None if name is None else number[name] for name in names]
 
     @cached_property
-    def _root(self) -> _Root:
+    def _root(self) -> Root:
         return self._look(self.settings.path, "path", "")
 
     @cached_property
-    def _val_root(self) -> _Root | None:
+    def _val_root(self) -> Root | None:
         path = self.settings.val_path
         return None if path is None else self._look(path, "val_path", "val:")
 
-    def _look(self, setting: str, what: str, prefix: str) -> _Root:
+    def _look(self, setting: str, what: str, prefix: str) -> Root:
         found = files_at(setting, what, self.extensions, self.noun)
         files = Bundles(found, setting) if self.bundled else found
-        base = common_folder(files.paths)
-        facts = _table(files, base, setting) or _sidecars(files)
-        return _Root(files, facts, prefix)
+        says = read_sayings(files, common_folder(files.paths), setting, files.census.sidecars)
+        # Validation may hold one class only, whose folder is then common to all but isn't to be skipped.
+        stop = frozenset(self._root.layout.class_folders()) if prefix else frozenset()
+        named = [*listed(self.settings.train_split), *listed(self.settings.val_split)]
+        layout = layout_of(files.paths, self.settings.folders == "auto", named, stop)
+        return Root(files, says, layout, prefix)
+
+    def _column(self, setting: str, wanted: str | None, usual: str | None) -> str | None:
+        """The column a setting names, else the usual one. Raises DataError where the one named isn't there."""
+        says = self._root.says
+        column = says.column(wanted) if wanted else says.column(usual) if usual and wanted is None else None
+        if wanted and column is None:
+            columns = ", ".join(says.columns)
+            raise DataError(
+                f"Nothing says the {setting} {wanted!r} of the {self.noun}.",
+                where=self.settings.path,
+                expected=f"one of {columns}" if columns else f"{' or '.join(TABLES)} at the top",
+                got=wanted,
+                fix=suggestion(wanted, says.columns) or None,
+            )
+        for root in (self._root, self._val_root):
+            if root is not None:
+                root.says.check(column, root.files.name(0).removesuffix(root.files.paths[0]) + (says.said_by or ""))
+        return column
 
     @cached_property
     def _key(self) -> str | None:
-        """The column of labels, if any. Raises DataError where one is asked for that isn't there."""
-        columns = sorted({key for facts in self._root.facts.values() for key in facts})
-        for setting, wanted in (("label", self.settings.label), ("group", self.settings.group)):
-            if wanted is not None and wanted not in columns:
+        """The column of labels, if any. Raises DataError where one is asked for that isn't there, or holds none."""
+        key = self._column("label", self.settings.label, "label")
+        if key is not None and self.settings.label is None:
+            values = [root.fact(i, key) for root in self._roots for i in range(len(root.files))]
+            reason = doubt_labels([value for value in values if value is not None])
+            if reason is not None:
                 raise DataError(
-                    f"Nothing says the {setting} {wanted!r} of the {self.noun}.",
+                    f"Column {key!r} looks like no classes.",
                     where=self.settings.path,
-                    expected=f"one of {', '.join(columns)}" if columns else f"{' or '.join(TABLES)} at the top",
-                    got=wanted,
-                    fix=suggestion(wanted, columns) or None,
+                    expected="a few values that repeat",
+                    got=reason,
+                    fix=f'Set data.label={key} to take it all the same, or data.label="" for no labels.',
                 )
-        return self.settings.label or ("label" if "label" in columns else None)
+        return key
 
-    def _label(self, root: _Root, index: int, base: str) -> str | None:
+    @cached_property
+    def _group_key(self) -> str | None:
+        return self._column("group", self.settings.group, None)
+
+    @property
+    def _roots(self) -> list[Root]:
+        return [root for root in (self._root, self._val_root) if root is not None]
+
+    def _label(self, root: Root, index: int) -> str | None:
         if self._key is not None:
-            return root.fact(index, self._key) or None
-        return root.files.paths[index][len(base) :].split("/")[0]
-
-    def _group(self, root: _Root, index: int) -> str:
-        return root.fact(index, self.settings.group) or root.files.paths[index]
+            name = root.raw(index, self._key)
+        else:
+            name = root.layout.classes[index] if self._by_folder is not None else None
+        if self.settings.unlabelled is None:
+            return None if missing(name) else name
+        return None if not name or name in listed(self.settings.unlabelled) else name
 
     @cached_property
     def _by_table(self) -> list[str] | None:
-        names = {
-            root.fact(i, self._key) for root in (self._root, self._val_root) if root for i in range(len(root.files))
-        }
-        found = {name for name in names if name}
-        return sorted(found, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name)) or None
+        names = {self._label(root, index) for root in self._roots for index in range(len(root.files))}
+        return in_order(name for name in names if name) or None
 
     @cached_property
     def _by_folder(self) -> list[str] | None:
-        train, val = self._chosen["train"], self._chosen["val"]
-        paths = _inside(train)
-        if train[0] is val[0] and train[2] == val[2]:
-            paths = paths + _inside(val)
-        names = _folders(paths, "")
-        return sorted(names) if len(names) > 1 and all("/" in path for path in paths) else None
+        if self.settings.folders == "none" or self.settings.label == "":
+            return None
+        parts = self._chosen.parts
+        train, chosen = parts["train"]
+        if self._chosen.classes_of_both and parts["val"][0] is train:
+            chosen = [*chosen, *parts["val"][1]]
+        names = [train.layout.classes[index] for index in chosen]
+        unlabelled = listed(self.settings.unlabelled)
+        found = sorted({name for name in names if name is not None and name not in unlabelled})
+        whole = self.settings.folders == "classes" or None not in names
+        return found if len(found) > 1 and whole else None
 
     @cached_property
-    def _chosen(self) -> dict[Split, tuple[_Root, list[int], str]]:
-        """Of each split: where its files are, their numbers there, and the folder inside that the classes lie in."""
-        root = self._root
-        paths = root.files.paths
-        everything, base = list(range(len(paths))), common_folder(paths)
-        tops = _folders(paths, base)
-        val_name = next((name for name in VALIDATION_NAMES if name in tops), None)
-        named = "train" in tops and val_name is not None
-
-        def below(folder: str) -> tuple[_Root, list[int], str]:
-            return root, [i for i in everything if paths[i].startswith(folder)], folder
-
-        train = below(f"{base}train/") if named else (root, everything, base)
-        if self._val_root is not None:
-            # Validation may hold one class only, whose folder is then common to all but isn't to be skipped.
-            val_base = common_folder(self._val_root.files.paths, _folders(_inside(train), ""))
-            return {"train": train, "val": (self._val_root, list(range(len(self._val_root.files))), val_base)}
-        if named:
-            return {"train": train, "val": below(f"{base}{val_name}/")}
-        return {split: (root, self._share(root, split), base) for split in ("train", "val")}
-
-    def _share(self, root: _Root, split: Split) -> list[int]:
-        """By the groups named, by the table's column `split`, or by a hash."""
-        everything = range(len(root.files))
-        if self.settings.val_groups is not None:
-            named = set(self.settings.val_groups)
-            chosen = [i for i in everything if (self._group(root, i) in named) == (split == "val")]
-            return self._some(chosen, split, "val_groups names groups of the files, and not all of them")
-        said = [root.fact(index, "split") for index in everything]
-        if any(name in VALIDATION_NAMES for name in said) and "train" in said:
-            # Where a table has several validation splits, the first of the usual names is taken.
-            val_name = next(name for name in VALIDATION_NAMES if name in said)
-            return [i for i in everything if said[i] == ("train" if split == "train" else val_name)]
-        keys = [self._group(root, index) for index in everything]
-        return split_by_share(keys, self.settings.val_share, split, self.settings.path)
-
-    def _some(self, chosen: list[int], split: Split, expected: str) -> list[int]:
-        if not chosen:
-            raise DataError(
-                f"No {self.noun} are left for the split {split!r}.", where=self.settings.path, expected=expected
-            )
-        return chosen
-
-
-def _table(files: Files | Bundles, base: str, setting: str) -> dict[str, dict[str, str]]:
-    """What a table at the top says of each file, by path. Raises DataError on a table that can't be understood."""
-    for name in TABLES:
-        for folder in dict.fromkeys(("", base, f"{base.rpartition('/')[0].rpartition('/')[0]}/".lstrip("/"))):
-            content = files.beside(folder + name)
-            if content is not None:
-                return _rows(content, folder, f"{setting}/{folder}{name}")
-    return {}
-
-
-def _rows(content: bytes, folder: str, where: str) -> dict[str, dict[str, str]]:
-    try:
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError("The table of labels can't be read.", where=where, got=error) from error
-    column = next((name for name in _FILE_COLUMNS if name in (reader.fieldnames or ())), None)
-    if column is None:
-        raise DataError(
-            "The table of labels doesn't say which file a row is about.",
-            where=where,
-            expected=f"a column called {', '.join(_FILE_COLUMNS)}",
-            got=", ".join(reader.fieldnames or ["nothing"]),
-        )
-    return {
-        folder + row[column]: {key: value for key, value in row.items() if isinstance(key, str) and value is not None}
-        for row in rows
-    }
-
-
-def _sidecars(files: Files | Bundles) -> dict[str, dict[str, str]]:
-    """What JSON files of the same stem say. Either the first file has one, or none are looked for."""
-    facts: dict[str, dict[str, str]] = {}
-    for index, path in enumerate(files.paths):
-        beside = str(PurePosixPath(path).with_suffix(".json"))
-        content = files.beside(beside)
-        if content is None:
-            if index == 0:
-                return {}
-            continue
-        try:
-            said: Any = json.loads(content)
-        except ValueError as error:
-            raise DataError("The JSON beside a file can't be read.", where=files.name(index), got=error) from error
-        if isinstance(said, dict):
-            facts[path] = {key: str(value) for key, value in said.items()}
-    return facts
-
-
-def _inside(part: tuple[_Root, list[int], str]) -> list[str]:
-    """The paths of a part from its base on."""
-    root, chosen, base = part
-    return [root.files.paths[index][len(base) :] for index in chosen]
-
-
-def _folders(paths: Sequence[str], base: str) -> set[str]:
-    """Names of the folders directly below `base`."""
-    return {path[len(base) :].split("/")[0] for path in paths if "/" in path[len(base) :]}
-
-
-def common_folder(paths: Sequence[str], stop: set[str] | frozenset[str] = frozenset()) -> str:
-    """The innermost folder that holds all of the sorted `paths`: "" or "a/b/". Doesn't enter a folder in `stop`."""
-    base = ""
-    for first, last in zip(paths[0].split("/")[:-1], paths[-1].split("/")[:-1], strict=False):
-        if first != last or first in stop:
-            break
-        base += f"{first}/"
-    return base
+    def _chosen(self) -> Chosen:
+        split = self._column("split", self.settings.split, "split")
+        return choose(self._root, self._val_root, self.settings, split, self._group_key, self.noun)

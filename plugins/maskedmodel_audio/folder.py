@@ -104,7 +104,8 @@ class AudioFolder(DataSource[AudioFolderSettings]):
         return self._files.class_names
 
     def facts(self) -> list[Fact]:
-        return facts_of((self._files.part("train"), self._files.part("val")), self.settings)
+        parts = self._files.part("train"), self._files.part("val")
+        return [*self._files.facts(), *facts_of(parts, self.settings)]
 
     def read(self, path: Path) -> Sample:
         return read_file(path, self.settings)

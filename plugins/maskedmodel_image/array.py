@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from maskedmodel import DataSource, Settings
+from maskedmodel import DataSource, Fact, Settings
 from maskedmodel.errors import DataError
-from maskedmodel.sources import SampleDataset, SignalDataset, Split, existing_path, split_by_share
-from maskedmodel_image.cache import ArrayFile, check_memory
+from maskedmodel.sources import (
+    SampleDataset,
+    SignalDataset,
+    Split,
+    class_numbers,
+    existing_path,
+    label_facts,
+    parsing,
+    split_by_share,
+)
+from maskedmodel_image.cache import ArrayFile
+from maskedmodel_image.npz import DAMAGED, SAVE_AGAIN, SplitArrays, arrays_of_splits, read_array, read_headers
 
+_SPLITS: tuple[Split, ...] = ("train", "val")
 Layout = Literal["NCHW", "NHWC", "NHW"]
 
 
@@ -30,10 +40,25 @@ class ArraySettings(Settings):
         description="An .npy file, which is mapped into memory, or an .npz, which is loaded. uint8 stays as it is, "
         "uint16 becomes value / 65535, float becomes float32."
     )
-    key: str | None = Field(None, description="Which array of an .npz holds the images. null = the only one.")
+    key: str | None = Field(
+        None,
+        description="Which array of an .npz holds the images. null = the only one. Where arrays are named by split, "
+        "x_train and x_test say, it is what is left of the name: x.",
+    )
     layout: Layout = Field("NCHW", description="Order of the axes: N samples, C channels, H height, W width.")
     labels: str | None = Field(
-        None, description="Integer labels (N,): an array of the .npz by its name, or an .npy file by its path."
+        None,
+        description="Integer labels (N,): an array of the .npz by its name, without the split in it, or an .npy file "
+        "by its path.",
+    )
+    unlabelled: int | tuple[int, ...] | None = Field(
+        None, description="Labels that mean there is none, such as -1. null: none, each value is a class."
+    )
+    train_split: str | None = Field(
+        None, description="The split to train on, as arrays of the .npz are named. null: train."
+    )
+    val_split: str | None = Field(
+        None, description="The split for validation where there are several. null: val, else dev, else test."
     )
     val_path: str | None = Field(None, description="An .npy or .npz of the validation images.")
     val_labels: str | None = Field(None, description="Their labels, where they aren't in an .npz by the same name.")
@@ -88,40 +113,96 @@ class Array(DataSource[ArraySettings]):
         return ArraySettings(path=str(folder / "pictures.npz"), labels="labels")
 
     def open(self, split: Split) -> SampleDataset:
-        array, labels, where = self._arrays["val" if split == "val" and self.settings.val_path else "train"]
-        chosen: Sequence[int] = range(len(_values(array)))
-        if self.settings.val_path is None:
-            chosen = split_by_share(chosen, self.settings.val_share, split, self.settings.path)
-        prefixed = split == "val" and self.settings.val_path is not None
-        ids = [f"val:{index}" if prefixed else index for index in chosen]
-        own = None if labels is None else [labels[index] for index in chosen]
-        return SignalDataset(_Reader(array, chosen, self.settings.layout, where), ids, own)
+        loaded, chosen, prefix = self._part(split)
+        ids = [f"{prefix}{index}" if prefix else index for index in chosen]
+        return SignalDataset(
+            _Reader(loaded.array, chosen, self.settings.layout, loaded.where), ids, self._labels(loaded, chosen)
+        )
+
+    def _part(self, split: Split) -> tuple[_Loaded, Sequence[int], str]:
+        """The array of a split, the numbers of its samples in there, and what ids begin with."""
+        loaded = self._arrays[split if split in self._arrays else "train"]
+        chosen: Sequence[int] = range(len(_values(loaded.array)))
+        if "val" not in self._arrays:
+            return loaded, split_by_share(chosen, self.settings.val_share, split, self.settings.path), ""
+        return loaded, chosen, "val:" if split == "val" else ""
+
+    def _labels(self, loaded: _Loaded, chosen: Sequence[int]) -> list[int | None] | None:
+        if loaded.labels is None or self._classes is None:
+            return None
+        return [self._classes[1][loaded.labels[index]] for index in chosen]
+
+    @cached_property
+    def _classes(self) -> tuple[list[str], dict[int, int | None]] | None:
+        """The labels that occur, in order, and the class of each."""
+        if self._arrays["train"].labels is None:
+            return None
+        values = [label for loaded in self._arrays.values() for label in loaded.labels or ()]
+        setting = self.settings.unlabelled
+        return class_numbers(
+            values, None, () if setting is None else (setting,) if isinstance(setting, int) else setting
+        )
 
     def class_names(self) -> list[str] | None:
-        labels = self._arrays["train"][1]
-        return None if labels is None else [str(label) for label in range(max(labels) + 1)]
+        return None if self._classes is None else self._classes[0]
+
+    def facts(self) -> list[Fact]:
+        own = self._arrays.values()
+        shapes = [f"{loaded.where}: {_values(loaded.array).shape} {_values(loaded.array).dtype}" for loaded in own]
+        facts = [Fact("files", text) for text in shapes]
+        parts = {split: self._part(split) for split in _SPLITS}
+        names = self.class_names()
+        labels = [label for loaded, chosen, _ in parts.values() for label in self._labels(loaded, chosen) or ()]
+        facts += [Fact("labels", "none")] if names is None else label_facts(names, labels, "data.labels")
+        counts = ", ".join(f"{split} {len(chosen)}" for split, (_, chosen, _) in parts.items())
+        return [*facts, Fact("split", f"{counts}: {self._how[0]}"), *self._how[1]]
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
         return path.suffix.lower() in (".npy", ".npz")
 
     @cached_property
-    def _arrays(self) -> dict[Split, tuple[ArrayFile | np.ndarray[Any, Any], list[int] | None, Path]]:
+    def _how(self) -> tuple[str, list[Fact]]:
+        """What decided the split, and what was left out of it."""
+        if self.settings.val_path is not None:
+            return "by data.val_path", []
+        if self._of_splits is not None:
+            return self._of_splits.text, [Fact("split", text, True) for text in self._of_splits.notices]
+        return f"a share of {self.settings.val_share:g}, by a hash of the index", []
+
+    @cached_property
+    def _of_splits(self) -> SplitArrays | None:
+        """The arrays of an .npz that are named by split; None where they aren't, or val_path says the split."""
         settings = self.settings
-        arrays = {"train": self._load(settings.path, settings.labels, "path")}
+        path = existing_path(settings.path, "path")
+        if settings.val_path is not None or path.suffix.lower() != ".npz":
+            return None
+        with parsing(DAMAGED, path, fix=SAVE_AGAIN):
+            headers = read_headers(path)
+        axes = len(settings.layout)
+        return arrays_of_splits(
+            headers, settings.key, settings.labels, axes, settings.train_split, settings.val_split, path
+        )
+
+    @cached_property
+    def _arrays(self) -> dict[Split, _Loaded]:
+        settings = self.settings
+        named = self._of_splits
+        if named is not None:
+            parts: tuple[tuple[Split, tuple[str, str | None]], ...] = (("train", named.train), ("val", named.val))
+            return {split: self._load(settings.path, key, labels, "path") for split, (key, labels) in parts}
+        arrays: dict[Split, _Loaded] = {"train": self._load(settings.path, settings.key, settings.labels, "path")}
         if settings.val_path is not None:
             same = settings.val_path.lower().endswith(".npz")
             val_labels = settings.val_labels or (settings.labels if same else None)
             if settings.labels is not None and val_labels is None:
                 raise DataError("The validation labels are missing.", where=settings.val_path, fix="Set val_labels.")
-            arrays["val"] = self._load(settings.val_path, val_labels, "val_path")
-        return arrays  # type: ignore[return-value]
+            arrays["val"] = self._load(settings.val_path, settings.key, val_labels, "val_path")
+        return arrays
 
-    def _load(
-        self, setting: str, labels: str | None, what: str
-    ) -> tuple[ArrayFile | np.ndarray[Any, Any], list[int] | None, Path]:
+    def _load(self, setting: str, key: str | None, labels: str | None, what: str) -> _Loaded:
         path = existing_path(setting, what)
-        array = _read(path, self.settings.key, {labels})
+        array = read_array(path, key, {labels})
         values = _values(array)
         if values.ndim != len(self.settings.layout) or 0 in values.shape:
             raise DataError(
@@ -139,7 +220,16 @@ class Array(DataSource[ArraySettings]):
                 got=values.dtype,
                 fix="Convert it, so that it is plain which value is black and which is white.",
             )
-        return array, None if labels is None else _read_labels(path, labels, len(values)), path
+        return _Loaded(array, None if labels is None else _read_labels(path, labels, len(values)), path)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """Images, the label of each as it is stored, and the file they are from."""
+
+    array: ArrayFile | np.ndarray[Any, Any]
+    labels: list[int] | None
+    where: Path
 
 
 def _values(array: ArrayFile | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -149,7 +239,7 @@ def _values(array: ArrayFile | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def _read_labels(path: Path, setting: str, count: int) -> list[int]:
     inside = path.suffix.lower() == ".npz" and not setting.lower().endswith((".npy", ".npz"))
     source = path if inside else existing_path(setting, "labels")
-    labels = _values(_read(source, setting if inside else None, set()))
+    labels = _values(read_array(source, setting if inside else None, set()))
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise DataError(
             "The labels don't fit the images.",
@@ -158,65 +248,3 @@ def _read_labels(path: Path, setting: str, count: int) -> list[int]:
             got=f"{labels.shape} {labels.dtype}",
         )
     return [int(label) for label in labels]
-
-
-def _read(path: Path, key: str | None, others: set[str | None]) -> ArrayFile | np.ndarray[Any, Any]:
-    """The array in a file, mapped or loaded. Nothing is allocated before the file is known to hold what it claims."""
-    suffix = path.suffix.lower()
-    if suffix not in (".npy", ".npz"):
-        raise DataError("The file is of another kind.", where=path, expected=".npy or .npz", got=suffix or path.name)
-    damaged = (OSError, ValueError, EOFError, OverflowError, zipfile.BadZipFile, zlib.error, NotImplementedError)
-    try:
-        if suffix == ".npy":
-            with path.open("rb") as stream:
-                _claimed_bytes(stream, path.stat().st_size)
-            return ArrayFile(path)
-        return _read_member(path, key, others)
-    except damaged as error:
-        raise DataError(
-            "The array can't be read: it is damaged, or holds pickled objects, which are never loaded.",
-            where=path,
-            got=f"{type(error).__name__}: {error}",
-            fix="Save it with numpy.save or numpy.savez as numbers.",
-        ) from error
-
-
-def _read_member(path: Path, key: str | None, others: set[str | None]) -> np.ndarray[Any, Any]:
-    with zipfile.ZipFile(path) as archive:
-        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-        candidates = [name for name in names if name not in others]
-        if key is None and len(candidates) == 1:
-            key = candidates[0]
-        if key is None or key not in names:
-            got = "none chosen" if key is None else repr(key)
-            raise DataError(
-                "Which array of the .npz?",
-                where=path,
-                expected=f"one of {', '.join(names)}",
-                got=got,
-                fix="Set data.key.",
-            )
-        member = archive.getinfo(f"{key}.npy")
-        with archive.open(member) as stream:
-            size = _claimed_bytes(stream, member.file_size)
-    check_memory(size, path)
-    with np.load(path, allow_pickle=False) as arrays:
-        values: np.ndarray[Any, Any] = arrays[key]
-    return values
-
-
-def _claimed_bytes(stream: IO[bytes], stored: int) -> int:
-    """Bytes of the values that an .npy header announces. Raises ValueError unless just these are `stored` after it."""
-    version = np.lib.format.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"format version {version}")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(stream)
-    size = dtype.itemsize
-    for extent in shape:  # Python's integers, which don't overflow
-        size *= extent
-    if dtype.hasobject:
-        raise ValueError(f"the array holds Python objects, {dtype}")
-    if stream.tell() + size != stored:
-        raise ValueError(f"the header claims {shape} {dtype}, {size} bytes, of {stored - stream.tell()} stored")
-    return size

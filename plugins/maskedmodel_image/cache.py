@@ -16,9 +16,12 @@ import torch
 from torch import Tensor
 
 from maskedmodel.errors import DataError
+from maskedmodel.sources import PARSER_ERRORS, parsing
 from maskedmodel_image.decode import Form
 
 _log = logging.getLogger(__name__)
+
+_DAMAGED: tuple[type[Exception], ...] = (*PARSER_ERRORS, DataError)
 
 Read = Callable[[int], Tensor]
 
@@ -39,7 +42,9 @@ class ArrayFile:
     @property
     def array(self) -> np.ndarray[Any, Any]:
         if self._array is None:
-            self._array = np.load(self.path, mmap_mode="r", allow_pickle=False)
+            with parsing("The array can't be read.", self.path):
+                self._array = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        assert self._array is not None
         return self._array
 
     def __getitem__(self, index: int) -> Tensor:
@@ -179,6 +184,6 @@ def _reopen(index_path: Path, folder: Path, key: str) -> Stored | None:
         return Stored(stored, {int(i): error for i, error in index["bad"].items()}) if fits else None
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _DAMAGED as error:
         _log.warning("the cache %s is damaged and built again: %s", index_path, error)
         return None

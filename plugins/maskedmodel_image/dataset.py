@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maskedmodel import Sample
 from maskedmodel.errors import DataError
-from maskedmodel.sources import EncodedFiles, SignalDataset, Split
+from maskedmodel.sources import EncodedFiles, SignalDataset, Split, open_regular
 from maskedmodel_image.cache import Stored, in_memory, on_disk
 from maskedmodel_image.decode import CHANNELS, Form, ImageFileSettings, decode, find_form
 
@@ -86,10 +86,7 @@ def _fingerprint(
 
 def read_file(path: Path, settings: ImageFileSettings) -> Sample:
     """One image file that a user names, as a source of these settings would hold it. Raises DataError."""
-    try:
-        with path.open("rb") as stream:
-            form = find_form(stream, str(path), settings)
-            stream.seek(0)
-            return Sample(signal=decode(stream, str(path), form, settings), id=path.name)
-    except OSError as error:
-        raise DataError("The file can't be read.", where=path, got=error.strerror) from error
+    with open_regular(path) as stream:
+        form = find_form(stream, str(path), settings)
+        stream.seek(0)
+        return Sample(signal=decode(stream, str(path), form, settings), id=path.name)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from maskedmodel import DataSource, Sample
+from maskedmodel import DataSource, Fact, Sample
 from maskedmodel.sources import FileSettings, LabelledFiles, SampleDataset, Split, holds
 from maskedmodel_image.dataset import form_of, open_images, read_file
 from maskedmodel_image.decode import EXTENSIONS, ImageFileSettings
@@ -41,11 +41,14 @@ class ImageFolder(DataSource[ImageFolderSettings]):
 
     def open(self, split: Split) -> SampleDataset:
         part = self._files.part(split)
-        form = form_of(self._files.part("train").files, self.settings)
+        form = form_of(self._files.files, self.settings)
         return open_images(part.files, part.chosen, part.ids, part.labels, form, self.settings, split, part.groups)
 
     def class_names(self) -> list[str] | None:
         return self._files.class_names
+
+    def facts(self) -> list[Fact]:
+        return self._files.facts()
 
     def read(self, path: Path) -> Sample:
         return read_file(path, self.settings)

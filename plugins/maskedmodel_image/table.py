@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from maskedmodel.errors import DataError, DependencyError, install_hint
+from maskedmodel.sources import PARSER_ERRORS, legible, open_regular, parsing
 
 # Encoded row groups are kept up to this many bytes per process: a small table is then read from disk once.
 _KEPT_BYTES = 1 << 30
+# Rows of all files: each has an id in memory, and a file of a kilobyte can claim any number.
+_MOST_ROWS = 50_000_000
+_CANT = "The parquet file can't be read."
 
 
 def load_pyarrow() -> Any:
@@ -30,50 +34,63 @@ def load_pyarrow() -> Any:
 class Table:
     """The image and label columns of some parquet files; images are read by row groups.
 
-    `image` and `label` name the columns, None = found by type. `ids` are "file:row", files relative to `base`, after
-    `prefix`. Safe to pickle, to fork, and to read from several threads.
+    `image` and `label` name the columns, None = found by type; label "" = no labels. `ids` are "file:row", files
+    relative to `base`, after `prefix`. A row group takes `most` bytes at most, by what it declares and as it is
+    decoded. Safe to pickle, to fork, and to read from several threads.
+
+    labels       of each row as the column has it; None where there is no column of labels.
+    guessed      whether the column was neither named nor marked as labels.
+    class_names  what labels mean where the file says so, as the `datasets` library writes it; -1 is no label then.
+    splits       what a column called "split" says of each row; None where there is none.
     """
 
-    def __init__(self, files: list[Path], base: Path, image: str | None, label: str | None, prefix: str) -> None:
-        arrow = load_pyarrow()
-        self.files, self._local = files, _Local(-1)
+    def __init__(
+        self, files: list[Path], base: Path, image: str | None, label: str | None, prefix: str, most: int = 1 << 31
+    ) -> None:
+        self.files, self.most, self._local = files, most, _Local(-1)
         self._groups: list[tuple[int, int]] = []  # number of the file, number of the row group in it
         self._starts: list[int] = []  # first row of each group, counted over all files
         self._file_starts: list[int] = []
         self.ids: list[str] = []
         self.class_names: list[str] | None = None
+        self.guessed = False
         labels: list[int] = []
+        splits: list[str | None] = []
+        self.split: str | None = None
         for number, path in enumerate(files):
-            try:
-                with arrow.parquet.ParquetFile(path) as file:
-                    schema, metadata = file.schema_arrow, file.metadata
-                    features = _features(schema)
-                    if number == 0:
-                        self.image = _image_column(schema, image, path)
-                        self.label = _label_column(schema, label, features, path)
-                        self.class_names = _names(features, self.label)
-                    for column in (self.image, self.label):
-                        if column is not None and column not in schema.names:
-                            raise _missing(column, schema, path)
-                    self._file_starts.append(len(self.ids))
-                    row = len(self.ids)
-                    for group in range(metadata.num_row_groups):
-                        self._groups.append((number, group))
-                        self._starts.append(row)
-                        row += metadata.row_group(group).num_rows
-                    own = prefix + path.relative_to(base).as_posix()
-                    self.ids += [f"{own}:{index}" for index in range(metadata.num_rows)]
-                    if self.label is not None:
-                        labels += _labels(
-                            file.read(columns=[self.label], use_threads=False).column(0), self.label, path
-                        )
-            except (OSError, arrow.ArrowException) as error:
-                raise DataError("The parquet file can't be read.", where=path, got=str(error)) from error
+            file = _parquet_file(path)
+            schema, features, rows = _described(file, path)
+            if number == 0:
+                self.image = _image_column(schema, image, path)
+                self.label, self.guessed = _label_column(schema, label, features, path)
+                self.split = _split_column(schema)
+                self.class_names = _names(features, self.label)
+            for column in (self.image, self.label, self.split):
+                if column is not None and column not in schema.names:
+                    raise _missing(column, schema, path)
+            if len(self.ids) + sum(rows) > _MOST_ROWS:
+                got = f"{sum(rows)} more than {len(self.ids)}"
+                raise DataError(
+                    "The tables have too many rows.", where=path, expected=f"at most {_MOST_ROWS} in all", got=got
+                )
+            self._file_starts.append(len(self.ids))
+            row = len(self.ids)
+            for group, count in enumerate(rows):
+                self._groups.append((number, group))
+                self._starts.append(row)
+                row += count
+            own = prefix + legible(path.relative_to(base).as_posix())
+            self.ids += [f"{own}:{index}" for index in range(sum(rows))]
+            if self.label is not None:
+                labels += _labels(_read_column(file, self.label, path), self.label, path)
+            if self.split is not None:
+                splits += [None if cell is None else str(cell) for cell in _read_column(file, self.split, path)]
         if not self.ids:
             raise DataError(
                 "The parquet files have no rows.", where=", ".join(map(str, files)), expected="1 row or more"
             )
         self.labels = labels if self.label is not None else None
+        self.splits = splits if self.split is not None else None
         self._stamps = [f"{info.st_size} {info.st_mtime_ns}" for info in (path.stat() for path in files)]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -107,7 +124,6 @@ class Table:
         return io.BytesIO(data)
 
     def _column(self, group: int) -> Any:
-        arrow = load_pyarrow()
         if self._local.process != os.getpid():  # pyarrow's open files aren't for sharing with a forked worker
             self._local = _Local(os.getpid())
         local = self._local
@@ -116,18 +132,75 @@ class Table:
                 local.groups.move_to_end(group)
                 return local.groups[group]
             number, own = self._groups[group]
-            try:
-                if number not in local.files:
-                    local.files[number] = arrow.parquet.ParquetFile(self.files[number])
-                column = local.files[number].read_row_group(own, columns=[self.image], use_threads=False).column(0)
-            except (OSError, arrow.ArrowException) as error:
-                where = f"{self.files[number]}, row group {own}"
-                raise DataError("The parquet file can't be read.", where=where, got=str(error)) from error
+            if number not in local.files:
+                local.files[number] = _parquet_file(self.files[number])
+            column = self._decode(local.files[number], own, self.files[number])
             local.groups[group] = column
             local.kept += column.nbytes
             while local.kept > _KEPT_BYTES and len(local.groups) > 1:
                 local.kept -= local.groups.popitem(last=False)[1].nbytes
             return column
+
+    def _decode(self, file: Any, group: int, path: Path) -> Any:
+        """The images of a row group, still encoded as files. Raises DataError where they take more than `most` bytes.
+
+        A kilobyte can hold a million rows of one value, so what is declared bounds a value, and no more than that
+        many rows are decoded at a time as fit by this bound.
+        """
+        arrow = load_pyarrow()
+        where = f"{path}, row group {group}"
+        with parsing(_CANT, where, also=(arrow.ArrowException,)):
+            metadata = file.metadata.row_group(group)
+            columns = [metadata.column(number) for number in range(metadata.num_columns)]
+            own = [one for one in columns if one.path_in_schema.split(".")[0] == self.image.split(".")[0]]
+            declared = sum(max(one.total_uncompressed_size, 0) for one in own)
+        self._bound(declared, "declares", where)
+        rows = max(1, min(1024, self.most // max(declared, 1)))
+        pieces: list[Any] = []
+        size = 0
+        batches = file.iter_batches(batch_size=rows, row_groups=[group], columns=[self.image], use_threads=False)
+        while True:
+            with parsing(_CANT, where, also=(arrow.ArrowException,)):
+                batch = next(batches, None)
+                if batch is None:
+                    return arrow.chunked_array(pieces, type=file.schema_arrow.field(self.image).type)
+                pieces.append(batch.column(0))
+            size += pieces[-1].nbytes
+            self._bound(size, "decodes to", where)
+
+    def _bound(self, size: int, what: str, where: str) -> None:
+        if size > self.most:
+            raise DataError(
+                "A row group of the parquet file is too large.",
+                where=where,
+                expected=f"at most {self.most / 2**20:.0f} MiB",
+                got=f"it {what} {size / 2**20:.0f} MiB" + (" or more" if what == "decodes to" else ""),
+                fix="Write it with smaller row groups, or raise data.max_group_mib if it is honest.",
+            )
+
+
+def _parquet_file(path: Path) -> Any:
+    """A regular file, open as parquet. Raises DataError where it isn't one, or is damaged."""
+    arrow = load_pyarrow()
+    open_regular(path).close()
+    with parsing(_CANT, legible(str(path)), also=(arrow.ArrowException,)):
+        return arrow.parquet.ParquetFile(arrow.OSFile(os.fsencode(path)))
+
+
+def _described(file: Any, path: Path) -> tuple[Any, dict[str, Any], list[int]]:
+    """Schema, what `datasets` wrote about the columns, and the rows of each row group."""
+    with parsing(_CANT, legible(str(path)), also=(load_pyarrow().ArrowException,)):
+        schema, metadata = file.schema_arrow, file.metadata
+        rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows:
+            raise ValueError(f"{metadata.num_rows} rows in all, but {rows[:5]} in its row groups")
+        str(schema)  # names that aren't UTF-8 come to light here
+        return schema, _features(schema), rows
+
+
+def _read_column(file: Any, name: str, path: Path) -> Any:
+    with parsing(_CANT, f"{legible(str(path))}, column {name!r}", also=(load_pyarrow().ArrowException,)):
+        return file.read(columns=[name], use_threads=False).column(0).to_pylist()
 
 
 class _Local:
@@ -153,13 +226,11 @@ def _features(schema: Any) -> dict[str, Any]:
     """What the Hugging Face `datasets` library wrote about the columns; {} in a table from elsewhere."""
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-    except (ValueError, KeyError, TypeError):
+    except PARSER_ERRORS:  # somebody else's metadata, which says nothing here
         return {}
-    return (
-        {name: value for name, value in features.items() if isinstance(value, dict)}
-        if isinstance(features, dict)
-        else {}
-    )
+    if not isinstance(features, dict):
+        return {}
+    return {name: value for name, value in features.items() if isinstance(value, dict)}
 
 
 def _image_column(schema: Any, wanted: str | None, path: Path) -> str:
@@ -186,7 +257,10 @@ def _image_column(schema: Any, wanted: str | None, path: Path) -> str:
     )
 
 
-def _label_column(schema: Any, wanted: str | None, features: dict[str, Any], path: Path) -> str | None:
+def _label_column(schema: Any, wanted: str | None, features: dict[str, Any], path: Path) -> tuple[str | None, bool]:
+    """The column of labels, and whether it was guessed."""
+    if wanted == "":
+        return None, False
     types = load_pyarrow().types
     integers = [field.name for field in schema if types.is_integer(field.type)]
     if wanted is not None:
@@ -195,22 +269,40 @@ def _label_column(schema: Any, wanted: str | None, features: dict[str, Any], pat
         if wanted not in integers:
             got = str(schema.field(wanted).type)
             raise DataError(f"Column {wanted!r} holds no labels.", where=path, expected="integers", got=got)
-        return wanted
+        return wanted, False
     marked = [name for name in integers if features.get(name, {}).get("_type") == "ClassLabel"]
-    for choice in (marked, integers if len(integers) == 1 else [], [name for name in integers if name == "label"]):
+    called = [name for name in integers if name.strip().casefold() == "label"]
+    for choice, guessed in ((marked, False), (called, True), (integers if len(integers) == 1 else [], True)):
         if choice:
-            return str(choice[0])
+            return str(choice[0]), guessed
     if integers:
         raise DataError(
             "Several columns could be the label.", where=path, got=", ".join(integers), fix="Name one in data.label."
         )
-    return None
+    return None, False
 
 
-def _labels(column: Any, name: str, path: Path) -> list[int]:
-    if column.null_count:
-        raise DataError(f"Column {name!r} has rows without a label.", where=path, got=f"{column.null_count} nulls")
-    return [int(label) for label in column.to_pylist()]
+def _split_column(schema: Any) -> str | None:
+    """The column called "split", in any case, that holds words."""
+    types = load_pyarrow().types
+
+    def words(kind: Any) -> bool:
+        return bool(
+            types.is_string(kind)
+            or types.is_large_string(kind)
+            or (types.is_dictionary(kind) and words(kind.value_type))
+        )
+
+    return next(
+        (str(field.name) for field in schema if field.name.strip().casefold() == "split" and words(field.type)), None
+    )
+
+
+def _labels(values: list[int | None], name: str, path: Path) -> list[int]:
+    nulls = values.count(None)
+    if nulls:
+        raise DataError(f"Column {name!r} has rows without a label.", where=path, got=f"{nulls} nulls")
+    return [int(label) for label in values if label is not None]
 
 
 def _names(features: dict[str, Any], label: str | None) -> list[str] | None:

@@ -81,12 +81,17 @@ class VideoFolder(DataSource[VideoFolderSettings]):
     def class_names(self) -> list[str] | None:
         return self._stems if self.settings.label_by == "stem" else self._files.class_names
 
+    def facts(self) -> list[Fact]:
+        parts = [self._files.part("train"), self._files.part("val")]
+        own = facts_of(parts, self.settings, self._bundled)
+        if self.settings.label_by == "folder":
+            return [*self._files.facts(), *own]
+        labels = Fact("labels", f"{len(self._stems)} classes by the videos' names")
+        return [*self._files.facts(labels=False), labels, *own]
+
     @cached_property
     def _stems(self) -> list[str]:
         return sorted({_stem(sample_id) for split in ("train", "val") for sample_id in self._files.part(split).ids})
-
-    def facts(self) -> list[Fact]:
-        return facts_of([self._files.part("train"), self._files.part("val")], self.settings, self._bundled)
 
     def read(self, path: Path) -> Sample:
         """A video file, or a folder of frames."""

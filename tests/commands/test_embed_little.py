@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 import maskedmodel
 
-TINY = {
+TINY: dict[str, Any] = {
     "model": {"encoder": {"dim": 8, "depth": 1, "heads": 1}, "decoder": {"dim": 8, "depth": 1, "heads": 1}},
     "train": {"steps": 1, "batch": 2, "precision": "fp32", "device": "cpu"},
     "evaluate": {"probe": False, "pictures": 0},
@@ -32,7 +33,7 @@ def field(path: Path, seed: int) -> Path:
     return path
 
 
-KINDS = {
+KINDS: dict[str, Any] = {
     "image": (
         picture,
         ".png",

@@ -1,4 +1,5 @@
 import io
+import os
 import pickle
 import zipfile
 
@@ -179,3 +180,111 @@ def test_pickles_are_never_loaded(tmp_path):
         with pytest.raises(DataError, match="never loaded"):
             Array(path=str(tmp_path / f"{name}.npy")).open("train")
     assert not (tmp_path / "sprung").exists()
+
+
+def facts(source, about, notice=False):
+    return "\n".join(fact.text for fact in source.facts() if fact.about == about and fact.notice >= notice)
+
+
+def class_of(source):
+    """The name of each sample's class, by id."""
+    found = {}
+    for split in ("train", "val"):
+        part = source.open(split)
+        for sample_id, label in zip(part.ids, part.labels, strict=True):
+            found[sample_id] = None if label is None else source.class_names()[label]
+    return found
+
+
+class TestLabels:
+    def test_they_are_the_values_that_occur(self, tmp_path):
+        values = np.array([-1, 0, 1, 2**62] * 5)
+        np.savez(tmp_path / "x.npz", pictures=images(), y=values)
+        source = Array(path=str(tmp_path / "x.npz"), labels="y")
+        assert source.class_names() == ["-1", "0", "1", str(2**62)]
+        assert class_of(source) == {index: str(value) for index, value in enumerate(values)}
+        assert f"4 classes by data.labels: -1 5, 0 5, 1 5, {2**62} 5" in facts(source, "labels")
+
+    @pytest.mark.parametrize("unlabelled", [-1, (-1,)])
+    def test_one_may_be_said_to_mean_none(self, tmp_path, unlabelled):
+        values = np.array([-1, 0, 1, 0] * 5)
+        np.savez(tmp_path / "x.npz", pictures=images(), y=values)
+        source = Array(path=str(tmp_path / "x.npz"), labels="y", unlabelled=unlabelled)
+        assert source.class_names() == ["0", "1"]
+        assert class_of(source) == {n: None if value < 0 else str(value) for n, value in enumerate(values)}
+        assert "samples without a label: 5 of 20" in facts(source, "labels", True)
+
+
+class TestArraysNamedBySplit:
+    def put(self, tmp_path, **counts):
+        """x_<split> and y_<split> of so many images; the value of a pixel and the label say which it is."""
+        arrays = {}
+        for number, (split, count) in enumerate(counts.items()):
+            arrays[f"x_{split}"] = np.full((count, 1, 4, 4), 10 * number, dtype=np.uint8) + np.arange(
+                count, dtype=np.uint8
+            ).reshape(-1, 1, 1, 1)
+            arrays[f"y_{split}"] = np.arange(count) % 2
+        np.savez(tmp_path / "x.npz", **arrays)
+        return str(tmp_path / "x.npz")
+
+    @pytest.mark.parametrize(("train", "val"), [("train", "test"), ("Training", "Validation"), ("TRAIN", "dev")])
+    def test_they_are_the_splits(self, tmp_path, train, val):
+        source = Array(path=self.put(tmp_path, **{train: 5, val: 3}), labels="y")
+        assert [signals(source.open("train"))[n][0, 0, 0].item() for n in range(5)] == [0, 1, 2, 3, 4]
+        assert [signals(source.open("val"))[f"val:{n}"][0, 0, 0].item() for n in range(3)] == [10, 11, 12]
+        assert source.open("val").labels == [0, 1, 0]
+        assert f"train 5, val 3: by arrays: train is {train} (5), validation is {val} (3)" in facts(source, "split")
+
+    def test_of_several_one_is_taken_and_told(self, tmp_path):
+        path = self.put(tmp_path, train=5, val=3, test=4)
+        source = Array(path=path, labels="y")
+        assert len(source.open("val")) == 3
+        assert "left out: test (4) (data.val_split takes another)" in facts(source, "split", True)
+        assert len(Array(path=path, val_split="test").open("val")) == 4
+
+    def test_labels_that_are_not_read_are_told(self, tmp_path):
+        source = Array(path=self.put(tmp_path, train=5, test=3))
+        assert source.class_names() is None
+        assert "arrays y_test, y_train aren't read" in facts(source, "split", True)
+
+    def test_one_array_by_its_whole_name_is_shared_out(self, tmp_path):
+        source = Array(path=self.put(tmp_path, train=5, test=3), key="x_train")
+        assert len(everything(source)) == 5
+
+    @pytest.mark.parametrize("settings", [{"labels": "z"}, {"val_split": "dev"}, {"train_split": "fit"}])
+    def test_what_is_not_there_is_refused(self, tmp_path, settings):
+        with pytest.raises(DataError, match=r"no labels of both|no split called|Which array"):
+            Array(path=self.put(tmp_path, train=5, test=3), **settings).open("train")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"(" * 5000,
+        b"{'descr': '|u1', 'fortran_order': False, 'shape': (-2, -3, 4, 1), }\n",
+        b"{'descr': 'nothing', 'fortran_order': False, 'shape': (1, 1, 4, 4), }\n",
+        b"{'descr': [('a', '|u1')], 'fortran_order': False, 'shape': (24, 1, 1, 1), }\n",
+        b"{'descr': '|O', 'fortran_order': False, 'shape': (3, 1, 1, 1), }\n",
+        b"{'descr': '|u1', 'fortran_order': 1, 'shape': [24], }\n",
+        b"{'shape': (" + b"9" * 5000 + b",)}\n",
+        b"\xff\xfe'",
+        b"[*",
+    ],
+)
+def test_damaged_headers_are_refused(tmp_path, header):
+    path = tmp_path / "x.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(24))
+    with pytest.raises(DataError, match=r"can't be read|isn't supported"):
+        Array(path=str(path)).open("train")
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.write(path, "x.npy")
+    with pytest.raises(DataError, match=r"can't be read|isn't supported"):
+        Array(path=str(tmp_path / "x.npz")).open("train")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_a_named_pipe_is_never_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="named pipe"):
+        Array(path=str(tmp_path / name)).open("train")

@@ -95,10 +95,12 @@ def test_labels_without_names_are_numbered(tmp_path):
 
 def test_columns_are_chosen_by_name(tmp_path):
     path = write(tmp_path / "t.parquet", names=None, coarse=[9] * 10, thumb=[png(200)] * 10)
-    train = Parquet(path=str(path), image="thumb", label="coarse").open("train")
+    source = Parquet(path=str(path), image="thumb", label="coarse")
+    train = source.open("train")
     assert train[0]["signal"][0, 0, 0] == 200
-    assert train[0]["label"] == 9
-    assert Parquet(path=str(path)).open("train")[0]["label"] != 9
+    assert train[0]["label"] == 0
+    assert source.class_names() == ["9"]  # the values that occur, not all up to the largest
+    assert Parquet(path=str(path)).class_names() == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -196,3 +198,174 @@ def test_cifar_as_the_hub_has_it():
     assert (len(train), len(val)) == (50_000, 10_000)
     assert source.class_names()[:2] == ["airplane", "automobile"]
     assert train[49_999]["signal"].shape == (3, 32, 32)
+
+
+def facts(source, about):
+    return "\n".join(fact.text for fact in source.facts() if fact.about == about)
+
+
+def notices(source, about):
+    return "\n".join(fact.text for fact in source.facts() if fact.about == about and fact.notice)
+
+
+class TestSplits:
+    @pytest.mark.parametrize(
+        ("train", "val"),
+        [("Training", "Testing"), ("TRAIN-0", "VAL-0"), ("x_train", "x_eval"), ("train/part", "Validation/part")],
+    )
+    def test_files_named_by_split_in_any_spelling(self, tmp_path, train, val):
+        write(tmp_path / f"{train}.parquet", rows=5)
+        write(tmp_path / f"{val}.parquet", rows=3, start=100)
+        source = Parquet(path=str(tmp_path))
+        assert [len(part) for part in both(source)] == [5, 3]
+        assert "by file names" in facts(source, "split")
+
+    def test_of_validation_and_test_one_is_taken_and_told(self, tmp_path):
+        for start, name in enumerate(("train", "validation", "test")):
+            write(tmp_path / f"{name}.parquet", rows=2 + start, start=10 * start)
+        source = Parquet(path=str(tmp_path))
+        assert [len(part) for part in both(source)] == [2, 3]
+        assert "left out: test (1) (data.val_split takes another)" in notices(source, "split")
+        assert [len(part) for part in both(Parquet(path=str(tmp_path), val_split="test"))] == [2, 4]
+
+    def test_other_files_beside_are_asked_about(self, tmp_path):
+        for name in ("train", "test", "extra"):
+            write(tmp_path / f"{name}.parquet", rows=2)
+        with pytest.raises(DataError, match=r"(?s)others aren't.*extra \(1\).*data.train_split"):
+            Parquet(path=str(tmp_path)).open("train")
+        source = Parquet(path=str(tmp_path), train_split=("train", "extra"))
+        assert [len(part) for part in both(source)] == [4, 2]
+
+    @pytest.mark.parametrize("name", ["split", "Split", " SPLIT"])
+    def test_a_column_says_the_split_of_each_row(self, tmp_path, name):
+        said = ["Train"] * 7 + ["Test"] * 3
+        source = Parquet(path=str(write(tmp_path / "t.parquet", **{name: said})))
+        assert [part.ids for part in both(source)] == [
+            [f"t.parquet:{row}" for row in range(7)],
+            [f"t.parquet:{row}" for row in range(7, 10)],
+        ]
+        assert f"by column {name!r}: train is Train (7), validation is Test (3)" in facts(source, "split")
+
+    def test_a_split_that_nothing_names_is_refused(self, tmp_path):
+        path = str(write(tmp_path / "t.parquet"))
+        with pytest.raises(DataError, match="Nothing names the splits"):
+            Parquet(path=path, val_split="test").open("train")
+
+    def test_one_file_named_test_is_shared_out(self, tmp_path):
+        path = str(write(tmp_path / "test.parquet"))
+        assert sum(len(part) for part in both(Parquet(path=path))) == 10
+
+
+class TestLabels:
+    def test_they_are_the_values_that_occur(self, tmp_path):
+        values = [3, 3, 700_000, 700_000, -5, -5, 3, 3, 3, 3]
+        source = Parquet(path=str(write(tmp_path / "t.parquet", names=None, label=values)))
+        assert source.class_names() == ["-5", "3", "700000"]
+        for part in both(source):
+            assert [source.class_names()[label] for label in part.labels] == [
+                str(values[int(i.split(":")[1])]) for i in part.ids
+            ]
+        assert "3 classes by column 'label': -5 2, 3 6, 700000 2" in facts(source, "labels")
+
+    @pytest.mark.parametrize("values", [range(1_600_000_000, 1_600_000_040), [1_600_000_000, 1_600_086_400] * 20])
+    def test_a_guessed_column_that_looks_like_none_is_asked_about(self, tmp_path, values):
+        path = str(write(tmp_path / "t.parquet", rows=40, names=None, label=None, taken_at=list(values)))
+        with pytest.raises(DataError, match=r"(?s)'taken_at' looks like no classes.*data\.label=taken_at"):
+            Parquet(path=path).open("train")
+        assert Parquet(path=path, label="").class_names() is None
+        assert len(Parquet(path=path, label="taken_at").class_names()) == len(set(values))
+
+    def test_a_guessed_column_is_told(self, tmp_path):
+        path = str(write(tmp_path / "t.parquet", names=None, label=None, kind=[0, 1] * 5))
+        assert "column 'kind' is taken for the label" in notices(Parquet(path=path), "labels")
+
+    def test_minus_one_is_a_class_but_where_the_format_says_otherwise(self, tmp_path):
+        values = [-1, 0, 1, -1, 0, 1, -1, 0, 1, 1]
+        plain = str(write(tmp_path / "plain.parquet", names=None, label=values))
+        hub = str(write(tmp_path / "hub.parquet", names=("cat", "dog"), label=values))
+        assert Parquet(path=plain).class_names() == ["-1", "0", "1"]
+        assert Parquet(path=plain, unlabelled=-1).class_names() == ["0", "1"]
+        source = Parquet(path=hub)
+        assert source.class_names() == ["cat", "dog"]
+        labels = {i: label for part in both(source) for i, label in zip(part.ids, part.labels, strict=True)}
+        assert [labels[f"hub.parquet:{row}"] for row in range(3)] == [None, 0, 1]
+        assert "rows without a label: 3 of 10" in notices(source, "labels")
+
+    def test_a_number_beyond_the_names_is_refused(self, tmp_path):
+        path = str(write(tmp_path / "t.parquet", names=("cat", "dog"), label=[0, 1, 2] * 3 + [0]))
+        with pytest.raises(DataError, match=r"(?s)has no name.*0 to 1.*got: 2"):
+            Parquet(path=path).open("train")
+
+    def test_those_of_validation_alone_count_too(self, tmp_path):
+        write(tmp_path / "train.parquet", names=None, label=[7, 9] * 5)
+        write(tmp_path / "test.parquet", names=None, label=[7, 8] * 5)
+        source = Parquet(path=str(tmp_path))
+        assert source.class_names() == ["7", "8", "9"]
+        assert source.open("val").labels[:2] == [0, 1]
+
+
+class TestBombs:
+    """A dictionary holds a value once that a million rows repeat: a kilobyte on disk decodes to any size."""
+
+    def test_what_decodes_to_too_much_is_refused(self, tmp_path):
+        path = tmp_path / "t.parquet"
+        table = pa.table({"img": [bytes(1 << 20)] * 40, "label": [0, 1] * 20})
+        pq.write_table(table, path, compression="zstd")
+        assert path.stat().st_size < 4096
+        train = Parquet(path=str(path), max_group_mib=8).open
+        with pytest.raises(DataError, match=r"(?s)row group.*too large.*at most 8 MiB.*decodes to"):
+            train("train")
+        # Within the bound it is read, and found to be no image.
+        with pytest.raises(DataError, match="isn't an image"):
+            Parquet(path=str(path), max_group_mib=64).open("train")
+
+    def test_what_declares_too_much_is_refused_unread(self, tmp_path):
+        images = [np.random.default_rng(row).bytes(1 << 20) for row in range(4)]
+        pq.write_table(pa.table({"img": images, "label": [0, 1] * 2}), tmp_path / "t.parquet")
+        with pytest.raises(DataError, match=r"(?s)at most 2 MiB.*declares 4 MiB.*max_group_mib"):
+            Parquet(path=str(tmp_path / "t.parquet"), max_group_mib=2).open("train")
+
+    def test_more_rows_than_memory_holds_are_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("maskedmodel_image.table._MOST_ROWS", 9)
+        with pytest.raises(DataError, match="too many rows"):
+            Parquet(path=str(write(tmp_path / "t.parquet"))).open("train")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("path", [".", "pipe.parquet", "*.parquet"])
+def test_a_named_pipe_is_never_waited_for(tmp_path, path):
+    os.mkfifo(tmp_path / "pipe.parquet")
+    with pytest.raises(DataError, match=r"named pipe|no parquet files"):
+        Parquet(path=str(tmp_path / path)).open("train")
+
+
+def test_a_folder_called_like_a_file_is_a_folder(tmp_path):
+    write(tmp_path / "set.parquet" / "part-0.parquet")
+    for path in (tmp_path, tmp_path / "set.parquet"):
+        assert sum(len(part) for part in both(Parquet(path=str(path)))) == 10
+
+
+def test_a_name_that_is_not_utf8_is_spelled_out(tmp_path):
+    path = write(tmp_path / "t.parquet")
+    try:
+        os.rename(path, os.path.join(os.fsencode(tmp_path), b"caf\xe9.parquet"))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    train, val = both(Parquet(path=str(tmp_path)))
+    assert {i.rpartition(":")[0] for i in train.ids + val.ids} == {"caf\\xe9.parquet"}
+    assert train[0]["signal"].shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("info", [b"[" * 100_000, b"\xff", b'{"info": {"features": {"label": 3}}}', b"[]"])
+def test_metadata_of_any_form_spoils_nothing(tmp_path, info):
+    path = write(tmp_path / "t.parquet", names=None)
+    table = pq.read_table(path).replace_schema_metadata({"huggingface": info})
+    pq.write_table(table, path)
+    assert Parquet(path=str(path)).class_names() == ["0", "1", "2"]
+
+
+def test_what_else_lies_there_is_told(tmp_path):
+    write(tmp_path / "train.parquet")
+    write(tmp_path / "test.parquet")
+    (tmp_path / "old.arrow").write_text("")
+    assert notices(Parquet(path=str(tmp_path)), "files") == "3 files: 2 .parquet read, 1 .arrow ignored"

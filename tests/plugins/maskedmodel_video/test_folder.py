@@ -16,8 +16,7 @@ from pydantic import ValidationError
 
 from maskedmodel import DataSource, Noise
 from maskedmodel.errors import DataError
-from maskedmodel.sources import SampleDataset
-from maskedmodel.sources.labelled import FileSettings
+from maskedmodel.sources import FileSettings, SampleDataset
 from tests.plugins.maskedmodel_video.conftest import LEVEL, grey, levels, write_video
 
 
