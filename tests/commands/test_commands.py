@@ -154,7 +154,7 @@ def test_a_damaged_checkpoint_falls_back(straight: Path, tmp_path: Path) -> None
 def test_what_a_run_leaves_behind(straight: Path) -> None:
     names = {path.name for path in straight.iterdir()} - {".lock"}
     assert names == {
-        "checkpoints", "config.yaml", "environment.json", "metrics.jsonl", "pictures", "report.html", "summary.json",
+        "checkpoints", "config.yaml", "data.json", "environment.json", "metrics.jsonl", "pictures", "report.html", "summary.json",
         "timings.jsonl",
     }  # fmt: skip
     summary = json.loads((straight / "summary.json").read_text())
@@ -196,7 +196,10 @@ def test_preview_and_doctor(tmp_path: Path) -> None:
     found = doctor(overrides=["train.batch=4"])
     assert found["tokens"] == 64
     assert found["visible"] == 16
-    assert found["samples"] == {"train": 1438, "val": 359}
+    assert {split: of["count"] for split, of in found["samples"].items()} == {"train": 1438, "val": 359}
+    assert found["samples"]["val"]["shapes"] == {"(1, 16, 16) float32": 64}
+    assert found["samples"]["val"]["values"] == "0 to 1"
+    assert sum(found["samples"]["val"]["labels"].values()) == 64
 
 
 def test_imported_weights_are_a_run(straight: Path, tmp_path: Path) -> None:
