@@ -154,8 +154,8 @@ def test_a_damaged_checkpoint_falls_back(straight: Path, tmp_path: Path) -> None
 def test_what_a_run_leaves_behind(straight: Path) -> None:
     names = {path.name for path in straight.iterdir()} - {".lock"}
     assert names == {
-        "checkpoints", "config.yaml", "data.json", "environment.json", "metrics.jsonl", "pictures", "report.html", "summary.json",
-        "timings.jsonl",
+        "checkpoints", "config.yaml", "data.json", "environment.json", "metrics.jsonl", "pictures", "report.html",
+        "summary.json", "timings.jsonl",
     }  # fmt: skip
     summary = json.loads((straight / "summary.json").read_text())
     assert summary["val_loss_end"] < summary["val_loss_start"]
