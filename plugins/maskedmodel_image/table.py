@@ -163,6 +163,7 @@ class Table:
             with parsing(_CANT, where, also=(arrow.ArrowException,)):
                 batch = next(batches, None)
                 if batch is None:
+                    _all_there(sum(map(len, pieces)), metadata.num_rows)
                     return arrow.chunked_array(pieces, type=file.schema_arrow.field(self.image).type)
                 pieces.append(batch.column(0))
             size += pieces[-1].nbytes
@@ -200,7 +201,15 @@ def _described(file: Any, path: Path) -> tuple[Any, dict[str, Any], list[int]]:
 
 def _read_column(file: Any, name: str, path: Path) -> Any:
     with parsing(_CANT, f"{legible(str(path))}, column {name!r}", also=(load_pyarrow().ArrowException,)):
-        return file.read(columns=[name], use_threads=False).column(0).to_pylist()
+        values = file.read(columns=[name], use_threads=False).column(0).to_pylist()
+        _all_there(len(values), file.metadata.num_rows)
+        return values
+
+
+def _all_there(found: int, declared: int) -> None:
+    """Raises ValueError where a damaged page ends a column early: rows of other columns would go with wrong ones."""
+    if found != declared:
+        raise ValueError(f"{found} values of {declared} rows")
 
 
 class _Local:

@@ -369,3 +369,23 @@ def test_what_else_lies_there_is_told(tmp_path):
     write(tmp_path / "test.parquet")
     (tmp_path / "old.arrow").write_text("")
     assert notices(Parquet(path=str(tmp_path)), "files") == "3 files: 2 .parquet read, 1 .arrow ignored"
+
+
+@pytest.mark.parametrize("column", ["img", "label", "split"])
+def test_a_column_that_ends_early_is_refused(tmp_path, monkeypatch, column):
+    path = write(tmp_path / "t.parquet", split=["train"] * 7 + ["test"] * 3)
+
+    class Short(pq.ParquetFile):
+        """As a damaged page leaves a column: without its last row, and without an error."""
+
+        def read(self, columns=None, **options):
+            table = super().read(columns=columns, **options)
+            return table[:-1] if columns == [column] else table
+
+        def iter_batches(self, columns=None, **options):
+            batches = super().iter_batches(columns=columns, **options)
+            return (batch[:-1] for batch in batches) if columns == [column] else batches
+
+    monkeypatch.setattr(pq, "ParquetFile", Short)
+    with pytest.raises(DataError, match=r"(?s)can't be read.*values of \d+ rows"):
+        Parquet(path=str(path)).open("train")
