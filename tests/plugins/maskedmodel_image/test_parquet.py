@@ -375,7 +375,7 @@ def test_what_else_lies_there_is_told(tmp_path):
 def test_a_column_that_ends_early_is_refused(tmp_path, monkeypatch, column):
     path = write(tmp_path / "t.parquet", split=["train"] * 7 + ["test"] * 3)
 
-    class Short(pq.ParquetFile):
+    class Short(pq.ParquetFile):  # type: ignore[name-defined]
         """As a damaged page leaves a column: without its last row, and without an error."""
 
         def read(self, columns=None, **options):
