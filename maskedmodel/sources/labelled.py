@@ -96,6 +96,10 @@ class LabelledFiles:
         ids = [root.prefix + root.files.paths[index] for index in chosen]
         return Part(root.files, chosen, ids, self._numbers(names, ids), groups)
 
+    def parts(self) -> dict[Split, Part]:
+        """The files of each split that has some."""
+        return {split: self.part(split) for split in _SPLITS if split not in self._chosen.empty}
+
     def facts(self, labels: bool = True) -> list[Fact]:
         """Files by kind, labels and splits with their counts and how they were decided, and all that was left out.
 
@@ -103,10 +107,10 @@ class LabelledFiles:
         """
         roots = self._roots
         facts = [fact for root in roots for fact in root.files.census.facts(root.says.used)]
-        parts = {split: self.part(split) for split in _SPLITS}
+        parts = self.parts()
         if labels:
             facts += self._label_facts(roots, [label for part in parts.values() for label in part.labels or ()])
-        counts = ", ".join(f"{split} {len(part.ids)}" for split, part in parts.items())
+        counts = ", ".join(f"{split} {len(parts[split].ids) if split in parts else 0}" for split in _SPLITS)
         facts.append(Fact("split", f"{counts}: {self._chosen.how}"))
         facts += [Fact("split", notice, True) for notice in self._chosen.notices]
         taken = sum(len(chosen) for _, chosen in self._chosen.parts.values())

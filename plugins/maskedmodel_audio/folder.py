@@ -104,8 +104,7 @@ class AudioFolder(DataSource[AudioFolderSettings]):
         return self._files.class_names
 
     def facts(self) -> list[Fact]:
-        parts = self._files.part("train"), self._files.part("val")
-        return [*self._files.facts(), *facts_of(parts, self.settings)]
+        return [*self._files.facts(), *facts_of(tuple(self._files.parts().values()), self.settings)]
 
     def read(self, path: Path) -> Sample:
         return read_file(path, self.settings)

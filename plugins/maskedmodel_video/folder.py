@@ -82,7 +82,7 @@ class VideoFolder(DataSource[VideoFolderSettings]):
         return self._stems if self.settings.label_by == "stem" else self._files.class_names
 
     def facts(self) -> list[Fact]:
-        parts = [self._files.part("train"), self._files.part("val")]
+        parts = list(self._files.parts().values())
         own = facts_of(parts, self.settings, self._bundled)
         if self.settings.label_by == "folder":
             return [*self._files.facts(), *own]

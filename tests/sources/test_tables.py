@@ -321,6 +321,10 @@ class TestLabels:
         assert "labels: 2 classes by column 'label' of metadata.csv: a 1, b 3" in told(files)
 
 
+def test_a_single_file_has_facts(tmp_path: Path) -> None:
+    assert "split: train 0, val 1: a share of 0.1, by a hash of names" in told(labelled(write(tmp_path, "a.txt")))
+
+
 class TestSidecars:
     def put(self, root: Path, **sidecars: Any) -> Path:
         write(root, *(f"{name}.txt" for name in sidecars))
