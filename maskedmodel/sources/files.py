@@ -109,9 +109,11 @@ class ZipFiles:
         self._stamps: dict[str, str] = {}
         seen: set[str] = set()
         for member in self._zip.infolist():
-            self._check(member, member.filename in seen)
+            with parsing("The zip can't be read.", path):  # is_dir looks for the last letter of a name without any
+                self._check(member, member.filename in seen)
+                folder = member.is_dir()
             seen.add(member.filename)
-            if not member.is_dir() and _wanted(member.filename, extensions, self.census):
+            if not folder and _wanted(member.filename, extensions, self.census):
                 self.paths.append(member.filename)
                 self._stamps[member.filename] = f"{member.file_size} {member.CRC}"
         self.paths.sort()

@@ -18,6 +18,8 @@ from maskedmodel.sources import PARSER_ERRORS, legible, open_regular, parsing
 _KEPT_BYTES = 1 << 30
 # Rows of all files: each has an id in memory, and a file of a kilobyte can claim any number.
 _MOST_ROWS = 50_000_000
+# Rows that are decoded before their size is looked at: what a file declares may be a lie.
+_ROWS_AT_ONCE = 16
 _CANT = "The parquet file can't be read."
 
 
@@ -144,18 +146,17 @@ class Table:
     def _decode(self, file: Any, group: int, path: Path) -> Any:
         """The images of a row group, still encoded as files. Raises DataError where they take more than `most` bytes.
 
-        A kilobyte can hold a million rows of one value, so what is declared bounds a value, and no more than that
-        many rows are decoded at a time as fit by this bound.
+        A kilobyte can hold a million rows of one value, so what the group declares bounds a value, and no more rows
+        are decoded at a time than fit by this bound.
         """
         arrow = load_pyarrow()
         where = f"{path}, row group {group}"
         with parsing(_CANT, where, also=(arrow.ArrowException,)):
             metadata = file.metadata.row_group(group)
-            columns = [metadata.column(number) for number in range(metadata.num_columns)]
-            own = [one for one in columns if one.path_in_schema.split(".")[0] == self.image.split(".")[0]]
-            declared = sum(max(one.total_uncompressed_size, 0) for one in own)
+            # Of all columns: to ask for one of them ends the process where its statistics are damaged (pyarrow 26).
+            declared = max(metadata.total_byte_size, 0)
         self._bound(declared, "declares", where)
-        rows = max(1, min(1024, self.most // max(declared, 1)))
+        rows = max(1, min(_ROWS_AT_ONCE, self.most // max(declared, 1)))
         pieces: list[Any] = []
         size = 0
         batches = file.iter_batches(batch_size=rows, row_groups=[group], columns=[self.image], use_threads=False)

@@ -92,6 +92,15 @@ class TestKinds:
         assert reader_of([".nef", ".arw", ".xyz", ".dcm"]) == "rawpy reads .arw .nef; pydicom reads .dcm"
 
 
+def test_a_member_of_a_zip_without_a_name_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("a.txt", "x")
+    content = (tmp_path / "all.zip").read_bytes()
+    (tmp_path / "all.zip").write_bytes(content.replace(b"a.txt", b"\0.txt"))  # zipfile ends a name there
+    with pytest.raises(DataError, match=r"zip can't be read"):
+        labelled(tmp_path / "all.zip").part("train")
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 class TestSpecialFiles:
     def test_they_are_left_out_and_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
