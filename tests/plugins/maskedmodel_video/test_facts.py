@@ -31,6 +31,9 @@ def folder(tmp_path: Path) -> Path:
 def test_facts_of_the_headers(folder: Path) -> None:
     found = {(fact.about, fact.text): fact.notice for fact in own(folder).facts()}
     assert found == {
+        ("files", "6 files: 6 .mp4 read"): False,
+        ("labels", "none"): False,
+        ("split", "train 5, val 1: a share of 0.1, by a hash of names"): False,
         ("videos", "of 6 videos: 5 mov with mpeg4"): False,
         ("size", "of 6 videos: 5 of 32 x 24 pixels"): False,
         ("frame rate", "of 6 videos: 3 at 10 a second, 2 at 5 a second"): False,
@@ -50,7 +53,9 @@ def test_facts_of_frame_folders(tmp_path: Path) -> None:
         (tmp_path / f"clip{number}").mkdir()
         for time in range(3 + number):
             Image.fromarray(grey(time)).save(tmp_path / f"clip{number}" / f"{time}.png")
-    texts = [fact.text for fact in own(tmp_path, clips=2).facts()]
+    facts = own(tmp_path, clips=2).facts()
+    assert [fact.text for fact in facts if fact.about == "files"] == ["12 files: 12 .png read"]
+    texts = [fact.text for fact in facts if fact.about not in ("files", "labels", "split")]
     assert texts[0] == "3 folders of images: 3 to 5 each, median 4"
     assert texts[1] == "of 3 folders, 1 have fewer than 4 frames: their last one is repeated"
     assert texts[2].startswith("each clip is 4 images, one in 2, from 2 places in training, the middle in validation")
