@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
 from maskedmodel.errors import ConfigError
+from maskedmodel_timeseries.cells import Mark
+from maskedmodel_timeseries.columns import TableReading
 from maskedmodel_timeseries.forecasting import forecast_table
 from maskedmodel_timeseries.windows import Parts
 
@@ -46,6 +48,24 @@ def forecast(
     columns: Annotated[
         str | None, typer.Option("--columns", metavar="A,B,...", help="Variates to take. Default: all.")
     ] = None,
+    time_format: Annotated[
+        str | None,
+        typer.Option(
+            "--time-format",
+            metavar="FORMAT",
+            help="How times are written, such as %d.%m.%Y, unix or excel. Default: found from the column.",
+        ),
+    ] = None,
+    dayfirst: Annotated[
+        bool | None,
+        typer.Option("--dayfirst/--monthfirst", help="What stands first in 01/02/2020. Default: found, else asked."),
+    ] = None,
+    decimal: Annotated[
+        str | None, typer.Option("--decimal", metavar="MARK", help="Decimal mark of a CSV file. Default: found.")
+    ] = None,
+    separator: Annotated[
+        str | None, typer.Option("--separator", metavar="MARK", help="What separates cells. Default: found.")
+    ] = None,
     to: Annotated[Path, typer.Option("--to", metavar="FILE", help="Where to write the forecast.")] = Path(
         "forecast.csv"
     ),
@@ -72,8 +92,14 @@ def forecast(
         split=_parts(split),
         test_rows=test_rows,
         stride=stride,
-        time=time,
-        columns=_names(columns),
+        how=TableReading(
+            time=time,
+            columns=_names(columns),
+            time_format=time_format,
+            dayfirst=dayfirst,
+            decimal=_mark(decimal),
+            separator=separator,
+        ),
         to=to,
         picture=picture,
         norm_constant=norm_constant,
@@ -86,6 +112,12 @@ def forecast(
 
 def _names(columns: str | None) -> list[str] | None:
     return None if columns is None else [name.strip() for name in columns.split(",")]
+
+
+def _mark(decimal: str | None) -> Mark | None:
+    if decimal is None or decimal in get_args(Mark):
+        return cast("Mark | None", decimal)
+    raise ConfigError("This is no decimal mark.", where="--decimal", expected="a point or a comma", got=decimal)
 
 
 def _parts(split: str | None) -> Parts | None:

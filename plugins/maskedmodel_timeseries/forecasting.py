@@ -18,6 +18,7 @@ from maskedmodel import Display, MaskedAutoencoder, load, read_weights
 from maskedmodel.errors import ConfigError, DataError
 from maskedmodel_timeseries.baselines import last_value, seasonal_naive
 from maskedmodel_timeseries.chart import check_suffix, draw_chart, written
+from maskedmodel_timeseries.columns import TableReading
 from maskedmodel_timeseries.forecasters import Forecaster, forecaster_of
 from maskedmodel_timeseries.period import find_period, periods_of_frequency
 from maskedmodel_timeseries.raster import RasterTokenizer
@@ -92,8 +93,7 @@ def forecast_table(
     split: Parts | None = None,
     test_rows: int | None = None,
     stride: int = 1,
-    time: str | None = None,
-    columns: Sequence[str] | None = None,
+    how: TableReading | None = None,
     to: str | Path | None = None,
     picture: str | Path | None = None,
     norm_constant: float | None = None,
@@ -112,6 +112,7 @@ def forecast_table(
     split    the parts of the table; the training part is what values are standardised by. test=0: no scores.
     test_rows  in place of a split: the last rows are the test part, and all before it the training part.
     stride   steps from one window of the test part to the next.
+    how      which columns are time and variates, and how times and numbers are written. None: all of it is found.
     to, picture   where to write the forecast (.csv) and its picture (.png, .svg). None: nowhere.
 
     Raises MaskedModelError for all that the user can mend: data that can't be read or is too short, no such run.
@@ -125,7 +126,7 @@ def forecast_table(
         check_suffix(target, (".csv",), "The forecast")
     if chart is not None:
         check_suffix(chart, (".png", ".svg"), "The picture")
-    table = read_table(data, time=time, columns=columns)
+    table = read_table(data, how)
     if table.rows <= horizon:
         raise DataError(
             "The horizon is longer than the data.", where=table.path, expected=f"less than {table.rows}", got=horizon
@@ -245,13 +246,8 @@ def _period(given: int | str | None, model: MaskedAutoencoder, table: Table, tra
 
 
 def _notes(table: Table) -> list[str]:
-    notes = []
-    missing = int(np.isnan(table.values).sum())
-    if table.inserted:
-        notes.append(f"{table.inserted:,} rows are missing between others; they are taken as missing values")
-    if missing:
-        notes.append(f"{missing:,} of {table.values.size:,} values are missing")
-    return notes
+    """What was left out, converted or guessed when the table was read."""
+    return [fact.text for fact in table.told if fact.notice]
 
 
 def _ahead(
@@ -291,7 +287,7 @@ def _chart(
     times: Any = np.arange(table.rows - shown, table.rows)
     ahead: Any = np.arange(table.rows, table.rows + horizon)
     if table.frequency is not None:
-        from maskedmodel_timeseries.tables import load_pandas
+        from maskedmodel_timeseries.cells import load_pandas
 
         times = table.times[-shown:].to_numpy()
         ahead = load_pandas().DatetimeIndex(table.after(horizon)).to_numpy()

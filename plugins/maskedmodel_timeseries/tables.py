@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import gzip
-import warnings
-import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from maskedmodel import Fact
 from maskedmodel.errors import DataError, DependencyError, install_hint
-from maskedmodel.sources import existing_path
+from maskedmodel.sources import existing_path, parsing
+from maskedmodel_timeseries.cells import load_pandas, read_csv
+from maskedmodel_timeseries.columns import Roles, TableReading, id_column, roles_of
+from maskedmodel_timeseries.spacing import frequency_of, with_gaps
 
 CSV_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 PARQUET_SUFFIXES = (".parquet",)
-_NUMBERED_TIME = ("time", "timestamp", "date", "datetime", "ds", "step", "index", "t")
-_MOST_GROWTH = 10  # times as many rows, once the missing ones are put in
-
-
-def _needs() -> str:
-    return install_hint(extra="timeseries")
-
-
-def load_pandas() -> ModuleType:
-    """pandas. Raises DependencyError where it can't be imported."""
-    try:
-        import pandas  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise DependencyError("Reading tables of time series needs pandas.", got=error, fix=_needs()) from error
-    return pandas  # type: ignore[no-any-return]
+_LONG = 0.1  # share of rows whose time comes again, from which on a table is taken for a long one
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +27,12 @@ class Table:
     """A table in the order of time.
 
     values     (V, T) float64, NaN where a value is missing.
-    times      T time stamps (a pandas DatetimeIndex), T integers, or None where the table has no time.
+    times      T time stamps (a pandas DatetimeIndex), T integers, T floats of a clock, or None where there is no time.
     time_name  what the column of time is called.
     frequency  the step between rows as pandas calls it, such as "h"; None where rows aren't evenly spaced.
     inserted   rows that the file lacks between others, put in as missing.
+    series     which series of a long table it is; None where the table is one.
+    told       what the file was taken for, and what was left out, converted or guessed.
     """
 
     path: Path
@@ -54,10 +42,17 @@ class Table:
     time_name: str = "time"
     frequency: str | None = None
     inserted: int = 0
+    series: str | None = None
+    told: tuple[Fact, ...] = ()
 
     @property
     def rows(self) -> int:
         return int(self.values.shape[1])
+
+    @property
+    def title(self) -> str:
+        """The file's name, with the series of a long table."""
+        return self.path.name if self.series is None else f"{self.path.name}/{self.series}"
 
     def after(self, count: int) -> list[str]:
         """The `count` times after the last row, as text: by the frequency, else by the usual step, else by number."""
@@ -65,8 +60,10 @@ class Table:
         if self.times is None:
             return [str(self.rows + step) for step in range(count)]
         if not isinstance(self.times, pandas.DatetimeIndex):
-            step = int(np.median(np.diff(self.times)))
-            return [str(int(self.times[-1]) + step * (number + 1)) for number in range(count)]
+            step = np.median(np.diff(self.times))
+            if np.issubdtype(self.times.dtype, np.integer):
+                return [str(int(self.times[-1]) + int(step) * (number + 1)) for number in range(count)]
+            return [f"{self.times[-1] + step * (number + 1):.10g}" for number in range(count)]
         if self.frequency is not None:
             future = pandas.date_range(self.times[-1], periods=count + 1, freq=self.frequency)[1:]
         else:
@@ -78,29 +75,45 @@ class Table:
         days = bool((self.times == self.times.normalize()).all())
         return [str(time.date()) if days and time == time.normalize() else str(time) for time in times]
 
+    def time(self, row: int) -> str:
+        """The time of a row as text; its number where there is no time."""
+        if self.times is None:
+            return f"row {row % self.rows}"
+        stamped = isinstance(self.times, load_pandas().DatetimeIndex)
+        return self.stamps(self.times[[row]])[0] if stamped else f"{self.times[row]:.10g}"
 
-def read_table(path: str | Path, *, time: str | None = None, columns: Sequence[str] | None = None) -> Table:
-    """The table in a .csv, .tsv (also .gz) or .parquet file.
 
-    time     column of time; None: the first that holds dates or times, else a counting one called time, date or so.
-    columns  variates to take, in this order; None: all columns but the one of time.
+def read_table(
+    path: str | Path, how: TableReading | None = None, *, time: str | None = None, columns: Sequence[str] | None = None
+) -> Table:
+    """The one series in a .csv, .tsv (also .gz) or .parquet file; `time` and `columns` as in TableReading.
 
-    Rows are put in the order of time; rows missing between evenly spaced ones are put in as NaN. Raises DataError that
-    names the column on text, on two rows of one time, on infinite values, on a variate without any value, and where
-    there are fewer than two rows.
+    Raises what `read_tables` does, and DataError where the table holds several series.
+    """
+    how = how or TableReading(time=time, columns=columns)
+    found = read_tables(path, how)
+    if len(found) > 1:
+        raise DataError(
+            f"The table holds {len(found):,} series, where one is needed.",
+            where=path,
+            expected="a row per time step, all variates side by side",
+            got=f"series {', '.join(str(table.series) for table in found[:3])} and so on, of column {how.series!r}",
+        )
+    return found[0]
+
+
+def read_tables(path: str | Path, how: TableReading) -> list[Table]:
+    """The series in a .csv, .tsv (also .gz) or .parquet file: one, or as many as column `how.series` tells apart.
+
+    Rows are put in the order of time; rows missing between evenly spaced ones are put in as NaN. Rows without a time
+    and rows that occur twice are left out. All of it is told in `Table.told`, of which the first table has that of the
+    whole file.
+
+    Raises DataError that names the column on what can't be decided and the setting that decides it, on text, on two
+    rows of one time, on infinite values, on a variate without any value, and where there are fewer than two rows.
     """
     found = existing_path(str(path), "table")
-    if found.name.lower().endswith(CSV_SUFFIXES):
-        frame = _read_csv(found)
-    elif found.name.lower().endswith(PARQUET_SUFFIXES):
-        frame = _read_parquet(found)
-    else:
-        raise DataError(
-            "The table is of an unknown kind.",
-            where=found,
-            expected=", ".join((*CSV_SUFFIXES, *PARQUET_SUFFIXES)),
-            got=found.suffix or "no suffix",
-        )
+    frame, told = _frame(found, how)
     if len(frame) < 2:
         raise DataError(
             "A time series needs two rows at least.",
@@ -108,123 +121,85 @@ def read_table(path: str | Path, *, time: str | None = None, columns: Sequence[s
             expected="a row of column names, and 2 rows of values or more",
             got=f"{len(frame)} row{'s' if len(frame) != 1 else ''} of values",
         )
-    frame.columns = [str(name) for name in frame.columns]
-    time_name, times = _time_of(frame, time, found)
-    names = tuple(columns) if columns is not None else tuple(name for name in frame.columns if name != time_name)
-    unknown = [name for name in names if name not in frame.columns]
-    if unknown or not names:
-        raise DataError(
-            f"The table has no column {unknown[0]!r}." if unknown else "The table has no column of values.",
-            where=found,
-            expected=", ".join(frame.columns) if unknown else "numbers beside the column of time",
-            got=unknown[0] if unknown else f"{time_name!r} only",
-        )
-    values = np.stack([_numbers(frame[name], name, found) for name in names])
-    return _in_order(found, names, values, times, time_name)
+    roles = roles_of(frame, how, found, [name for name in frame.columns if name.startswith("column ")])
+    told += roles.told
+    _refuse_long(frame, roles, found)
+    values = np.stack([_numbers(frame[name], name, found) for name in roles.variates])
+    times = roles.stamps.times if roles.stamps is not None else None
+    kept = _kept(frame, roles, times, told, found)
+    tables = []
+    for name, rows in _series(roles, kept, found):
+        own = times[rows] if times is not None else None
+        tables.append(_in_order(found, roles, values[:, rows], own, name))
+    told += _told_of(tables)
+    tables[0] = replace(tables[0], told=(*told, *tables[0].told))
+    return tables
 
 
-def _read_csv(path: Path) -> Any:
-    pandas = load_pandas()
-    zipped = path.name.lower().endswith(".gz")
-    try:
-        opener: Any = gzip.open if zipped else open
-        with opener(path, "rt", encoding="utf-8-sig") as file:
-            head, first = file.readline(), file.readline()
-        separator = max("\t;,", key=head.count)
-        decimal = "," if separator == ";" and "," in first else "."
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pandas.errors.ParserWarning)  # a row longer than the first would be cut
-            return pandas.read_csv(
-                path,
-                sep=separator,
-                decimal=decimal,
-                encoding="utf-8-sig",
-                compression="gzip" if zipped else None,
-                index_col=False,
-                low_memory=False,  # else a long column may change its type half-way
-            )
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, ValueError, pandas.errors.ParserWarning) as error:
-        # pandas' own errors of parsing and of empty files are ValueErrors.
-        got = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise DataError("The table can't be read.", where=path, got=got) from error
+def _frame(path: Path, how: TableReading) -> tuple[Any, list[Fact]]:
+    name = path.name.lower()
+    if name.endswith(CSV_SUFFIXES):
+        frame, dialect, told = read_csv(path, how.separator, how.decimal)
+        mark = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}.get(dialect.separator, dialect.separator)
+        shape = f"{len(frame):,} rows and {frame.shape[1]} columns, separated by {mark}"
+        return frame, [Fact("table", f"{path.name}: {shape}"), *told]
+    if name.endswith(PARQUET_SUFFIXES):
+        frame, told = _read_parquet(path)
+        frame.columns = [str(name) for name in frame.columns]
+        return frame, [Fact("table", f"{path.name}: {len(frame):,} rows and {frame.shape[1]} columns"), *told]
+    raise DataError(
+        "The table is of an unknown kind.",
+        where=path,
+        expected=", ".join((*CSV_SUFFIXES, *PARQUET_SUFFIXES)),
+        got=path.suffix or "no suffix",
+    )
 
 
-def _read_parquet(path: Path) -> Any:
+def _read_parquet(path: Path) -> tuple[Any, list[Fact]]:
     pandas = load_pandas()
     try:
-        frame = pandas.read_parquet(path)
+        from pyarrow import ArrowException  # type: ignore[import-untyped]
     except ImportError as error:
-        raise DependencyError("Reading parquet needs pyarrow.", where=path, got=error, fix=_needs()) from error
-    except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
-        raise DataError("The table can't be read.", where=path, got=f"{type(error).__name__}: {error}") from error
+        fix = install_hint(extra="timeseries")
+        raise DependencyError("Reading parquet needs pyarrow.", where=path, got=error, fix=fix) from error
+    with parsing("The table can't be read.", path, expected="a parquet file", also=(ArrowException,)):
+        frame = pandas.read_parquet(path)
     # An index without a name only numbers the rows, unless it is of times.
-    kept = frame.index.name is not None or isinstance(frame.index, pandas.DatetimeIndex)
-    return frame.reset_index() if kept else frame
-
-
-def _time_of(frame: Any, wanted: str | None, path: Path) -> tuple[str, Any]:
-    """The name of the column of time and its values; ("step", None) where there is none."""
-    pandas = load_pandas()
-    if wanted is not None and wanted not in frame.columns:
-        raise DataError(
-            f"The table has no column {wanted!r}.", where=path, expected=", ".join(frame.columns), got=wanted
-        )
-    for name in [wanted] if wanted is not None else frame.columns:
-        stamps = _as_stamps(frame[name])
-        if stamps is not None:
-            return name, pandas.DatetimeIndex(stamps)
-    for name in [wanted] if wanted is not None else frame.columns:
-        column = frame[name]
-        counts = pandas.api.types.is_integer_dtype(column) and len(set(column)) == len(column)
-        if counts and (wanted is not None or name.lower() in _NUMBERED_TIME):
-            return name, column.to_numpy()
-    if wanted is not None:
-        raise DataError(
-            f"Column {wanted!r} holds no times.",
-            where=path,
-            expected="dates and times, or integers that all differ",
-            got=f"values such as {frame[wanted].iloc[0]!r}",
-        )
-    return "step", None
-
-
-def _as_stamps(column: Any) -> Any:
-    """The column as time stamps where each of its values is one, else None. Numbers aren't."""
-    pandas = load_pandas()
-    types = pandas.api.types
-    if types.is_datetime64_any_dtype(column):
-        return None if column.isna().any() else column
-    if types.is_numeric_dtype(column) or types.is_bool_dtype(column) or column.isna().any():
-        return None
-    for options in ({}, {"dayfirst": True}, {"format": "mixed"}):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pandas warns where the format isn't plain from the first value
-            stamps = pandas.to_datetime(column, errors="coerce", **options)
-        if types.is_datetime64_any_dtype(stamps) and not stamps.isna().any():
-            return stamps
-    return None
+    if frame.index.name is not None or isinstance(frame.index, pandas.DatetimeIndex):
+        return frame.reset_index(), []
+    numbered = isinstance(frame.index, pandas.RangeIndex)
+    return frame, [] if numbered else [Fact("table", "an index without a name is left out", notice=True)]
 
 
 def _numbers(column: Any, name: str, path: Path) -> NDArray[np.float64]:
     """A column as float64, missing values as NaN."""
     pandas = load_pandas()
-    if not pandas.api.types.is_numeric_dtype(column):
-        numbers = pandas.to_numeric(column, errors="coerce")
+    types = pandas.api.types
+    if not types.is_numeric_dtype(column):
+        decimals = len(column) and column.map(lambda cell: cell is None or type(cell).__name__ == "Decimal").all()
+        numbers = pandas.to_numeric(column.astype(float) if decimals else column, errors="coerce")
         wrong = numbers.isna() & column.notna()
-        if wrong.any() or pandas.api.types.is_datetime64_any_dtype(column):
+        if wrong.any() or types.is_datetime64_any_dtype(column) or types.is_timedelta64_dtype(column):
             row = int(wrong.to_numpy().argmax())
             raise DataError(
                 f"Column {name!r} holds text, so it is no variate.",
                 where=f"{path}, row {row + 1} of values",
                 expected="numbers, empty where one is missing",
                 got=f"{column.iloc[row]!r}",
-                fix="Name the variates to take: columns: [...].",
+                fix="Name the variates to take: columns: [...]. Or, of a long table, what tells its series apart: "
+                "series: NAME. A column of times that weren't recognised: time and time_format.",
             )
         column = numbers
+    if types.is_complex_dtype(column):
+        raise DataError(f"Column {name!r} holds complex numbers.", where=path, expected="real numbers")
     values = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    if np.isinf(values).any():
-        row = int(np.isinf(values).argmax())
-        raise DataError(f"Column {name!r} holds an infinite value.", where=f"{path}, row {row + 1} of values")
+    infinite = np.isinf(values)
+    if infinite.any():
+        raise DataError(
+            f"Column {name!r} holds an infinite value, in {int(infinite.sum()):,} of {len(values):,} rows.",
+            where=f"{path}, row {int(infinite.argmax()) + 1} of values",
+            expected="finite numbers, empty where one is missing",
+        )
     if np.isnan(values).all():
         raise DataError(
             f"Column {name!r} holds no value: all {len(values)} are missing.",
@@ -234,53 +209,124 @@ def _numbers(column: Any, name: str, path: Path) -> NDArray[np.float64]:
     return values  # type: ignore[no-any-return]
 
 
-def _in_order(path: Path, names: tuple[str, ...], values: NDArray[np.float64], times: Any, time_name: str) -> Table:
-    """The table sorted by time and, where rows are evenly spaced but for gaps, with the gaps filled with NaN."""
+def _kept(frame: Any, roles: Roles, times: Any, told: list[Fact], path: Path) -> NDArray[np.int64]:
+    """Numbers of the rows that are taken: those that have a time and a series, and of equal ones the first."""
+    pandas = load_pandas()
+    kept = np.ones(len(frame), dtype=bool)
+    for about, column in (("time", times), ("series", roles.series)):
+        absent = np.zeros(len(frame), dtype=bool) if column is None else np.asarray(pandas.isna(column))
+        if absent.any():
+            told.append(Fact(about, f"{int((absent & kept).sum()):,} rows without a {about} are left out", notice=True))
+            kept &= ~absent
+    if times is not None:
+        every = {name: frame[name].to_numpy() for name in roles.variates} | {"__time": np.asarray(times)}
+        if roles.series is not None:
+            every["__series"] = roles.series.to_numpy()
+        again = pandas.DataFrame(every).duplicated().to_numpy() & kept
+        if again.any():
+            told.append(Fact("time", f"{int(again.sum()):,} rows that occur twice are taken once", notice=True))
+            kept &= ~again
+    if kept.sum() < 2:
+        raise DataError("A time series needs two rows at least.", where=path, got=f"{int(kept.sum())} with a time")
+    return np.flatnonzero(kept)
+
+
+def _series(roles: Roles, kept: NDArray[np.int64], path: Path) -> list[tuple[str | None, NDArray[np.int64]]]:
+    """Name and rows of each series, in the order in which they begin."""
+    if roles.series is None:
+        return [(None, kept)]
+    codes, names = load_pandas().factorize(roles.series.iloc[kept])
+    order = np.argsort(codes, kind="stable")
+    cuts = np.searchsorted(codes[order], np.arange(1, len(names)))
+    return [(str(name), kept[rows]) for name, rows in zip(names, np.split(order, cuts), strict=True)]
+
+
+def _in_order(path: Path, roles: Roles, values: NDArray[np.float64], times: Any, name: str | None) -> Table:
+    """A series sorted by time and, where rows are evenly spaced but for gaps, with the gaps filled with NaN."""
     if times is None:
-        return Table(path, names, values, None, time_name)
+        return Table(path, roles.variates, values, None, roles.time_name, series=name)
     pandas = load_pandas()
     order = np.argsort(np.asarray(times), kind="stable")
+    told = []
+    if (np.diff(order) < 0).any():
+        told.append(Fact("time", "rows that weren't in the order of time are sorted", notice=True))
     times, values = times[order], values[:, order]
-    ticks = times.as_unit("ns").asi8 if isinstance(times, pandas.DatetimeIndex) else np.asarray(times)
-    steps = np.diff(ticks)
-    if (steps == 0).any():
-        raise DataError(
-            "Two rows have the same time.",
-            where=f"{path}, column {time_name!r}",
-            expected="one row per time step, all variates side by side",
-            got=times[int((steps == 0).argmax())],
-            fix="Turn a long table into a wide one, or remove the double row.",
+    same = np.asarray(times[1:] == times[:-1])
+    if same.any():
+        raise _twice(path, roles, times[:-1][same][0], int(same.sum()), name)
+    times, values, inserted, even = with_gaps(times, values)
+    frequency = frequency_of(times)
+    if inserted:
+        told.append(
+            Fact("gaps", f"{inserted:,} rows are missing between others; put in as missing values", notice=True)
         )
-    # Calendar steps, such as months and business days, differ in length but are no gaps: pandas knows them.
-    frequency, inserted = _frequency(times), 0
-    usual = _step_with_gaps(ticks, steps) if frequency is None else None
-    if usual is not None:
-        places = (ticks - ticks[0]) // usual
-        whole = np.full((len(names), int(places[-1]) + 1), np.nan)
-        whole[:, places] = values
-        inserted, values = whole.shape[1] - len(ticks), whole
-        every = np.arange(whole.shape[1]) * usual
-        stamped = isinstance(times, pandas.DatetimeIndex)
-        times = times[0] + pandas.to_timedelta(every, unit="ns") if stamped else ticks[0] + every
-        frequency = _frequency(times)
-    return Table(path, names, values, times, time_name, frequency, inserted)
+    if not even and frequency is None and len(times) > 2:
+        steps = pandas.Series(times).diff().dropna()
+        told.append(
+            Fact("time", f"rows aren't evenly spaced ({steps.min()} to {steps.max()}): each is one step", notice=True)
+        )
+    return Table(path, roles.variates, values, times, roles.time_name, frequency, inserted, name, tuple(told))
 
 
-def _step_with_gaps(ticks: NDArray[np.int64], steps: NDArray[np.int64]) -> int | None:
-    """The step between rows that are evenly spaced but for missing ones; None where they have none, or lack none."""
-    kinds, counts = np.unique(steps, return_counts=True)
-    usual = int(kinds[counts.argmax()])
-    rows = (int(ticks[-1]) - int(ticks[0])) // usual
-    return usual if len(kinds) > 1 and not (steps % usual).any() and rows < _MOST_GROWTH * len(ticks) else None
+def _refuse_long(frame: Any, roles: Roles, path: Path) -> None:
+    """Raises DataError where a table without `series` has many rows of one time that another column tells apart."""
+    if roles.stamps is None or roles.series is not None:
+        return
+    again = load_pandas().Series(np.asarray(roles.stamps.times)).duplicated()
+    if again.sum() < _LONG * len(frame):
+        return
+    apart = id_column(frame, roles.stamps.times, [name for name in frame.columns if name != roles.time_name])
+    if apart is not None:
+        raise DataError(
+            f"The table is a long one: column {apart!r} tells apart the rows that have the same time.",
+            where=f"{path}, column {roles.time_name!r}",
+            expected="one row per time step, or the column that tells series apart",
+            got=f"{roles.stamps.times[int(again.to_numpy().argmax())]} in several rows",
+            fix=f"Read each as a series of its own: data.series={apart}.",
+        )
 
 
-def _frequency(times: Any) -> str | None:
-    """pandas' name of the step between time stamps, None where they are too few, uneven, or numbers."""
-    pandas = load_pandas()
-    if not isinstance(times, pandas.DatetimeIndex) or len(times) < 3:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pandas 3 announces that an offset will come instead of its name
-        found = pandas.infer_freq(times)
-    name: str | None = getattr(found, "freqstr", found)
-    return name
+def _twice(path: Path, roles: Roles, time: Any, count: int, name: str | None) -> DataError:
+    return DataError(
+        f"Two rows have the same time and different values: {count:,} such rows.",
+        where=f"{path}, column {roles.time_name!r}" + (f", series {name!r}" if name is not None else ""),
+        expected="one row per time step, all variates side by side",
+        got=time,
+        fix="Turn a long table into a wide one or name what tells its series apart (data.series), remove double rows, "
+        "and write local times of an hour that comes twice with their offsets.",
+    )
+
+
+def _still(values: NDArray[np.float64]) -> bool:
+    there = values[~np.isnan(values)]
+    return not len(there) or bool(there.min() == there.max())
+
+
+def _told_of(tables: Sequence[Table]) -> list[Fact]:
+    """Series, span, missing and constant values over all series."""
+    told = []
+    if len(tables) > 1 or tables[0].series is not None:
+        lengths = sorted(table.rows for table in tables)
+        told.append(Fact("series", f"{len(tables):,} series of {lengths[0]:,} to {lengths[-1]:,} rows"))
+        again = [fact for table in tables[1:] for fact in table.told]
+        for about in dict.fromkeys(fact.about for fact in again):
+            texts = [fact.text for fact in again if fact.about == about]
+            told.append(Fact(about, f"in {len(texts):,} more series as in the first: {texts[0]}", notice=True))
+    first = tables[0]
+    if first.times is not None:
+        step = f", steps of {first.frequency}" if first.frequency is not None else ""
+        told.append(Fact("time", f"from {first.time(0)} to {first.time(-1)}{step}"))
+    names, shown = first.names, 5
+    told.append(
+        Fact("variates", f"{len(names)}: {', '.join(names[:shown])}{' and more' if len(names) > shown else ''}")
+    )
+    missing = sum(int(np.isnan(table.values).sum()) for table in tables)
+    if missing:
+        total = sum(table.values.size for table in tables)
+        told.append(Fact("values", f"{missing:,} of {total:,} values are missing", notice=True))
+    still = [name for row, name in enumerate(names) if all(_still(table.values[row]) for table in tables)]
+    if still:
+        told.append(
+            Fact("values", f"constant: {', '.join(still[:shown])}{' and more' if len(still) > shown else ''}", True)
+        )
+    return told

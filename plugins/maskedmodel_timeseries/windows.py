@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import Tensor
 
-from maskedmodel import DataSource, Sample, Settings
+from maskedmodel import DataSource, Fact, Sample, Settings
 from maskedmodel.errors import DataError
 from maskedmodel.sources import SampleDataset, Split
-from maskedmodel_timeseries.tables import CSV_SUFFIXES, PARQUET_SUFFIXES, Table, load_pandas, read_table
+from maskedmodel_timeseries.cells import load_pandas
+from maskedmodel_timeseries.columns import TableReading
+from maskedmodel_timeseries.tables import CSV_SUFFIXES, PARQUET_SUFFIXES, Table, read_tables
 
 
 class Parts(BaseModel):
@@ -65,6 +68,19 @@ class WindowSettings(Settings):
         None, description="Column of time. null: the first that holds dates, else a counting one called time or so."
     )
     columns: tuple[str, ...] | None = Field(None, description="Variates to take. null: all other columns.")
+    time_format: str | None = Field(
+        None,
+        description="How times are written: strptime codes such as '%d.%m.%Y %H:%M', or unix, unix_ms, unix_us, "
+        "unix_ns, excel (a spreadsheet's days) or count. null: found from the whole column.",
+    )
+    dayfirst: bool | None = Field(
+        None, description="Whether 01/02/2020 is in February. null: refused where no row of the column tells."
+    )
+    series: str | None = Field(
+        None,
+        description="Column that tells the series of a long table apart. Each is then split, standardised and cut into "
+        "windows by itself. null: the table is one series.",
+    )
     window: int = Field(512, ge=2, description="Length of a sample, history and horizon together, in time steps.")
     stride: PositiveInt = Field(1, description="Steps from one window to the next.")
     variates: Literal["together", "separate"] = Field(
@@ -89,12 +105,31 @@ class WindowSettings(Settings):
         0.5, ge=0, le=1, description="Least share of values that are there; windows with fewer are left out."
     )
 
+    def reading(self) -> TableReading:
+        """How the table is to be read."""
+        return TableReading(
+            time=self.time,
+            columns=self.columns,
+            time_format=self.time_format,
+            dayfirst=self.dayfirst,
+            series=self.series,
+        )
+
 
 class CsvSettings(WindowSettings):
     """Settings of the `csv` source."""
 
     name: Literal["csv"] = "csv"
     path: str = Field(description="A .csv or .tsv file, also gzipped: a row per time step, a column per variate.")
+    separator: str | None = Field(
+        None, min_length=1, max_length=1, description="What separates cells. null: found from the first lines."
+    )
+    decimal: Literal[".", ","] | None = Field(
+        None, description="Decimal mark. null: found from all cells, refused where they may be read either way."
+    )
+
+    def reading(self) -> TableReading:
+        return replace(super().reading(), separator=self.separator, decimal=self.decimal)
 
 
 class TableSettings(WindowSettings):
@@ -104,24 +139,34 @@ class TableSettings(WindowSettings):
     path: str = Field(description="A .parquet file: a row per time step, a column per variate.")
 
 
-class Windows:
-    """Samples (V, window), or (1, window) where variates are separate, out of rows (V, T).
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """One series ready to be cut: rows (V, T) float32, and where its training, validation and test parts end."""
 
-    places  (N, 2) int64: the first step of each sample, and its variate, or -1 for all.
+    table: Table
+    rows: Tensor
+    ends: tuple[int, int, int]
+
+
+class Windows:
+    """Samples (V, window), or (1, window) where variates are separate, out of the rows of one series or several.
+
+    places  (N, 3) int64: the series of each sample, its first step, and its variate, or -1 for all.
     """
 
-    def __init__(self, rows: Tensor, places: NDArray[np.int64], window: int, names: Sequence[str], title: str) -> None:
-        self.rows, self.places, self.window, self.names, self.title = rows, places, window, names, title
+    def __init__(self, series: Sequence[Standing], places: NDArray[np.int64], window: int) -> None:
+        self.series, self.places, self.window = series, places, window
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __getitem__(self, index: int, /) -> Sample:
-        start, variate = (int(number) for number in self.places[index])
+        number, start, variate = (int(number) for number in self.places[index])
+        series = self.series[number]
         chosen = slice(None) if variate < 0 else slice(variate, variate + 1)
-        name = "" if variate < 0 else f"/{self.names[variate]}"
-        signal = self.rows[chosen, start : start + self.window].clone()
-        return Sample(signal=signal, id=f"{self.title}{name}@{start}")
+        name = "" if variate < 0 else f"/{series.table.names[variate]}"
+        signal = series.rows[chosen, start : start + self.window].clone()
+        return Sample(signal=signal, id=f"{series.table.title}{name}@{start}")
 
 
 def standardisation(values: NDArray[np.float64], train: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -138,22 +183,21 @@ W = TypeVar("W", bound=WindowSettings)
 
 
 class _Windowed(DataSource[W]):
-    """Windows of a table. A sample's id names the file, the variate where it is alone, and the first row."""
+    """Windows of a table. A sample's id names file, series, variate where it is alone, and first row."""
 
     gives_nan = True
     suffixes: tuple[str, ...]
-    gives_nan = True
 
     @cached_property
-    def table(self) -> Table:
-        """The whole table."""
-        return self._table(self._path)
+    def tables(self) -> list[Table]:
+        """The series of the table: one, or as many as column `series` tells apart."""
+        return self._tables(self._path)
 
     @property
     def _path(self) -> str:
         return str(self.settings.path)  # type: ignore[attr-defined]
 
-    def _table(self, path: str | Path) -> Table:
+    def _tables(self, path: str | Path) -> list[Table]:
         if not str(path).lower().endswith(self.suffixes):
             raise DataError(
                 f"Data source {self.component_name()!r} doesn't read such a file.",
@@ -161,59 +205,121 @@ class _Windowed(DataSource[W]):
                 expected=" ".join(self.suffixes),
                 got=Path(path).suffix or "no suffix",
             )
-        return read_table(path, time=self.settings.time, columns=self.settings.columns)
+        return read_tables(path, self.settings.reading())
 
-    def _rows(self, table: Table) -> tuple[Tensor, tuple[int, int, int]]:
-        """(V, T) float32, standardised where asked for, and where the parts end."""
-        ends = self.settings.split.bounds(table.rows, table.path)
+    def _standing(self, table: Table) -> Standing:
+        """A series standardised where asked for, with its parts. Raises DataError where it is too short for them."""
+        ends = self.settings.split.bounds(table.rows, table.title)
         values = table.values
         if self.settings.standardise:
             mean, std = standardisation(values, ends[0])
             values = (values - mean) / std
-        return torch.from_numpy(values).float(), ends
+        return Standing(table, torch.from_numpy(values).float(), ends)
 
     @cached_property
-    def _prepared(self) -> tuple[Tensor, tuple[int, int, int]]:
-        return self._rows(self.table)
+    def _prepared(self) -> list[Standing]:
+        """The series that are long enough to be split; of a single one, that one or its error."""
+        if len(self.tables) == 1:
+            return [self._standing(self.tables[0])]
+        found, short = [], None
+        for table in self.tables:
+            try:
+                found.append(self._standing(table))
+            except DataError as error:
+                short = error
+        if short is not None and not found:
+            raise short
+        return found
 
     def open(self, split: Split) -> SampleDataset:
-        rows, ends = self._prepared
-        reach = min(self.settings.reach, ends[0])
-        first, last = (0, ends[0]) if split == "train" else (ends[0] - reach, ends[1])
-        places = self._places(rows, first, last)
-        if not len(places):
+        places = [self._places(series, split) for series in self._prepared]
+        numbered = [np.insert(own, 0, number, axis=1) for number, own in enumerate(places)]
+        found = np.concatenate(numbered)
+        if not len(found):
+            first, last = self._part(self._prepared[0], split)
             raise DataError(
                 f"No window of {self.settings.window} steps lies in the part {split!r}.",
-                where=self.table.path,
+                where=self._path,
                 expected=f"{self.settings.window} rows, of whose values {self.settings.observed:.0%} are there",
-                got=f"{last - first} rows",
+                got=f"{last - first} rows" + (" in the first series" if len(self.tables) > 1 else ""),
                 fix="Lower data.window, give this part more rows (data.split), or let validation windows begin before "
                 "it: data.reach=HISTORY, in rows.",
             )
-        return Windows(rows, places, self.settings.window, self.table.names, self.table.path.name)
+        return Windows(self._prepared, found, self.settings.window)
 
-    def _places(self, rows: Tensor, first: int, last: int) -> NDArray[np.int64]:
-        """First step and variate of every window between two rows that has enough values."""
+    def _part(self, series: Standing, split: Split) -> tuple[int, int]:
+        """The first row of a part, and the one after its last, with what validation reaches back for."""
+        train, val, _ = series.ends
+        return (0, train) if split == "train" else (train - min(self.settings.reach, train), val)
+
+    def _places(self, series: Standing, split: Split) -> NDArray[np.int64]:
+        """First step and variate of every window of a part that has enough values."""
         window, separate = self.settings.window, self.settings.variates == "separate"
-        there = (~rows.isnan()).double().numpy()
+        first, last = self._part(series, split)
+        if last - first < window:
+            return np.zeros((0, 2), dtype=np.int64)
+        there = (~series.rows.isnan()).double().numpy()
         there = there if separate else there.mean(0, keepdims=True)
         total = np.pad(np.cumsum(there, 1), ((0, 0), (1, 0)))
-        starts = np.arange(first, max(last - window, first - 1) + 1, self.settings.stride)
+        starts = np.arange(first, last - window + 1, self.settings.stride)
         enough = total[:, starts + window] - total[:, starts] >= self.settings.observed * window - 1e-6
         place, variate = enough.T.nonzero()
         return np.stack([starts[place], variate if separate else np.full(len(place), -1)], 1)
 
+    def facts(self) -> list[Fact]:
+        """What the table was taken for, its parts in time, and what of it gives no windows."""
+        found = list(self.tables[0].told)
+        used = sum(any(len(self._places(series, split)) for split in ("train", "val")) for series in self._prepared)
+        if used < len(self.tables):
+            text = f"{len(self.tables) - used:,} of {len(self.tables):,} series are too short for a window: left out"
+            found.append(Fact("series", text, notice=True))
+        first = self._prepared[0]
+        train, val, end = first.ends
+        parts = [f"train {train:,} rows to {first.table.time(train - 1)}"]
+        parts += [f"val {val - train:,} to {first.table.time(val - 1)}"] if val > train else []
+        parts += [f"test {end - val:,} to {first.table.time(end - 1)}"] if end > val else []
+        parts += [f"{first.table.rows - end:,} in none"] if end < first.table.rows else []
+        of = "" if len(self._prepared) == 1 else f" (of the first of {len(self._prepared):,} series)"
+        found.append(Fact("split", f"{', '.join(parts)}{of}, in the order of time"))
+        found += self._window_facts()
+        return found
+
+    def _window_facts(self) -> list[Fact]:
+        separate = self.settings.variates == "separate"
+        counts, sparse = [], 0
+        for split in ("train", "val"):
+            count = 0
+            for series in self._prepared:
+                first, last = self._part(series, split)
+                room = max(0, (last - first - self.settings.window) // self.settings.stride + 1)
+                own = len(self._places(series, split))
+                count += own
+                sparse += room * (len(series.table.names) if separate else 1) - own
+            counts.append(f"{split} {count:,}")
+        found = [Fact("windows", f"{', '.join(counts)}, of {self.settings.window:,} steps each")]
+        if sparse:
+            text = f"{sparse:,} windows of which less than {self.settings.observed:.0%} is there are left out"
+            found.append(Fact("windows", text, notice=True))
+        return found
+
     def read(self, path: Path) -> Sample:
         """The last window of another table, standardised by that table's own training part."""
-        table = self._table(path)
-        rows, _ = self._rows(table)
-        start = table.rows - self.settings.window
+        tables = self._tables(path)
+        if len(tables) > 1:
+            raise DataError(
+                f"The table holds {len(tables):,} series, where one is needed.",
+                where=path,
+                expected="a file for each series, or the table as the run's data: data.path",
+                got=f"series {', '.join(str(table.series) for table in tables[:3])} and so on",
+            )
+        series = self._standing(tables[0])
+        start = tables[0].rows - self.settings.window
         if start < 0:
             raise DataError(
-                "The table is shorter than a window.", where=path, expected=self.settings.window, got=table.rows
+                "The table is shorter than a window.", where=path, expected=self.settings.window, got=tables[0].rows
             )
-        place = np.array([[start, 0 if self.settings.variates == "separate" else -1]])
-        return Windows(rows, place, self.settings.window, table.names, table.path.name)[0]
+        place = np.array([[0, start, 0 if self.settings.variates == "separate" else -1]])
+        return Windows([series], place, self.settings.window)[0]
 
 
 class Csv(_Windowed[CsvSettings]):

@@ -9,6 +9,7 @@ import torch
 import typer
 from maskedmodel_image.tokenizer import ImageTokenizer
 from maskedmodel_timeseries.baselines import last_value, seasonal_naive
+from maskedmodel_timeseries.columns import TableReading
 from maskedmodel_timeseries.command import forecast as verb
 from maskedmodel_timeseries.forecasting import forecast_table
 from maskedmodel_timeseries.rolling import roll
@@ -173,7 +174,7 @@ def test_an_imported_image_model_and_a_file_of_its_weights_forecast(tmp_path, cs
         ({"test_rows": 5, "split": Parts()}, ConfigError, "given twice"),
         ({"split": Parts(train=400, val=80, test=80)}, DataError, "too short for its split"),
         ({"device": "tpu"}, ConfigError, "Unknown device"),
-        ({"columns": ["cold"]}, DataError, "no column 'cold'"),
+        ({"how": TableReading(columns=["cold"])}, DataError, "no column 'cold'"),
     ],
 )
 def test_what_a_user_can_mend_is_said(run, csv, change, error, said, monkeypatch, tmp_path):
