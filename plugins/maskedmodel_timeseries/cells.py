@@ -27,12 +27,14 @@ _EXPONENT = r"(?:[eE][+-]?\d+)?"
 # A number with a decimal point, and one with a decimal comma. A group of thousands never follows a leading zero.
 
 
-def _number(thousands: str, decimal: str) -> re.Pattern[str]:
-    whole = rf"[1-9]\d{{0,2}}(?:{thousands}\d{{3}})+|[1-9]\d{{0,2}}(?:{_SPACE}\d{{3}})+|\d+|(?={decimal}\d)"
-    return re.compile(rf"[+-]?(?:{whole})(?:{decimal}\d*)?{_EXPONENT}")
+def _number(thousands: str, decimal: str) -> str:
+    whole = rf"(?:[1-9]\d{{0,2}}(?:{thousands}\d{{3}})+|[1-9]\d{{0,2}}(?:{_SPACE}\d{{3}})+|\d+)"
+    return rf"[+-]?(?:{whole}(?:{decimal}\d*)?|{decimal}\d+){_EXPONENT}"
 
 
 _POINT, _COMMA = _number(",", r"\."), _number(r"\.", ",")
+_MARKED = rf"[+-]?(?:[\d.,]|{_SPACE})*\d(?:[\d.,]|{_SPACE})*{_EXPONENT}"  # digits and marks, in any order
+_DATES = r"\d{1,4}\.\d{1,2}\.\d{1,4}|\d{1,2}\.\d{2}\.\d{2}"
 Mark = Literal[".", ","]
 
 
@@ -99,7 +101,7 @@ def as_numbers(cells: Any, mark: Mark) -> NDArray[np.float64] | None:
     there = cells.notna()
     written = cells[there].astype(str).str.strip()
     form = _POINT if mark == "." else _COMMA
-    if not written.map(lambda cell: form.fullmatch(cell) is not None).all():
+    if not written.str.fullmatch(form).all():
         return None
     thousands = re.escape(",") if mark == "." else re.escape(".")
     plain = written.str.replace(f"{thousands}|{_SPACE}", "", regex=True).str.replace(",", ".", regex=False)
@@ -124,7 +126,7 @@ def _text(path: Path) -> str:
 
 def _separator(text: str, path: Path, given: str | None) -> Dialect:
     """What separates the cells: of what could, that by which the first lines have equally many cells, two or more."""
-    lines = text[:200_000].splitlines()
+    lines = _lines(text[:200_000])
     skipped = next(number for number, line in enumerate(lines) if line.strip())
     declared = re.fullmatch(r"sep=(.)", lines[skipped].strip('\ufeff\r\n" '), re.IGNORECASE)
     if declared is not None:  # a line that spreadsheets write
@@ -148,6 +150,11 @@ def _separator(text: str, path: Path, given: str | None) -> Dialect:
     return Dialect(max(SEPARATORS, key=lines[skipped].count), skipped)
 
 
+def _lines(text: str) -> list[str]:
+    """Lines as a CSV parser has them: other characters that end a line in Unicode don't."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
 def _even(sample: str, separator: str) -> bool:
     try:
         widths = {len(row) for row in csv.reader(io.StringIO(sample), delimiter=separator) if row}
@@ -163,13 +170,13 @@ def _names(text: str, dialect: Dialect, path: Path) -> list[str]:
         body.readline()
     rows = csv.reader(body, delimiter=dialect.separator)
     with parsing("The table can't be read.", path, expected="a row of names, then values"):
-        names = [cell.strip() for cell in next(rows)]
+        names = [cell.strip() for cell in next(rows, [])]
     twice = [name for name, count in Counter(name for name in names if name).items() if count > 1]
     if twice:
         raise DataError(
             f"Two columns of the table are called {twice[0]!r}.", where=path, expected="a name of its own for each"
         )
-    numbers = [name for name in names if _POINT.fullmatch(name) or _COMMA.fullmatch(name)]
+    numbers = [name for name in names if re.fullmatch(f"{_POINT}|{_COMMA}", name)]
     values = any(re.search(r"[.,eE]", name) for name in numbers)
     if (names and len(numbers) == len(names) and not _counting(names)) or (
         values and re.match(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}", names[0])
@@ -190,7 +197,7 @@ def _short_rows(text: str, dialect: Dialect, columns: int) -> list[Fact]:
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=dialect.separator)
         widths = [len(row) for row in rows if row]
     else:
-        widths = [line.count(dialect.separator) + 1 for line in text.splitlines() if line]
+        widths = [line.count(dialect.separator) + 1 for line in _lines(text) if line]
     short = sum(width < columns for width in widths[dialect.skipped :])
     if not short:
         return []
@@ -233,7 +240,7 @@ def _has_commas(column: Any) -> bool:
     if pandas.api.types.is_numeric_dtype(column):
         return False
     written = column.dropna().astype(str)
-    return bool(written.str.fullmatch(rf"\s*[+-]?\d(?:[\d.,]|{_SPACE})*{_EXPONENT}\s*").any())
+    return bool(written.str.fullmatch(rf"\s*{_MARKED}\s*").any())
 
 
 def _decimal(cells: Any, path: Path) -> Mark | None:
@@ -241,17 +248,21 @@ def _decimal(cells: Any, path: Path) -> Mark | None:
 
     Columns that hold anything but digits and marks, such as dates and text, aren't asked.
     """
-    written: list[str] = []
+    not_point: list[str] = []
+    not_comma: list[str] = []
+    either: list[str] = []
+    asked = False
     for name in cells.columns:
         column = cells[name].dropna().astype(str).str.strip()
-        if len(column) and column.str.fullmatch(rf"[+-]?(?:[\d.,]|{_SPACE})*\d(?:[\d.,]|{_SPACE})*{_EXPONENT}").all():
-            dates = column.str.fullmatch(r"\d{1,4}\.\d{1,2}\.\d{1,4}|\d{1,2}\.\d{2}\.\d{2}").all()
-            written += [] if dates else column.drop_duplicates().tolist()
-    marked = [cell for cell in written if not cell.lstrip("+-").isdigit()]
-    if not any("," in cell or re.search(_SPACE, cell) for cell in marked):
+        if not len(column) or not column.str.fullmatch(_MARKED).all() or column.str.fullmatch(_DATES).all():
+            continue
+        point, comma = column.str.fullmatch(_POINT), column.str.fullmatch(_COMMA)
+        not_point += column[~point].head(1).tolist()
+        not_comma += column[~comma].head(1).tolist()
+        either += column[point & comma & column.str.contains("[.,]")].head(1).tolist()
+        asked = asked or bool(column.str.contains(f",|{_SPACE}").any())
+    if not asked:
         return None
-    not_point = [cell for cell in marked if not _POINT.fullmatch(cell)]
-    not_comma = [cell for cell in marked if not _COMMA.fullmatch(cell)]
     if not_point and not_comma:
         raise DataError(
             "Some numbers of the table have a decimal comma, others a decimal point.",
@@ -260,16 +271,14 @@ def _decimal(cells: Any, path: Path) -> Mark | None:
             got=f"{not_point[0]} and {not_comma[0]}",
             fix="Write all numbers alike.",
         )
-    if not not_point and not not_comma:
-        differ = next((cell for cell in marked if _reading(cell, ".") != _reading(cell, ",")), None)
-        if differ is not None:
-            raise DataError(
-                "Whether a comma is a decimal mark or sets thousands apart can't be told.",
-                where=path,
-                expected="one number at least that can only be read one way",
-                got=f"{differ}, which is {_reading(differ, '.'):,g} or {_reading(differ, ','):,g}",
-                fix="Say which: data.decimal=',' or data.decimal='.', or --decimal for a forecast.",
-            )
+    if either and not not_point and not not_comma:
+        raise DataError(
+            "Whether a comma is a decimal mark or sets thousands apart can't be told.",
+            where=path,
+            expected="one number at least that can only be read one way",
+            got=f"{either[0]}, which is {_reading(either[0], '.'):,g} or {_reading(either[0], ','):,g}",
+            fix="Say which: data.decimal=',' or data.decimal='.', or --decimal for a forecast.",
+        )
     return "," if not_point else "."
 
 

@@ -11,7 +11,9 @@ import numpy as np
 from maskedmodel import Fact
 from maskedmodel.errors import DataError
 from maskedmodel_timeseries.cells import Mark, load_pandas
-from maskedmodel_timeseries.stamps import Stamps, clock_times, counted_times, given_format, written_times
+from maskedmodel_timeseries.numbered import counted_times, digit_dates, given_format
+from maskedmodel_timeseries.times import Stamps
+from maskedmodel_timeseries.written import clock_times, written_times
 
 # Names of columns of numbers that are taken for times. Columns of dates are found by what they hold.
 _TIMES = frozenset(
@@ -19,6 +21,7 @@ _TIMES = frozenset(
 ) | {"unix_time", "elapsed", "seconds", "second", "sec", "year", "yyyymm", "yyyymmdd"}
 _UNITS = ("(s)", "[s]", "(sec)", "(ms)", "[ms]", "(us)", "(ns)", "_s", "_ms", "_us", "_ns", "_sec", "_seconds")
 _PARTS = (("year", "yr"), ("month", "mon"), ("day", "mday"), ("hour", "hr"), ("minute", "min"), ("second", "sec"))
+_TELLING = 10  # rows of valid dates in numbers, from which on a column of any name is one of times
 _CLOCKS = ("time", "hour", "hr", "clock", "timeofday", "time_of_day")
 _IDS = ("id", "unique_id", "item_id", "series", "series_id", "entity", "name", "symbol", "station", "sensor")
 
@@ -160,6 +163,12 @@ def _time(
         stamps = counted_times(column, name, f"{where}, column {name!r}")
         if stamps is not None:
             return name, stamps, [name]
+    for name in free:  # whatever its name: numbers that are no dates aren't valid ones row for row
+        column = frame[name]
+        if types.is_integer_dtype(column) and len(frame) >= _TELLING and not _unlike_time(frame, name, how, ids):
+            dates = digit_dates(column)
+            if dates is not None:
+                return name, dates, [name]
     return "step", None, []
 
 

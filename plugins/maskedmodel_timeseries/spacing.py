@@ -33,7 +33,7 @@ def with_gaps(times: Any, values: NDArray[np.float64]) -> tuple[Any, NDArray[np.
     such as months and business days, differ in length and are no gaps; where one of them lacks, it is put in too.
     """
     pandas = load_pandas()
-    if frequency_of(times) is not None:
+    if len(times) < 3 or frequency_of(times) is not None:
         return times, values, 0, True
     stamped = isinstance(times, pandas.DatetimeIndex)
     for ordinals, back in _calendars(times) if stamped else [(np.asarray(times), lambda numbers: numbers)]:

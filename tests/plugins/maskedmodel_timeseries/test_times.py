@@ -109,6 +109,13 @@ def test_integers_that_are_dates_are_recognised_and_told(tmp_path, name, numbers
     assert any(fact.about == "time" and fact.notice and "read as" in fact.text for fact in found.told)
 
 
+def test_dates_in_numbers_are_recognised_under_any_name(tmp_path):
+    found = table(tmp_path, [f"{day:%Y%m%d}" for day in DAYS], "Tag")
+    assert (found.names, found.rows, found.frequency) == (("load",), 100, "D")
+    counts = table(tmp_path, range(20200125, 20200225), "Tag")  # 20200132 is no day
+    assert counts.names == ("Tag", "load")
+
+
 def test_months_and_years_in_numbers(tmp_path):
     months = pd.date_range("2010-01-01", periods=120, freq="MS")
     found = table(tmp_path, [f"{month:%Y%m}" for month in months])

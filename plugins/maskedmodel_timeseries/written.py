@@ -1,25 +1,18 @@
-"""Columns as times: one format for a whole column, and never a guess between two that both fit."""
+"""Times that are written out: one form for a whole column, and never a guess between two that both fit."""
 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maskedmodel.errors import ConfigError, DataError
+from maskedmodel.errors import DataError
 from maskedmodel_timeseries.cells import load_pandas
+from maskedmodel_timeseries.times import Stamps, naive, odd_cell, text_of
 
-COUNTED = ("unix", "unix_ms", "unix_us", "unix_ns", "excel", "count")
-_UNITS = {"unix": "s", "unix_ms": "ms", "unix_us": "us", "unix_ns": "ns"}
-# Between 1973 and 2103, what Unix time counts in each unit.
-_RANGES = {name: (1e8 * 10**power, 4.2e9 * 10**power) for name, power in zip(_UNITS, (0, 3, 6, 9), strict=True)}
-_EXCEL = (20_000, 80_000)  # days between 1954 and 2119
-_YEARS = (1800, 2200)
 _MOSTLY = 0.9  # share of a column's cells from which on it is one of times, and the others are faults
 _CLOCK = (
     r"(?P<hour>\d{1,2})[:.](?P<minute>\d{2})(?:[:.](?P<second>\d{2})(?:[.,](?P<part>\d{1,9}))?)?"
@@ -33,53 +26,8 @@ _NAMED = re.compile(
     rf"(?:(?P<a>\d{{1,2}})[- ./]?\s*(?P<b>[A-Za-z]{{3,9}})\.?|(?P<B>[A-Za-z]{{3,9}})\.?\s*(?P<A>\d{{1,2}}))"
     rf"[- ./,]\s*(?P<c>\d{{4}}|\d{{2}}){_REST}"
 )
+_COMPACT = re.compile(rf"(?P<a>\d{{4}})(?P<b>\d{{2}})(?P<c>\d{{2}}){_REST}")
 _MONTHLY = re.compile(r"(?P<c>\d{4})[-/.](?P<b>\d{1,2})|(?P<B>\d{1,2})[-/.](?P<C>\d{4})")
-
-
-@dataclass(frozen=True, eq=False)
-class Stamps:
-    """A column of times.
-
-    times   T time stamps (a DatetimeIndex without zone; of UTC where the file gives offsets; NaT where a cell is
-            empty), or T integers, or T floats of a clock.
-    form    how it was read, for people.
-    guess   whether that is more than the file says, so that it is told.
-    """
-
-    times: Any
-    form: str
-    guess: bool = False
-
-
-def given_format(column: Any, form: str, where: str) -> Stamps:
-    """A column as `time_format` says: strptime codes, or one of COUNTED. Raises DataError on cells that don't fit."""
-    pandas = load_pandas()
-    if form in COUNTED:
-        numbers = pandas.to_numeric(column, errors="coerce")
-        wrong = numbers.isna() & column.notna()
-        if wrong.any():
-            raise _odd(column, wrong.to_numpy(), where, f"numbers, for time_format {form!r}")
-        if form == "count":
-            values = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
-            return Stamps(_whole(values), "counts")
-        return Stamps(_counted(numbers, form, where), _called(form))
-    if "%" not in form:
-        raise ConfigError(
-            "Setting time_format isn't a format of times.",
-            expected=f"strptime codes such as %d.%m.%Y %H:%M, or one of {', '.join(COUNTED)}",
-            got=form,
-        )
-    text = _text(column)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            read = pandas.to_datetime(text, format=form, errors="coerce", utc="%z" in form)
-        except ValueError as error:
-            raise ConfigError("Setting time_format isn't a format of times.", got=form, fix=str(error)) from error
-    wrong = read.isna() & text.notna()
-    if wrong.any():
-        raise _odd(column, wrong.to_numpy(), where, f"times as {form}")
-    return Stamps(_naive(read), f"read as {form}")
 
 
 def written_times(column: Any, dayfirst: bool | None, where: str) -> Stamps | None:
@@ -93,63 +41,20 @@ def written_times(column: Any, dayfirst: bool | None, where: str) -> Stamps | No
     if types.is_datetime64_any_dtype(column):
         zone = getattr(column.dt, "tz", None)
         return Stamps(
-            _naive(column), "times of the file" if zone is None else f"read as UTC, from {zone}", zone is not None
+            naive(column), "times of the file" if zone is None else f"read as UTC, from {zone}", zone is not None
         )
     if types.is_numeric_dtype(column) or types.is_bool_dtype(column) or types.is_timedelta64_dtype(column):
         return None
-    text = _text(column)
+    text = text_of(column)
     there = text.notna().to_numpy()
     first = text.dropna()
     if not len(first) or not re.search(r"\d", str(first.iloc[0])):
         return None
-    for read in (_iso, _numeric, _named, _monthly):
+    for read in (_iso, _compact, _numeric, _named, _monthly):
         found = read(text, there, dayfirst, where)
         if found is not None:
             return found
     return None
-
-
-def counted_times(column: Any, name: str, where: str) -> Stamps | None:
-    """A column of numbers whose name says that it is of time, as times; None where it can't be.
-
-    Recognised: 20200131, 202001, years, and Unix time in seconds to nanoseconds. Raises DataError for numbers in the
-    range of a spreadsheet's days in a column of dates, which may as well count.
-    """
-    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    there = values[~np.isnan(values)]
-    if not len(there) or np.isinf(there).any():
-        return None
-    whole = bool((there == np.floor(there)).all())
-    dated = name.casefold().strip() not in ("step", "index", "t", "id")
-    if whole:
-        for form, said in (("%Y%m%d", "yyyymmdd"), ("%Y%m", "yyyymm")):
-            digits = 8 if form == "%Y%m%d" else 6
-            if ((there >= 1800 * 10 ** (digits - 4)) & (there < 2201 * 10 ** (digits - 4))).all():
-                text = column.astype("Int64").astype("string")
-                read = load_pandas().to_datetime(text, format=form, errors="coerce")
-                if not (read.isna() & column.notna()).any():
-                    return Stamps(_naive(read), f"numbers such as {int(there[0])} read as dates ({said})", guess=True)
-        yearly = name.casefold().strip() in ("year", "yr", "date", "ds")
-        if yearly and ((there >= _YEARS[0]) & (there <= _YEARS[1])).all():
-            return Stamps(
-                _naive(load_pandas().to_datetime(column.astype("Int64").astype("string"), format="%Y")), "years"
-            )
-    for form, (low, high) in _RANGES.items():
-        if dated and ((there >= low) & (there <= high)).all():
-            read = _counted(column, form, where)
-            return Stamps(read, f"numbers such as {there[0]:.15g} read as {_called(form)}", guess=True)
-    if dated and name.casefold().strip() not in ("time",) and ((there >= _EXCEL[0]) & (there <= _EXCEL[1])).all():
-        day = load_pandas().Timestamp("1899-12-30") + load_pandas().Timedelta(days=there[0])
-        raise DataError(
-            "Whether a column of numbers holds a spreadsheet's days or counts can't be told.",
-            where=where,
-            expected="dates that are written as such",
-            got=f"{there[0]:.15g}, which would be {day}",
-            fix="Say which: data.time_format=excel or data.time_format=count (--time-format for a forecast).",
-        )
-    if not whole and bool((np.diff(there) < 0).any()):
-        return None  # no clock: it runs backward
-    return Stamps(_whole(values), "counts" if whole else "a clock in numbers")
 
 
 def clock_times(column: Any) -> NDArray[np.float64] | None:
@@ -159,77 +64,28 @@ def clock_times(column: Any) -> NDArray[np.float64] | None:
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
         fits = (values == np.floor(values)) & (values >= 0) & (values <= 24)
         return values * 3600 if bool(fits.all()) else None
-    text = _text(column)
+    text = text_of(column)
     if text.isna().any():
         return None
     parts = text.str.extract(re.compile(rf"^{_CLOCK}$"))
     return None if parts["hour"].isna().any() else _seconds(parts)
 
 
-def _text(column: Any) -> Any:
-    """Cells as text without spaces around, NA where they are empty. Numbers without the .0 of floats."""
-    pandas = load_pandas()
-    if pandas.api.types.is_float_dtype(column) and bool((column.dropna() == column.dropna().round()).all()):
-        column = column.astype("Int64")
-    text = column.astype("object").where(column.notna(), None)
-    text = text.map(lambda cell: None if cell is None else str(cell).strip() or None)
-    return pandas.Series(text, dtype="object")
-
-
-def _naive(read: Any) -> Any:
-    """A DatetimeIndex without zone, of UTC where there was one, in nanoseconds where its years allow."""
-    pandas = load_pandas()
-    index = pandas.DatetimeIndex(read)
-    index = index.tz_convert("UTC").tz_localize(None) if index.tz is not None else index
-    try:
-        return index.as_unit("ns")
-    except pandas.errors.OutOfBoundsDatetime:
-        return index.as_unit("us")
-
-
-def _whole(values: NDArray[np.float64]) -> Any:
-    exact = bool((values == np.floor(values)).all()) and bool((np.abs(values) < 2**53).all())
-    return values.astype(np.int64) if exact else values
-
-
-def _called(form: str) -> str:
-    return "days of a spreadsheet" if form == "excel" else f"Unix time in {_UNITS[form]}"
-
-
-def _counted(numbers: Any, form: str, where: str) -> Any:
-    pandas = load_pandas()
-    try:
-        if form == "excel":
-            return _naive(pandas.to_datetime(numbers, unit="D", origin="1899-12-30").dt.round("ms"))
-        return _naive(pandas.to_datetime(numbers, unit=_UNITS[form]))
-    except (ValueError, OverflowError) as error:  # pandas' own are of these kinds
-        raise DataError(f"Numbers are out of the range of {_called(form)}.", where=where, got=str(error)) from error
-
-
-def _odd(column: Any, wrong: NDArray[np.bool_], where: str, expected: str, fix: str | None = None) -> DataError:
-    row = int(wrong.argmax())
-    return DataError(
-        f"{int(wrong.sum()):,} of {len(column):,} cells hold no time.",
-        where=f"{where}, row {row + 1} of values",
-        expected=expected,
-        got=repr(column.iloc[row]),
-        fix=fix,
-    )
-
-
 def _iso(text: Any, there: NDArray[np.bool_], dayfirst: bool | None, where: str) -> Stamps | None:
     """Year, month, day as ISO 8601 has them, with or without a time of day and an offset."""
     pandas = load_pandas()
-    fits = text.str.match(r"^\d{4}-\d{2}-\d{2}(?![-\d])|^\d{8}T").fillna(False).astype(bool).to_numpy()
+    fits = (
+        text.str.match(r"^\d{4}-\d{2}-\d{2}(?![-\d])(?!.*[AaPp]\.?[Mm])|^\d{8}T").fillna(False).astype(bool).to_numpy()
+    )
     if fits.sum() < _MOSTLY * max(there.sum(), 1):
         return None
     offset = text.str.contains(r"(?:\d[Tt ].*[+-]\d{2}(?::?\d{2})?|[Zz]|UTC)$").fillna(False).astype(bool).to_numpy()
     read = pandas.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
     wrong = read.isna().to_numpy() & there
     if wrong.any():
-        raise _odd(text, wrong, where, "times as in the other cells, such as 2020-01-31 13:00:00")
+        raise odd_cell(text, wrong, where, "times as in the other cells, such as 2020-01-31 13:00:00")
     _alike(offset, there, text, where)
-    return Stamps(_naive(read), "read as UTC, by its offsets" if offset.any() else "year-month-day", bool(offset.any()))
+    return Stamps(naive(read), "read as UTC, by its offsets" if offset.any() else "year-month-day", bool(offset.any()))
 
 
 def _alike(offset: NDArray[np.bool_], there: NDArray[np.bool_], text: Any, where: str) -> None:
@@ -240,6 +96,18 @@ def _alike(offset: NDArray[np.bool_], there: NDArray[np.bool_], text: Any, where
             expected="offsets in all cells, or in none",
             got=f"{text[offset].iloc[0]} and {text[there & ~offset].iloc[0]}",
         )
+
+
+def _compact(text: Any, there: NDArray[np.bool_], dayfirst: bool | None, where: str) -> Stamps | None:
+    """Year, month and day without a mark between, with or without a time of day: 20200131 13:00."""
+    parts = text.str.extract(re.compile(f"^{_COMPACT.pattern}$"))
+    if (found := _mostly(parts["a"].notna().to_numpy(), there, text, where)) is None:
+        return None
+    year, month, day = (_ints(parts[name], found) for name in "abc")
+    days = _days(year, month, day, found)
+    if days is None:
+        raise odd_cell(text, found & ~_valid(year, month, day), where, "days that are in the calendar")
+    return _with_clock(days, parts, found, there, text, where, "yearmonthday")
 
 
 def _numeric(text: Any, there: NDArray[np.bool_], dayfirst: bool | None, where: str) -> Stamps | None:
@@ -264,7 +132,7 @@ def _numeric(text: Any, there: NDArray[np.bool_], dayfirst: bool | None, where: 
     if not fitting:
         name, numbers = next(iter(orders.items()))
         wrong = found & ~_valid(*numbers)
-        raise _odd(text, wrong, where, f"one order of day, month and year in all cells, such as {name}")
+        raise odd_cell(text, wrong, where, f"one order of day, month and year in all cells, such as {name}")
     forms = list(fitting)
     differing = np.zeros(len(text), dtype=bool)
     for other in forms[1:]:
@@ -293,7 +161,7 @@ def _named(text: Any, there: NDArray[np.bool_], dayfirst: bool | None, where: st
     numbers = month.fillna(1).to_numpy().astype(np.int64)
     days = _days(year, numbers, day, found)
     if days is None:
-        raise _odd(text, found & ~_valid(year, numbers, day), where, "days that are in the calendar")
+        raise odd_cell(text, found & ~_valid(year, numbers, day), where, "days that are in the calendar")
     return _with_clock(days, parts, found, there, text, where, "day, name of the month, year")
 
 
@@ -316,7 +184,7 @@ def _mostly(fits: NDArray[np.bool_], there: NDArray[np.bool_], text: Any, where:
         return None
     wrong = there & ~fits
     if wrong.any():
-        raise _odd(text, wrong, where, f"times as in the other cells, such as {text[fits].iloc[0]}")
+        raise odd_cell(text, wrong, where, f"times as in the other cells, such as {text[fits].iloc[0]}")
     return fits
 
 
@@ -352,18 +220,18 @@ def _with_clock(
     pandas = load_pandas()
     times = days.astype("datetime64[us]")
     if parts is None or parts["hour"].isna().all():
-        return Stamps(_naive(times), form)
+        return Stamps(naive(times), form)
     seconds = _seconds(parts)
     if np.isnan(seconds[found]).any():
-        raise _odd(text, found & np.isnan(seconds), where, "times of a day of 24 hours")
+        raise odd_cell(text, found & np.isnan(seconds), where, "times of a day of 24 hours")
     times = times + np.round(np.nan_to_num(seconds) * 1e6).astype("timedelta64[us]")
     offset = parts["offset"].notna().to_numpy()
     _alike(offset, there & parts["hour"].notna().to_numpy(), text, where)
     if not offset.any():
-        return Stamps(_naive(times), form)
+        return Stamps(naive(times), form)
     shift = parts["offset"].map(_minutes, na_action="ignore").fillna(0).to_numpy().astype(np.int64)
     return Stamps(
-        _naive(pandas.DatetimeIndex(times - shift.astype("timedelta64[m]"))),
+        naive(pandas.DatetimeIndex(times - shift.astype("timedelta64[m]"))),
         f"{form}, read as UTC by its offsets",
         True,
     )
