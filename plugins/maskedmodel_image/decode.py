@@ -4,9 +4,11 @@ What becomes of each kind of file:
 
     8-bit grey, colour, palette, CMYK, YCbCr, 1-bit   uint8 in the wanted mode, through Pillow
     transparent                                       laid over white, as a viewer shows it; mode rgba keeps the alpha
-    16-bit grey                                       float32, value / 65535
+    16-bit grey                                       float32, value / 65535; 12-bit TIFF, value / 4095
+    TIFF in which 0 is white                          turned round, whatever its depth
     32- and 64-bit float                              float32, the value itself
     16-bit colour, 32-bit integers, other depths      DataError: Pillow would clip them to 8 bits in silence
+    TIFF of signed integers, L*a*b*, uneven depths    DataError, by its tags
     EXIF-rotated                                      upright
     animation                                         its first frame; a TIFF of several pages is a DataError
 """
@@ -27,6 +29,7 @@ from torch import Tensor
 
 from maskedmodel import Settings
 from maskedmodel.errors import DataError
+from maskedmodel_image.tiff_tags import TiffValues, in_share, mend_order, read_tags
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -93,12 +96,9 @@ class Form:
 
 def find_form(stream: BinaryIO, name: str, settings: ImageFileSettings) -> Form:
     """What the settings ask for, completed by one image's header. Raises DataError where it can't be read."""
-    with _reading(name):
-        image = _open(stream, name, settings.max_pixels)
-        width, height = image.size
-        # Orientation: 5 to 8 are turned by a quarter. Pillow may have to decode a PNG to find it.
-        if settings.size is None and image.getexif().get(0x0112, 1) >= 5:
-            width, height = height, width
+    with reading(name):
+        image, tags = open_image(stream, name, settings.max_pixels)
+        height, width = upright_size(image, tags) if settings.size is None else (0, 0)
         wide = not _is_eight_bit(image)
     size = settings.size if settings.size is not None else (height, width)
     height, width = (size, size) if isinstance(size, int) else size
@@ -111,8 +111,8 @@ def decode(stream: BinaryIO, name: str, form: Form, settings: ImageFileSettings)
     from PIL import ImageOps
 
     channels, height, width = form.shape
-    with _reading(name):
-        image = _open(stream, name, settings.max_pixels)
+    with reading(name):
+        image, tags = open_image(stream, name, settings.max_pixels)
         wide = not _is_eight_bit(image)
         if wide and form.dtype == "uint8":
             raise DataError(
@@ -125,9 +125,10 @@ def decode(stream: BinaryIO, name: str, form: Form, settings: ImageFileSettings)
         if settings.size is not None:
             # A JPEG may be shrunk while it is decoded. Both sides cover both extents, since EXIF may still turn it.
             image.draft(None, (max(height, width),) * 2)
-        full_scale = 65535 if image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format == "PPM") else None
+        if tags.white is None and (image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format == "PPM")):
+            tags = TiffValues(white=65535)
         image = ImageOps.exif_transpose(image)  # a new image, which doesn't know its format any more
-        image = _as_float(image, full_scale, name) if wide else _in_mode(image, settings.mode)
+        image = _as_float(image, tags, name) if wide else _in_mode(image, settings.mode)
         if settings.size is None and image.size != (width, height):
             raise DataError(
                 "The images differ in size.",
@@ -144,7 +145,7 @@ def decode(stream: BinaryIO, name: str, form: Form, settings: ImageFileSettings)
 
 
 @contextmanager
-def _reading(name: str) -> Iterator[None]:
+def reading(name: str) -> Iterator[None]:
     """Turns what Pillow raises on a damaged file into a DataError that names it."""
     from PIL import Image, UnidentifiedImageError
 
@@ -180,7 +181,7 @@ def _too_large(name: str, got: str) -> DataError:
     )
 
 
-def _open(stream: BinaryIO, name: str, max_pixels: int) -> Image:
+def open_image(stream: BinaryIO, name: str, max_pixels: int) -> tuple[Image, TiffValues]:
     """Read the header. Raises DataError where decoding would take too much or lose values."""
     from PIL import Image
 
@@ -196,6 +197,10 @@ def _open(stream: BinaryIO, name: str, max_pixels: int) -> Image:
             got=f"{pages} pages",
             fix="Save its pages as files of their own.",
         )
+    tags = TiffValues()
+    if image.format == "TIFF":
+        tags = read_tags(image, name)  # type: ignore[arg-type]
+        mend_order(image)
     if image.mode in _EIGHT_BIT and (depth := _clipped(image, stream)):
         raise DataError(
             "The image has more than 8 bits per value, and its format is read with 8.",
@@ -204,7 +209,17 @@ def _open(stream: BinaryIO, name: str, max_pixels: int) -> Image:
             got=depth,
             fix="Convert it to 8 bits, or its channels to 16-bit grey files or an npy array (data source 'array').",
         )
-    return image
+    return image, tags
+
+
+def upright_size(image: Image, tags: TiffValues) -> tuple[int, int]:
+    """Height and width once it is upright. Pillow may have to decode a PNG to find out."""
+    if image.format == "TIFF":  # newer versions of Pillow turn `size` before it is decoded, older ones after
+        width, height = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]
+        turned = tags.turned
+    else:
+        (width, height), turned = image.size, image.getexif().get(0x0112, 1) >= 5
+    return (width, height) if turned else (height, width)
 
 
 def _clipped(image: Image, stream: BinaryIO) -> str | None:
@@ -236,6 +251,8 @@ def _in_mode(image: Image, mode: str) -> Image:
     """An 8-bit image in Pillow's L, RGB or RGBA."""
     from PIL import Image
 
+    if image.mode == "La":
+        image = image.convert("LA")
     if mode == "rgba":
         return image.convert("RGBA")
     if image.has_transparency_data:
@@ -246,12 +263,12 @@ def _in_mode(image: Image, mode: str) -> Image:
     return image.convert("RGB").convert(_PILLOW_MODE[mode])
 
 
-def _as_float(image: Image, full_scale: int | None, name: str) -> Image:
+def _as_float(image: Image, tags: TiffValues, name: str) -> Image:
     """An image in Pillow's F: integers divided by their full scale, float values as they are."""
     from PIL import Image
 
-    if full_scale is not None:
-        values = np.asarray(image).astype(np.float32) / np.float32(full_scale)
+    if tags.white is not None:
+        values = in_share(np.asarray(image), tags.white, tags.inverted)
     elif image.mode == "F":
         values = np.asarray(image)
         if not np.isfinite(values).all():

@@ -12,6 +12,7 @@ from maskedmodel import DataSource, Fact, Sample
 from maskedmodel.sources import FileSettings, LabelledFiles, SampleDataset, Split, holds
 from maskedmodel_image.dataset import form_of, open_images, read_file
 from maskedmodel_image.decode import EXTENSIONS, ImageFileSettings
+from maskedmodel_image.facts import facts_of
 
 
 class ImageFolderSettings(ImageFileSettings, FileSettings):
@@ -48,7 +49,9 @@ class ImageFolder(DataSource[ImageFolderSettings]):
         return self._files.class_names
 
     def facts(self) -> list[Fact]:
-        return self._files.facts()
+        parts = self._files.parts().values()
+        chosen = [number for part in parts for number in part.chosen if part.files is self._files.files]
+        return [*self._files.facts(), *facts_of(self._files.files, chosen, self.settings)]
 
     def read(self, path: Path) -> Sample:
         return read_file(path, self.settings)
