@@ -30,7 +30,7 @@ def import_weights(
     image_size: int | tuple[int, int] | None = None,
     normalise: bool | None = None,
 ) -> Imported:
-    """Read a transformers ViTMAE or VideoMAE folder, or a checkpoint in their authors' layouts, into a run folder.
+    """Read weights of transformers, timm, or the authors of MAE, VideoMAE, AudioMAE, DINO and DINOv2 into a run folder.
 
     The last four settle what a bare file of weights doesn't say; see `from_facebook`.
     """
