@@ -169,7 +169,7 @@ def load_vit(
     size = audiomae.SIZE if sound and not given else _size(given, rows, prefixes, (patch[0], patch[1]), source)
     cells = (size[0] // patch[0]) * (size[1] // patch[1])
     eps = arguments.get("norm_eps", 1e-6)
-    encoder = {
+    encoder: dict[str, Any] = {
         "dim": dim,
         "depth": depth_of(tensors, "blocks"),
         "heads": heads_of(dim, heads or arguments.get("num_heads"), ENCODER_HEADS, "heads", source),
