@@ -1,10 +1,12 @@
-"""`maskedmodel import`: published weights as a run."""
+"""`maskedmodel import` and `maskedmodel export`: weights in and out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskedmodel.weights.export.write import TOLERANCE as TOLERANCE
+from maskedmodel.weights.export.write import export as export
 from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.report import LoadReport
 from maskedmodel.weights.runs import save

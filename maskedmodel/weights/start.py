@@ -16,7 +16,7 @@ from maskedmodel.plugins import Registry
 from maskedmodel.tokenizers.grid import GridTokenizer
 from maskedmodel.training.folder import write_json
 from maskedmodel.weights.fitting import Plan, fit_channels_of_tokens, fit_patches, fit_positions, fit_prefix, fit_rest
-from maskedmodel.weights.place import CONFIG
+from maskedmodel.weights.place import CONFIG, EXPORT
 from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.report import LoadReport
 from maskedmodel.weights.runs import load
@@ -144,7 +144,7 @@ def _elsewhere(name: str, theirs: MaskedAutoencoder, decoder: bool) -> bool:
 
 def _read(source: Path, registry: Registry | None) -> tuple[MaskedAutoencoder, LoadReport | None]:
     """A run, a checkpoint or an export of ours, or foreign weights with their report."""
-    if (source / CONFIG).is_file() or source.parent.name == "checkpoints":
+    if (source / CONFIG).is_file() or (source / EXPORT).is_file() or source.parent.name == "checkpoints":
         return load(source, registry=registry), None
     return read_weights(source, registry=registry)
 
