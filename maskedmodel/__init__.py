@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from maskedmodel.weights.huggingface import from_huggingface as from_huggingface
     from maskedmodel.weights.read import read_weights as read_weights
     from maskedmodel.weights.runs import load as load
-    from maskedmodel.weights.vit import from_timm as from_timm
 
 _HOME = {
     "maskedmodel.commands": [
@@ -74,7 +73,6 @@ _HOME = {
     "maskedmodel.weights.huggingface": ["from_huggingface"],
     "maskedmodel.weights.read": ["read_weights"],
     "maskedmodel.weights.runs": ["load"],
-    "maskedmodel.weights.vit": ["from_timm"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -39,6 +39,14 @@ def read_weights(
             foreign.source, what, heads=heads, decoder_heads=decoder_heads, image_size=image_size, normalise=normalise
         )
         return load_huggingface(foreign, registry)
+    if any("vit_backbone." in name for name in foreign.tensors):
+        raise CheckpointError(
+            "These are weights of CA-MAE (OpenPhenom), whose blocks this engine can't express.",
+            where=foreign.source,
+            expected="blocks of attention and then an MLP, with biases, queries and keys as they are projected",
+            got="attention and MLP in parallel, queries and keys normalised and without biases",
+            fix="Train such a model here: the tokenizer channels with model.encoder.channels=false.",
+        )
     if is_vit(foreign, image_size):
         _refuse(
             foreign.source,

@@ -22,13 +22,14 @@ from transformers import (
     ViTModel,
 )
 
-from maskedmodel import from_huggingface, from_timm, load
+from maskedmodel import from_huggingface, load
 from maskedmodel.engine.positions import CellTable, resampled, sincos
 from maskedmodel.errors import CheckpointError, ShapeError
 from maskedmodel.plugins import Registry, load_registry
 from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.report import WeightsMismatch
 from maskedmodel.weights.runs import save
+from maskedmodel.weights.vit import from_timm
 from tests.weights.conftest import normalised, pictures
 
 SIZES = {
@@ -214,6 +215,14 @@ def test_a_scale_of_another_width_and_a_missing_tensor_are_mismatches(registry: 
     torch.save(state, tmp_path / "missing.pth")
     with pytest.raises(WeightsMismatch, match=r"encoder\.blocks\.1\.norm2\.bias"):
         read_weights(tmp_path / "missing.pth", heads=2, registry=registry)
+
+
+@pytest.mark.parametrize("prefix", ["", "encoder.", "model.encoder."])
+def test_ca_maes_layout_is_refused_with_the_reason(prefix: str, registry: Registry, tmp_path: Path) -> None:
+    state = {f"{prefix}vit_backbone.{name}": tensor for name, tensor in vit(qk_norm=True).state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "model.safetensors")  # a pickle, as its code writes it
+    with pytest.raises(CheckpointError, match=r"CA-MAE.*parallel"):
+        read_weights(tmp_path / "model.safetensors", registry=registry)
 
 
 def test_positions_that_fit_no_picture_are_refused(registry: Registry, tmp_path: Path) -> None:
