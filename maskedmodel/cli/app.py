@@ -243,13 +243,18 @@ def export(
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, help="Largest difference of an output that is accepted.")
     ] = 1e-4,
+    push: Annotated[
+        str | None,
+        typer.Option("--push", metavar="OWNER/NAME", help="Upload the export to the hub, into a private repository."),
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Let a repository that --push makes be public.")] = False,
 ) -> None:
     """Take a model out for another library, and see that it computes the same there."""
     existing_run(run)
     from maskedmodel import commands
 
     step = int(checkpoint) if checkpoint is not None and checkpoint.isdigit() else checkpoint
-    _print_result(commands.export(run, to, out=out, checkpoint=step, tolerance=tolerance))
+    _print_result(commands.export(run, to, out=out, checkpoint=step, tolerance=tolerance, push=push, public=public))
 
 
 @app.command()

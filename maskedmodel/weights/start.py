@@ -12,17 +12,18 @@ from torch import Tensor, nn
 
 from maskedmodel.config.sections import RunConfig, StartSettings
 from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.errors import CheckpointError
 from maskedmodel.plugins import Registry
 from maskedmodel.tokenizers.grid import GridTokenizer
 from maskedmodel.training.folder import write_json
 from maskedmodel.weights.fitting import Plan, fit_channels_of_tokens, fit_patches, fit_positions, fit_prefix, fit_rest
+from maskedmodel.weights.origin import START, origin
 from maskedmodel.weights.place import CONFIG, EXPORT
 from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.report import LoadReport
 from maskedmodel.weights.runs import load
 
 log = logging.getLogger("maskedmodel")
-FILE = "start.json"
 _SIZES = ("dim", "depth", "heads", "mlp_ratio")  # settings of a stack by which weights of it are of another model
 _TOLD = ("norm_eps", "final_norm_eps")
 
@@ -32,7 +33,8 @@ class StartReport:
     """What became of each tensor of the weights that a run starts from, and of each of the run's model.
 
     loaded, converted, fresh are names of the run's encoder and decoder, together all of them; `converted` with what was
-    done. left_out are the start's tensors that have no place. `imported` is the report of foreign weights.
+    done. left_out are the start's tensors that have no place. `imported` is the report of foreign weights, `origin` the
+    name and licence of the first ones, where that start had a start of its own.
     """
 
     source: str
@@ -43,6 +45,7 @@ class StartReport:
     left_out: tuple[str, ...]
     notes: tuple[str, ...] = ()
     imported: LoadReport | None = field(default=None, compare=False)
+    origin: dict[str, Any] | None = None
 
     def summary(self) -> str:
         """A few lines for people."""
@@ -55,7 +58,10 @@ class StartReport:
         for what, names in (("fresh", self.fresh), ("left out", self.left_out)):
             if names:
                 lines.append(f"  {what}: {_few(names)}")
-        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+        lines += [f"  note: {note}" for note in self.notes]
+        if self.origin is not None and self.origin["licence"]:
+            lines.append(f"  licence: {self.origin['licence']}")
+        return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
         """The report for JSON."""
@@ -67,6 +73,7 @@ class StartReport:
             "fresh": list(self.fresh),
             "left_out": list(self.left_out),
             "notes": list(self.notes),
+            "origin": self.origin,
             "imported": None if self.imported is None else self.imported.as_dict(),
         }
 
@@ -95,7 +102,7 @@ def begin(config: RunConfig, folder: Path, model: MaskedAutoencoder, registry: R
     report = start(model, config.start, registry)
     if leads:
         log.warning("%s", report.summary())
-        write_json(folder / FILE, report.as_dict())
+        write_json(folder / START, report.as_dict())
 
 
 def start(model: MaskedAutoencoder, settings: StartSettings, registry: Registry | None = None) -> StartReport:
@@ -132,7 +139,15 @@ def start(model: MaskedAutoencoder, settings: StartSettings, registry: Registry 
         left_out=tuple(plan.left_out),
         notes=tuple(plan.notes),
         imported=imported,
+        origin=_origin(source, imported),
     )
+
+
+def _origin(source: Path, imported: LoadReport | None) -> dict[str, Any]:
+    """What the run goes back to. Weights of a run that began fresh have no licence but that run's own."""
+    if imported is not None:
+        return {"source": source.name, "licence": imported.licence}
+    return origin(source) or {"source": source.name, "licence": None}
 
 
 def _elsewhere(name: str, theirs: MaskedAutoencoder, decoder: bool) -> bool:
@@ -146,7 +161,15 @@ def _read(source: Path, registry: Registry | None) -> tuple[MaskedAutoencoder, L
     """A run, a checkpoint or an export of ours, or foreign weights with their report."""
     if (source / CONFIG).is_file() or (source / EXPORT).is_file() or source.parent.name == "checkpoints":
         return load(source, registry=registry), None
-    return read_weights(source, registry=registry)
+    try:
+        return read_weights(source, registry=registry)
+    except CheckpointError as error:
+        if error.fix is not None and error.fix.startswith("Give "):  # an argument of `import`
+            fix = f"{error.fix} `maskedmodel import {source}` takes it as an option; start from the run that it makes."
+            raise CheckpointError(
+                error.what, where=error.where, expected=error.expected, got=error.got, fix=fix
+            ) from error
+        raise
 
 
 def _tokenizers(plan: Plan) -> None:

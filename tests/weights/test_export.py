@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,8 @@ def test_our_own_layout_is_exact(run: Path, whole: bool, registry: Registry, tmp
     for name, tensor in again.state_dict().items():
         assert not whole or torch.equal(tensor, own[name])
     assert torch.equal(again.encode(signal(model)), model.encode(signal(model)))
-    text = (done.folder / "export.json").read_text()
-    assert str(tmp_path) not in text.replace(str(done.folder), "")
+    for name in ("export.json", "README.md", "config.json"):  # which may be published
+        assert str(tmp_path) not in (done.folder / name).read_text()
 
 
 TIMM = {
@@ -147,7 +148,8 @@ def test_transformers_gives_the_same(case: str, registry: Registry, tmp_path: Pa
     done = export(save(model, tmp_path / "run"), "huggingface")
     assert done.about["difference"] < 1e-5
     assert done.about["what"].startswith(name)
-    assert f"transformers.{name}.from_pretrained" in done.about["load"]
+    assert f"transformers.{name}.from_pretrained('FOLDER'" in done.about["load"]
+    assert str(done.folder) in str(done)
     given = signal(model)
     again = load(done.folder)
     torch.testing.assert_close(again.encode(given), model.encode(given), rtol=0, atol=1e-5)
@@ -263,7 +265,7 @@ def test_what_a_killed_export_left_is_taken_away(run: Path) -> None:
 
 
 def test_a_missing_library_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(DependencyError, match=r"maskedmodel\[onnx\]"):
         export(run, "onnx")
 
@@ -317,3 +319,69 @@ def test_a_loaded_encoder_is_a_plain_module(run: Path) -> None:
     with torch.no_grad():
         program = torch.export.export(whole, (given,))
         torch.testing.assert_close(program.module()(given), whole(given), rtol=0, atol=1e-5)
+
+
+class Hub:
+    """Stands in for huggingface_hub, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def HfApi(self) -> Any:
+        return self
+
+    def create_repo(self, **arguments: Any) -> None:
+        self.calls.append(("create", arguments))
+
+    def upload_folder(self, **arguments: Any) -> str:
+        self.calls.append(("upload", arguments))
+        if arguments["repo_id"] == "someone/else":
+            raise OSError("403 Forbidden")
+        return "the address"
+
+
+def test_nothing_is_uploaded_unless_asked(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    api = Hub()
+    monkeypatch.setitem(sys.modules, "huggingface_hub", api)
+    export(run, "safetensors")
+    assert not api.calls
+    done = export(run, "safetensors", out=tmp_path / "one", push="me/model")
+    assert done.uploaded == "the address"
+    assert [name for name, _ in api.calls] == ["create", "upload"]
+    assert api.calls[0][1] == {"repo_id": "me/model", "private": True, "exist_ok": True}
+    assert Path(api.calls[1][1]["folder_path"]) == tmp_path / "one"
+    export(run, "safetensors", out=tmp_path / "two", push="me/model", public=True)
+    assert api.calls[2][1]["private"] is False
+    with pytest.raises(CheckpointError, match=r"(?s)couldn't be uploaded.*403"):
+        export(run, "safetensors", out=tmp_path / "three", push="someone/else")
+    assert load(tmp_path / "three").decoder_loaded  # it stands nevertheless
+    with pytest.raises(CheckpointError, match="OWNER/NAME"):
+        export(run, "safetensors", out=tmp_path / "four", push="nobody")
+    assert not (tmp_path / "four").exists()
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(DependencyError, match=r"maskedmodel\[hub\]"):
+        export(run, "safetensors", out=tmp_path / "five", push="me/model")
+
+
+def test_the_card_tells_of_the_run_and_of_where_it_began(tmp_path: Path, registry: Registry) -> None:
+    from tests.weights.test_start import config_of
+    from tests.weights.test_vit import vit
+
+    torch.save(vit(img_size=8, in_chans=1, mlp_ratio=4).state_dict(), tmp_path / "published.pth")
+    maskedmodel.import_weights(tmp_path / "published.pth", to=tmp_path / "imported", heads=2)
+    config = config_of(tmp_path, start=str(tmp_path / "imported"), evaluate={"pictures": 0, "neighbours": 3})
+    config["model"]["encoder"] = {**ENCODER, "positions": "table"}
+    maskedmodel.pretrain(config, run=tmp_path / "run", quiet=True)
+    config["start"] = str(tmp_path / "run")
+    maskedmodel.pretrain(config, run=tmp_path / "again", quiet=True)
+    for source in ("imported", "run", "again"):
+        done = export(tmp_path / source, "safetensors")
+        assert done.about["started_from"]["source"] == "published.pth"
+        text = (done.folder / "README.md").read_text()
+        assert "CC-BY-NC" in text
+        assert str(tmp_path) not in text
+        assert "maskedmodel.load('FOLDER')" in text
+    assert "2 steps of 4 samples; masked validation loss" in text
+    assert "| k-NN | linear |" in text
+    assert "- data: digits" in text
+    assert "- mask: uniform (ratio 0.75)" in text

@@ -359,3 +359,20 @@ def test_a_run_starts_from_weights_of_another_library(tmp_path: Path) -> None:
     assert load(tmp_path / "run").decoder_loaded
     kept = json.loads((tmp_path / "run" / "start.json").read_text())
     assert "encoder only" in " ".join(kept["notes"])
+
+
+def test_what_import_must_be_told_sends_there(registry: Registry, tmp_path: Path) -> None:
+    from tests.weights.test_vit import vit
+
+    torch.save(vit().state_dict(), tmp_path / "timm.pth")
+    with pytest.raises(CheckpointError, match=r"Give heads=.*maskedmodel import"):
+        start(model_of(registry), StartSettings(weights=str(tmp_path / "timm.pth")), registry)
+
+
+def test_doctor_looks_at_the_start(tmp_path: Path) -> None:
+    pretrain(config_of(tmp_path), run=tmp_path / "first", quiet=True)
+    config = config_of(tmp_path, start=str(tmp_path / "first"))
+    assert "0 fresh" in maskedmodel.doctor(config)["start"]
+    config["model"]["encoder"] = {**ENCODER, "depth": 3}
+    with pytest.raises(CheckpointError, match=r"model\.encoder\.depth=2"):
+        maskedmodel.doctor(config)

@@ -1,7 +1,7 @@
 """An export: a folder written beside, compared with the model it came from, and kept only where both agree.
 
 export.json in it says what it is: target, where it came from, what goes in and comes out, the largest difference
-between the model and the export as it was read back from the disk, and the tolerance.
+between the model and the export as it was read back from the disk, and the tolerance. README.md says it to people.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ from maskedmodel.errors import CheckpointError, suggestion
 from maskedmodel.files import WRITING
 from maskedmodel.plugins import Registry
 from maskedmodel.weights.export import graph, own, timm, transformers
+from maskedmodel.weights.export.card import card
+from maskedmodel.weights.export.hub import check_name, upload
 from maskedmodel.weights.export.written import Written, samples
 from maskedmodel.weights.mapping import expected_input
+from maskedmodel.weights.origin import origin
 from maskedmodel.weights.place import EXPORT
 from maskedmodel.weights.runs import load
 
@@ -33,6 +36,7 @@ Target = Literal["safetensors", "huggingface", "timm", "onnx", "torch"]
 TARGETS: tuple[str, ...] = get_args(Target)
 TOLERANCE = 1e-4  # largest difference of an output; features leave a LayerNorm, so they are about one
 FORMAT = 1
+FOLDER = "FOLDER"  # stands for its place in what an export says of itself, wherever it goes
 log = logging.getLogger("maskedmodel")
 _WRITERS: Mapping[str, Callable[[MaskedAutoencoder, Path, Registry | None], Written]] = {
     "safetensors": own.write,
@@ -49,6 +53,7 @@ class Exported:
 
     folder: Path
     about: dict[str, Any]
+    uploaded: str | None = None
 
     def __str__(self) -> str:
         about = self.about
@@ -58,7 +63,8 @@ class Exported:
             f"takes     {about['takes']}",
             f"gives     {about['gives']}",
             *(f"note      {note}" for note in about["notes"]),
-            f"load it   {about['load']}",
+            f"load it   {about['load'].replace(FOLDER, str(self.folder))}",
+            *([] if self.uploaded is None else [f"uploaded  {self.uploaded}"]),
             str(self.folder),
         ]
         return "\n".join(lines)
@@ -71,6 +77,8 @@ def export(
     out: str | Path | None = None,
     checkpoint: str | int | None = None,
     tolerance: float = TOLERANCE,
+    push: str | None = None,
+    public: bool = False,
     registry: Registry | None = None,
 ) -> Exported:
     """Write the model of a run or of imported weights for another library, and see that it computes the same.
@@ -80,6 +88,8 @@ def export(
     out          the folder to write; None: exports/<to> in the run's folder.
     checkpoint   as in `load`.
     tolerance    the largest difference of an output that is accepted. safetensors must be exact.
+    push         OWNER/NAME: uploaded there, to the hub of huggingface_hub, once it stands; None: nothing is.
+    public       whether a repository that is made for that can be seen by everybody.
 
     Raises CheckpointError where the target can't express the model, with the reason, and where the export computes
     something else: it is then removed. DependencyError where the target's library isn't installed.
@@ -92,6 +102,7 @@ def export(
             got=to,
             fix=suggestion(to, TARGETS),
         )
+    check_name(push)
     source = Path(source).expanduser()
     model = load(source, checkpoint=checkpoint, registry=registry)
     folder = Path(out).expanduser() if out is not None else _home(source) / "exports" / to
@@ -107,14 +118,15 @@ def export(
         shutil.rmtree(beside, ignore_errors=True)  # what a killed export left
         beside.mkdir()
         about = _written(model, source, to, beside, tolerance, registry)
-        about["load"] = about["load"].replace(str(beside), str(folder))
+        about["load"] = about["load"].replace(str(beside), FOLDER)
+        (beside / "README.md").write_text(card(model, _home(source), about), encoding="utf-8")
         (beside / EXPORT).write_text(json.dumps(about, indent=1) + "\n")
         beside.rename(folder)
     except OSError as error:
         raise CheckpointError("The export can't be written.", where=folder, got=error.strerror or str(error)) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return Exported(folder, about)
+    return Exported(folder, about, None if push is None else upload(folder, push, public=public))
 
 
 def _home(source: Path) -> Path:
@@ -157,17 +169,7 @@ def _written(
         "gives": written.gives,
         "notes": written.notes,
         "load": written.load,
-        "started_from": _origin(_home(source)),
+        "started_from": origin(source),
         "versions": {"maskedmodel": maskedmodel.__version__, "torch": torch.__version__}
         | {name: metadata.version(name) for name in written.libraries},
     }
-
-
-def _origin(run: Path) -> dict[str, Any] | None:
-    """What the run started from and its licence, where it did."""
-    try:
-        kept = json.loads((run / "start.json").read_text(encoding="utf-8"))
-        imported = kept.get("imported") or {}
-        return {"source": Path(kept["source"]).name, "licence": imported.get("licence")}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return None

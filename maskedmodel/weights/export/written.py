@@ -121,7 +121,7 @@ class Pictures:
     @property
     def takes(self) -> str:
         """What the export takes, in words: here nobody normalises but the user."""
-        size = " x ".join(map(str, self.tokenizer.size))
+        size = ", ".join(map(str, self.tokenizer.size))
         return (
             f"(batch, {self.tokenizer.channels}, {size}), normalised: (x - mean) / std with mean "
             f"{_short(self.mean)} and std {_short(self.std)}, on the scale of a prepared batch"
