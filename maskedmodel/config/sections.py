@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from maskedmodel.config.errors import at_path
 from maskedmodel.engine.settings import ModelSettings
@@ -51,6 +51,12 @@ class StartSettings(_Section):
         "rescaled. Or for each channel here the number or the name of theirs, null for one that they lack. null: "
         "refuse.",
     )
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> StartSettings:
+        if self.weights is None and (self.parts != "all" or self.channels is not None):
+            raise at_path("start.weights", "is missing: what start.parts and start.channels say is about weights.")
+        return self
 
 
 class OptimSettings(_Section):

@@ -125,6 +125,8 @@ def start(model: MaskedAutoencoder, settings: StartSettings, registry: Registry 
             plan.fresh += [f"decoder.{name}" for name in model.decoder.state_dict()]
             why = "as start.parts says" if theirs.decoder_loaded else "the weights hold an encoder only"
             plan.notes.append(f"the decoder is fresh: {why}")
+    if decoder:
+        _objectives(plan)
     plan.left_out += sorted(name for name in theirs.state_dict() if _elsewhere(name, theirs, decoder))
     plan.refuse(source)
     own = model.state_dict()
@@ -218,6 +220,15 @@ def _settings(plan: Plan, side: str) -> None:
         old, new = getattr(there, name), getattr(here, name)
         if (old or there.norm_eps) != (new or here.norm_eps):
             plan.notes.append(f"model.{side}.{name} was {old}, is {new} here")
+
+
+def _objectives(plan: Plan) -> None:
+    """Whether the head was trained to predict something else."""
+    there, here = (m.objective.settings.model_dump(mode="json") for m in (plan.theirs, plan.model))
+    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    if names:
+        changes = ", ".join(f"{name} {there.get(name)} there, {here.get(name)} here" for name in names)
+        plan.notes.append(f"the decoder's head was trained for another objective: {changes}")
 
 
 def _tensors(plan: Plan, side: str) -> None:

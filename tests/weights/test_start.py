@@ -127,7 +127,9 @@ def test_another_model_is_refused_with_tensors_and_what_settles_it(
     new = model_of(registry, seed=1, **changes)
     before = {name: t.clone() for name, t in new.state_dict().items()}
     if said is None:  # a head of the same shape
-        accounted(started(new, old, tmp_path, registry), new)
+        report = started(new, old, tmp_path, registry)
+        accounted(report, new)
+        assert "head was trained for another objective: name patch there, fourier here" in report.summary()
         return
     with pytest.raises(CheckpointError, match=said) as caught:
         started(new, old, tmp_path, registry)
@@ -337,6 +339,8 @@ def test_start_on_the_command_line_and_in_a_config(registry: Registry) -> None:
     assert of({**base, "start": {"weights": "runs/a", "parts": "encoder"}}, "start=runs/b").weights == "runs/b"
     assert of({**base, "start": "runs/a"}, "start=null") == StartSettings()
     assert of(base, "start=a", "start.channels=[0, green, null]").channels == (0, "green", None)
+    with pytest.raises(ConfigError, match=r"start\.weights: is missing"):
+        of(base, "start.parts=encoder")
     with pytest.raises(ConfigError, match=r"start\.parts"):
         of(base, "start=runs/a", "start.parts=decoder")
 

@@ -47,7 +47,7 @@ def write(model: MaskedAutoencoder, folder: Path, registry: Registry | None) -> 
         pictures.reasons += _reasons(model, pictures, video)
     if pictures.reasons:
         raise refused("transformers", pictures.reasons)
-    without = _decoder_reasons(model, video)
+    without = _decoder_reasons(model, pictures, video)
     form = _form(model, pictures, video, whole=not without)
     with seeded(0), _silent(hub):
         config = getattr(hub, form.config_name)(**form.config)
@@ -99,7 +99,7 @@ def _reasons(model: MaskedAutoencoder, pictures: Pictures, video: bool) -> list[
     return reasons
 
 
-def _decoder_reasons(model: MaskedAutoencoder, video: bool) -> list[str]:
+def _decoder_reasons(model: MaskedAutoencoder, pictures: Pictures, video: bool) -> list[str]:
     """Why the decoder can't go with the encoder; empty where it can."""
     if not model.decoder_loaded:
         return ["the weights hold an encoder only"]
@@ -114,6 +114,8 @@ def _decoder_reasons(model: MaskedAutoencoder, video: bool) -> list[str]:
     wanted = "interleaved" if video else "sincos"
     if not video and (e.positions != wanted or e.registers):
         reasons.append("ViTMAE has fixed sine-cosine positions and no registers")
+    if not video and len(set(pictures.tokenizer.extents)) > 1:
+        reasons.append("ViTMAE's tokens fill a square")
     if d.positions != wanted:
         reasons.append(f"its positions are {d.positions}, not {wanted}")
     if video:

@@ -20,7 +20,7 @@ import torch
 
 import maskedmodel
 from maskedmodel.engine.model import MaskedAutoencoder
-from maskedmodel.errors import CheckpointError, suggestion
+from maskedmodel.errors import CheckpointError, MaskedModelError, suggestion
 from maskedmodel.files import WRITING
 from maskedmodel.plugins import Registry
 from maskedmodel.weights.export import graph, own, timm, transformers
@@ -45,6 +45,7 @@ _WRITERS: Mapping[str, Callable[[MaskedAutoencoder, Path, Registry | None], Writ
     "onnx": graph.write_onnx,
     "torch": graph.write_torch,
 }
+_LIBRARY = {"huggingface": "transformers", "timm": "timm", "onnx": "onnxruntime", "torch": "torch.export"}
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,17 @@ def _written(
     model: MaskedAutoencoder, source: Path, to: str, folder: Path, tolerance: float, registry: Registry | None
 ) -> dict[str, Any]:
     """Write, compare, and say what it is. Raises CheckpointError where it computes something else."""
-    written = _WRITERS[to](model, folder, registry)
+    try:
+        written = _WRITERS[to](model, folder, registry)
+    except (MaskedModelError, OSError):
+        raise
+    except Exception as error:  # whatever another library finds in a model that should suit it
+        raise CheckpointError(
+            f"The export to {to} failed in {_LIBRARY.get(to, 'safetensors')} or torch.",
+            where=source,
+            got=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            fix="Report this with the model's config; --to safetensors takes any model.",
+        ) from error
     if to == "safetensors":
         tolerance = 0.0
     seed = torch.Generator().seed() % 2**31

@@ -89,7 +89,10 @@ class Pictures:
         if encoder.positions == "rotary":
             self.reasons.append("its positions are rotary: queries and keys are turned by the coordinates")
         if tokenizer.accepts_nan:
-            self.notes.append("absent values (NaN) mean something to the model, and nothing to the export")
+            self.notes.append(
+                "absent values (NaN) are to be given as zero, after normalising, as the model takes them; a token of "
+                "which all are absent the model leaves out, and the export can't"
+            )
         self.tokenizer = tokenizer
         self.mean, self.std = tokenizer.mean.float(), tokenizer.std.float() * tokenizer.spreads
 
@@ -99,9 +102,10 @@ class Pictures:
         return {"mean": self.mean.tolist(), "std": self.std.tolist()}
 
     def normalised(self, signal: Tensor) -> Tensor:
-        """A prepared batch as the other library takes it."""
+        """A prepared batch as the other library takes it. What is absent is zero, as in the model's tokens."""
         shape = (-1, *[1] * (signal.dim() - 2))
-        return (signal - self.mean.reshape(shape)) / self.std.reshape(shape)
+        values = (signal - self.mean.reshape(shape)) / self.std.reshape(shape)
+        return values.masked_fill(values.isnan(), 0)
 
     def positions(self, side: str = "encoder") -> Tensor:
         """The position of each cell (L, D)."""
