@@ -176,6 +176,25 @@ def test_learned_positions_of_another_size_are_those_that_the_old_model_used(
     torch.testing.assert_close(new.encode(signal), old.encode(signal), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("positions", ["learned", "table", "interleaved"])
+def test_a_longer_clip(tmp_path: Path, positions: str) -> None:
+    registry = load_registry(strict=True, allow=["video", "masks", "objectives"])
+    clip = {"frames": 4, "size": 8, "patch": (2, 4, 4), "channels": 1}
+    both: dict[str, Any] = {"encoder": {"positions": positions}, "decoder": {"positions": positions}}
+    old = model_of(registry, name="tubes", tokenizer=clip, **both)
+    new = model_of(registry, name="tubes", tokenizer={**clip, "frames": 8, "size": (12, 8)}, seed=1, **both)
+    report = started(new, old, tmp_path, registry)
+    accounted(report, new)
+    assert bool(report.converted) is (positions != "interleaved")
+    assert ("raster order, which is another one" in report.summary()) is (positions == "interleaved")
+    signal = picture(1, 8, 12, 8)
+    torch.testing.assert_close(new.encode(signal), old.encode(signal), rtol=0, atol=1e-5)
+    other = model_of(registry, name="tubes", tokenizer={**clip, "patch": (4, 4, 2)}, seed=2, **both)
+    report = start(other, StartSettings(weights=str(tmp_path / "old")), registry)
+    accounted(report, other)
+    assert "patches of 2 x 4 x 4 to 4 x 4 x 2" in report.summary()
+
+
 def test_fixed_positions_become_a_table(old: MaskedAutoencoder, registry: Registry, tmp_path: Path) -> None:
     new = model_of(registry, encoder={"positions": "table"}, seed=1)
     report = started(new, old, tmp_path, registry)
