@@ -423,3 +423,20 @@ def test_the_card_tells_of_the_run_and_of_where_it_began(tmp_path: Path, registr
     assert "| k-NN | linear |" in text
     assert "- data: digits" in text
     assert "- mask: uniform (ratio 0.75)" in text
+
+
+@pytest.mark.slow
+def test_a_loaded_encoder_compiles_and_goes_through_ddp(run: Path, tmp_path: Path) -> None:
+    from torch import distributed
+
+    model = load(run)
+    whole, given = Features(model).eval(), signal(model)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(whole)(given), whole(given), rtol=0, atol=1e-5)
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        parallel = torch.nn.parallel.DistributedDataParallel(whole)
+        parallel(given).sum().backward()
+        assert all(p.grad is not None for p in whole.encoder.parameters())
+    finally:
+        distributed.destroy_process_group()
