@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from maskedmodel.commands import compare as compare
     from maskedmodel.commands import doctor as doctor
     from maskedmodel.commands import embed as embed
+    from maskedmodel.commands import export as export
     from maskedmodel.commands import import_weights as import_weights
     from maskedmodel.commands import pretrain as pretrain
     from maskedmodel.commands import preview as preview
@@ -50,6 +51,7 @@ _HOME = {
         "compare",
         "doctor",
         "embed",
+        "export",
         "import_weights",
         "pretrain",
         "preview",

@@ -88,9 +88,12 @@ class Tokens:
     def without_nan(self) -> Tokens:
         """The same tokens where NaN says that a value is absent: zeros in its place, `observed` and `valid` set.
 
-        Both stay None where every value is there.
+        Both stay None where every value is there. In a graph that torch.export makes they always do, since no graph
+        can choose by its input which tokens there are.
         """
         absent = self.values.isnan()
+        if torch.compiler.is_exporting():
+            return replace(self, values=self.values.masked_fill(absent, 0))
         if not absent.any():
             return self
         present = ~absent

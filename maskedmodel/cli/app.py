@@ -230,6 +230,34 @@ def import_(
 
 
 @app.command()
+def export(
+    run: Run,
+    to: Annotated[str, typer.Option("--to", metavar="TARGET", help="safetensors, huggingface, timm, onnx or torch.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder to write. Default: RUN/exports/TARGET.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option("--checkpoint", metavar="STEP", help="A step, or best. Default: the newest checkpoint."),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", min=0, help="Largest difference of an output that is accepted.")
+    ] = 1e-4,
+    push: Annotated[
+        str | None,
+        typer.Option("--push", metavar="OWNER/NAME", help="Upload the export to the hub, into a private repository."),
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Let a repository that --push makes be public.")] = False,
+) -> None:
+    """Take a model out for another library, and see that it computes the same there."""
+    existing_run(run)
+    from maskedmodel import commands
+
+    step = int(checkpoint) if checkpoint is not None and checkpoint.isdigit() else checkpoint
+    _print_result(commands.export(run, to, out=out, checkpoint=step, tolerance=tolerance, push=push, public=public))
+
+
+@app.command()
 def preview(arguments: ConfigAndOverrides = None, out: Out = None) -> None:
     """Draw tokens and masks without training."""
     config, overrides = config_and_overrides(arguments)

@@ -6,5 +6,6 @@ from maskedmodel.commands.health import doctor as doctor
 from maskedmodel.commands.pictures import preview as preview
 from maskedmodel.commands.pictures import reconstruct as reconstruct
 from maskedmodel.commands.train import pretrain as pretrain
+from maskedmodel.commands.weights import export as export
 from maskedmodel.commands.weights import import_weights as import_weights
 from maskedmodel.comparison.compare import compare as compare

@@ -21,6 +21,7 @@ from maskedmodel.training.data import Broken, Guarded, spread
 from maskedmodel.training.distributed import pick_device
 from maskedmodel.training.state import fit_all
 from maskedmodel.training.tracking import environment
+from maskedmodel.weights.start import start
 
 
 def doctor(config: Config = None, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -43,7 +44,10 @@ def doctor(config: Config = None, *, overrides: Sequence[str] = ()) -> dict[str,
     fit_all(parts.tokenizer, parts.scheduler, lambda: [signals])
     signals, _ = some_samples(parts, resolved, len(signals), device)  # prepared with what was measured
     with seeded(resolved.train.seed), torch.inference_mode():
-        model = MaskedAutoencoder(parts.tokenizer, parts.scheduler, parts.objective, resolved.model).to(device)
+        model = MaskedAutoencoder(parts.tokenizer, parts.scheduler, parts.objective, resolved.model)
+        if resolved.start.weights is not None:
+            found["start"] = start(model, resolved.start, registry).summary()
+        model.to(device)
         output = model(signals)
     return found | {
         "data": {fact.about: fact.text for fact in parts.source.facts()},

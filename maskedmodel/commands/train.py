@@ -24,6 +24,7 @@ from maskedmodel.training.folder import claimed, run_folder, settle, write_json,
 from maskedmodel.training.interrupt import Signals
 from maskedmodel.training.loop import TrainResult, train
 from maskedmodel.training.tracking import environment
+from maskedmodel.weights.start import begin
 
 log = logging.getLogger("maskedmodel")
 
@@ -88,11 +89,13 @@ def pretrain(
     with join(resolved.train.device) as world:
         if not world.leads:
             world.wait()
+            begin(resolved, folder, model, registry, leads=False)
             train(resolved, folder, model, parts.source, world, quiet=True)
             return None
         with claimed(folder):
             settle(folder, resolved, registry)
             tell(parts.source, folder)
+            begin(resolved, folder, model, registry)
             write_json(folder / "environment.json", environment(world.device))
             world.wait()
             training = train(resolved, folder, model, parts.source, world, quiet=quiet)

@@ -1,10 +1,12 @@
-"""`maskedmodel import`: published weights as a run."""
+"""`maskedmodel import` and `maskedmodel export`: weights in and out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskedmodel.weights.export.write import TOLERANCE as TOLERANCE
+from maskedmodel.weights.export.write import export as export
 from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.report import LoadReport
 from maskedmodel.weights.runs import save
@@ -30,7 +32,7 @@ def import_weights(
     image_size: int | tuple[int, int] | None = None,
     normalise: bool | None = None,
 ) -> Imported:
-    """Read a transformers ViTMAE or VideoMAE folder, or a checkpoint in their authors' layouts, into a run folder.
+    """Read weights of transformers, timm, or the authors of MAE, VideoMAE, AudioMAE, DINO and DINOv2 into a run folder.
 
     The last four settle what a bare file of weights doesn't say; see `from_facebook`.
     """

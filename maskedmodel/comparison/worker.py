@@ -33,6 +33,7 @@ from maskedmodel.training.interrupt import Interrupted, Signals
 from maskedmodel.training.loop import train
 from maskedmodel.training.state import fit_statistics
 from maskedmodel.training.tracking import environment
+from maskedmodel.weights.start import begin
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,12 @@ def perform(job: Job, registry: Registry, channel: Channel) -> Measured:
         if job.kind == "run":
             settle(folder, config, registry)
             write_json(folder / "environment.json", environment(world.device))
+            begin(config, folder, model, registry)
             channel.progress("pretraining", 0, config.train.steps)
             training = train(config, folder, model, parts.source, world, quiet=True)
         with Signals() as signals, signals.may_cut():
             if job.kind == "untrained":
+                begin(config, folder, model, registry)
                 model.to(world.device)
                 fit_statistics(model, parts.source.open("train"), config.train)
             measured = measure(

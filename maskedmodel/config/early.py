@@ -24,11 +24,20 @@ class Given:
     where: str
 
     def settled(self) -> dict[Any, Any]:
-        """The mapping with the overrides in it. A preset of the encoder drops the dimensions that the config gave."""
+        """The mapping with the overrides in it. A preset of the encoder drops the dimensions that the config gave.
+
+        A text for `start` stands for its weights.
+        """
+        if isinstance(self.data.get("start"), str):
+            self.data["start"] = {"weights": self.data["start"]}
         for keys, value in self.changes:
             if keys == ("model", "encoder", "preset") and isinstance(value, str) and value in PRESETS:
                 _drop_dimensions(self.data)
-        apply_overrides(self.data, self.changes)
+        changes = [
+            (("start", "weights"), value) if keys == ("start",) and isinstance(value, str) else (keys, value)
+            for keys, value in self.changes
+        ]
+        apply_overrides(self.data, changes)
         return self.data
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from maskedmodel.config.errors import at_path
 from maskedmodel.engine.settings import ModelSettings
@@ -29,6 +29,34 @@ _Beta = Annotated[float, Field(ge=0, lt=1)]
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class StartSettings(_Section):
+    """Weights to start from instead of fresh ones. `start: PATH` is short for `start: {weights: PATH}`."""
+
+    weights: str | None = Field(
+        None,
+        min_length=1,
+        description="A run, one of its checkpoints, an export, or a file or folder that `maskedmodel import` reads. "
+        "null: fresh weights.",
+    )
+    parts: Literal["all", "encoder"] = Field(
+        "all",
+        description="all: encoder and decoder, as far as the weights hold one. encoder: the encoder alone, and a fresh "
+        "decoder.",
+    )
+    channels: Literal["repeat"] | tuple[Annotated[int, Field(ge=0)] | str | None, ...] | None = Field(
+        None,
+        description="What to do where a token holds other channels than there. repeat: the mean of theirs for each, "
+        "rescaled. Or for each channel here the number or the name of theirs, null for one that they lack. null: "
+        "refuse.",
+    )
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> StartSettings:
+        if self.weights is None and (self.parts != "all" or self.channels is not None):
+            raise at_path("start.weights", "is missing: what start.parts and start.channels say is about weights.")
+        return self
 
 
 class OptimSettings(_Section):
@@ -134,6 +162,7 @@ class RunConfig(BaseModel):
     mask: SerializeAsAny[Settings] = Field(description="What is hidden: a mask scheduler by name.")
     objective: SerializeAsAny[Settings] = Field(description="What hidden tokens are compared with: by name.")
     model: ModelSettings = Field(default_factory=ModelSettings, description="Encoder and decoder.")
+    start: StartSettings = Field(default_factory=StartSettings, description="Weights to start from.")
     optim: OptimSettings = Field(default_factory=OptimSettings, description="Optimizer and learning rate.")
     train: TrainSettings = Field(default_factory=TrainSettings, validate_default=True, description="Training.")
     evaluate: EvaluateSettings = Field(

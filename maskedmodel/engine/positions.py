@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -77,6 +78,40 @@ class AxisTables(nn.Module):
         return total
 
 
+class CellTable(nn.Module):
+    """Learned positions: one vector per cell of the grid, in raster order, as ViT, DINO and AudioMAE have them.
+
+    Another grid reads the table as `resampled` gives it; between cells, the cell that a coordinate falls in counts.
+    """
+
+    def __init__(self, dim: int, extents: Sequence[int]) -> None:
+        super().__init__()
+        self.extents = tuple(extents)
+        self.table = nn.Parameter(torch.empty(math.prod(extents), dim).normal_(std=0.02))
+
+    def forward(self, coords: Tensor, grid: tuple[int, ...] | None) -> Tensor:
+        """coords (..., A) to (..., D)."""
+        grid = self.extents if grid is None else grid
+        table = self.table if grid == self.extents else resampled(self.table, self.extents, grid)
+        place = torch.zeros(coords.shape[:-1], dtype=torch.long, device=coords.device)
+        for axis, extent in enumerate(grid):
+            place = place * extent + coords[..., axis].long().clamp(0, extent - 1)
+        return nn.functional.embedding(place, table)
+
+
+def resampled(table: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
+    """A table (cells, D) of the grid `old` for the grid `new`: bicubic for two axes, else linear.
+
+    Centres of cells are aligned, as in DINOv2 and timm. Raises ShapeError for more than three axes.
+    """
+    modes = {1: "linear", 2: "bicubic", 3: "trilinear"}
+    if len(old) not in modes:
+        raise ShapeError("A table of positions is interpolated along up to three axes.", got=f"{len(old)} axes")
+    picture = table.T.reshape(1, table.shape[1], *old)
+    picture = nn.functional.interpolate(picture, tuple(new), mode=modes[len(old)], align_corners=False)
+    return picture[0].flatten(1).T
+
+
 class PositionEmbedding(nn.Module):
     """What is added to a token for where it is: its position, and its channel where tokens carry one."""
 
@@ -87,11 +122,14 @@ class PositionEmbedding(nn.Module):
         self.kind, self.dim, self.head_dim = kind, dim, dim // heads
         if kind == "sincos" and dim < 2 * axes:
             raise ShapeError("The width is too small for the positions.", expected=f"at least {2 * axes}", got=dim)
-        if kind in ("learned", "interleaved") and extents is None:
+        if kind in ("learned", "table", "interleaved") and extents is None:
             raise _no_grid(kind, "this tokenizer has")
         if kind == "learned":
             assert extents is not None
-            self.tables = AxisTables(dim, extents)
+            self.tables: AxisTables | CellTable = AxisTables(dim, extents)
+        if kind == "table":
+            assert extents is not None
+            self.tables = CellTable(dim, extents)
         self.channels = nn.Embedding(channel_count, dim) if channel_count else None
         if self.channels is not None:
             nn.init.normal_(self.channels.weight, std=0.02)
@@ -104,7 +142,7 @@ class PositionEmbedding(nn.Module):
             if grid is None:
                 raise _no_grid(self.kind, "these tokens have")
             table = interleaved(coords, grid, self.dim)
-        elif self.kind == "learned":
+        elif self.kind in ("learned", "table"):
             table = self.tables(coords, grid)
         else:
             table = coords.new_zeros((*coords.shape[:-1], self.dim), dtype=torch.float32)

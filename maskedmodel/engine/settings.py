@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Positions = Literal["sincos", "interleaved", "learned", "rotary"]
+Positions = Literal["sincos", "interleaved", "learned", "table", "rotary"]
 
 # width, blocks, attention heads. Ti, S, B, L: Dosovitskiy et al. 2021 and Touvron et al. 2021; H as in MAE (patch 14).
 PRESETS: dict[str, tuple[int, int, int]] = {
@@ -32,8 +32,8 @@ class _Stack(BaseModel):
     positions: Positions = Field(
         "sincos",
         description="sincos: fixed, of the coordinates, equal to MAE's for two axes. interleaved: fixed, of the place "
-        "in raster order, VideoMAE's. learned: a table per axis, added up. rotary: queries and keys turned by the "
-        "coordinates.",
+        "in raster order, VideoMAE's. learned: a table per axis, added up. table: a learned vector per cell of the "
+        "grid, as ViT and DINO have. rotary: queries and keys turned by the coordinates.",
     )
     channels: bool = Field(
         True,

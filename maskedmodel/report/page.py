@@ -48,6 +48,7 @@ def render(data: RunData) -> str:
         _section("Pictures", _pictures(data)),
         _section("What the features are worth", _probes(data)),
         _section("Masks, gradients and speed", _curves(data)),
+        _section("What the weights began with", _start(data)),
         _section("What the data was taken for", _facts(data)),
         _section("Samples that could not be read", _broken(data)),
         _section("What to type next", _next(data)),
@@ -208,10 +209,17 @@ def _probe(probe: ProbeResult) -> str:
 
 
 def _facts(data: RunData) -> str:
-    if not data.facts:
-        return ""
-    rows = [f'<tr><th scope="row">{_text(of, 60)}</th><td>{_text(what, 600)}</td></tr>' for of, what in data.facts]
-    return _table("As the data source says; what was left out, converted or guessed first", ("of", "what"), rows)
+    return _about("As the data source says; what was left out, converted or guessed first", data.facts)
+
+
+def _start(data: RunData) -> str:
+    return _about("What became of each tensor stands in start.json", data.start)
+
+
+def _about(caption: str, about: Sequence[tuple[str, str]]) -> str:
+    """Pairs of a thing and what is said of it; nothing where there are none."""
+    rows = [f'<tr><th scope="row">{_text(of, 60)}</th><td>{_text(what, 600)}</td></tr>' for of, what in about]
+    return _table(caption, ("of", "what"), rows) if rows else ""
 
 
 def _broken(data: RunData) -> str:

@@ -57,6 +57,9 @@ class RunData:
     facts: list[tuple[str, str]] = field(default_factory=list)  # what the data was taken for, notices first
     pictures: list[Picture] = field(default_factory=list)
     media: list[Media] = field(default_factory=list)
+    start: list[tuple[str, str]] = field(
+        default_factory=list
+    )  # what the run's weights began with, and what became of it
     unreadable: list[str] = field(default_factory=list)
 
     @property
@@ -115,6 +118,7 @@ def read(run: Path) -> RunData:
         other = attempt(path, lambda path: ProbeResult.from_dict(_mapping(path)), None)
         data.other_probes += [] if other is None else [other]
     data.facts = attempt(run / "data.json", _facts, [])
+    data.start = attempt(run / "start.json", _start, [])
     states = sorted((run / "checkpoints").glob("step-*/state.json"))
     if states:
         data.broken = attempt(states[-1], _broken, [])
@@ -147,6 +151,17 @@ def _mapping(path: Path) -> dict[str, Any]:
 def _facts(path: Path) -> list[tuple[str, str]]:
     facts = sorted(_mapping(path)["facts"], key=lambda fact: not fact["notice"])
     return [(str(fact["about"]), str(fact["text"])) for fact in facts]
+
+
+def _start(path: Path) -> list[tuple[str, str]]:
+    kept = _mapping(path)
+    counts = {name: len(kept[name]) for name in ("loaded", "converted", "fresh", "left_out")}
+    tensors = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+    rows = [("weights", Path(str(kept["source"])).name), ("tensors", tensors)]
+    rows += [("converted", f"{name}: {how}") for name, how in kept["converted"].items()]
+    rows += [("note", str(note)) for note in kept["notes"]]
+    licence = (kept.get("origin") or {}).get("licence")
+    return [*rows, *([("licence", str(licence))] if licence else [])]
 
 
 def _broken(path: Path) -> list[tuple[str, str]]:

@@ -43,6 +43,7 @@ class Foreign:
     processor  the content of preprocessor_config.json, where there is one.
     arguments  of the training run, where the file recorded them.
     others     names of entries among the tensors that are none.
+    left_out   names of tensors that an importer knows and has no use for, such as a classifier's head.
     """
 
     tensors: dict[str, Tensor]
@@ -53,6 +54,7 @@ class Foreign:
     arguments: dict[str, Any] = field(default_factory=dict)
     others: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def read(path: str | Path) -> Foreign:

@@ -1,4 +1,4 @@
-"""Masked autoencoders of the transformers library: ViTMAE and VideoMAE, whole or their encoders alone."""
+"""Models of the transformers library: ViTMAE and VideoMAE, whole or their encoders alone, ViT and DINOv2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import CheckpointError
 from maskedmodel.plugins import Registry
-from maskedmodel.weights import videomae
+from maskedmodel.weights import videomae, vit
 from maskedmodel.weights.build import build, image_spec
 from maskedmodel.weights.configs import VisionConfig, pair, read_config, statistics_of
 from maskedmodel.weights.foreign import Foreign, cleaned_state, read
@@ -19,7 +19,7 @@ from maskedmodel.weights.mapping import HUGGINGFACE, load_foreign
 from maskedmodel.weights.report import LoadReport
 
 MODEL_TYPE = "vit_mae"
-MODEL_TYPES = (MODEL_TYPE, videomae.MODEL_TYPE)
+MODEL_TYPES = (MODEL_TYPE, videomae.MODEL_TYPE, *vit.MODEL_TYPES)
 
 
 class _Config(VisionConfig):
@@ -31,11 +31,11 @@ class _Config(VisionConfig):
 
 
 def from_huggingface(model_or_folder: object, *, registry: Registry | None = None) -> MaskedAutoencoder:
-    """A ViTMAE or VideoMAE of the transformers library as a MaskedAutoencoder in evaluation mode.
+    """A ViTMAE, VideoMAE, ViT or DINOv2 of the transformers library as a MaskedAutoencoder in evaluation mode.
 
-    model_or_folder   a ViTMAEForPreTraining or VideoMAEForPreTraining; a ViTMAEModel or VideoMAEModel, which is an
-                      encoder only; a folder with config.json and weights; or a weights file beside its config.json.
-                      Nothing is downloaded.
+    model_or_folder   a ViTMAEForPreTraining or VideoMAEForPreTraining; a ViTMAEModel, VideoMAEModel, ViTModel,
+                      Dinov2Model or Dinov2WithRegistersModel, which are encoders only; a folder with config.json and
+                      weights; or a weights file beside its config.json. Nothing is downloaded.
 
     Pictures go in on a scale where white is 1, videos as (B, channels, frames, height, width); the model normalises
     them itself. Raises CheckpointError where weights are missing or don't fit: none are loaded in part. Of encoder-only
@@ -61,9 +61,10 @@ def _in_memory(model: nn.Module) -> Foreign:
     name = f"{type(inner).__name__} in memory"
     if getattr(config, "model_type", None) not in MODEL_TYPES or not hasattr(config, "to_dict"):
         raise CheckpointError(
-            "This model is no ViTMAE and no VideoMAE.",
+            "This model is no ViTMAE, VideoMAE, ViT or DINOv2.",
             where=name,
-            expected="ViTMAEForPreTraining, VideoMAEForPreTraining, or the Model of either, of transformers",
+            expected="ViTMAEForPreTraining, VideoMAEForPreTraining, the Model of either, ViTModel, Dinov2Model or "
+            "Dinov2WithRegistersModel, of transformers",
         )
     return replace(cleaned_state(model.state_dict(), name), config=config.to_dict())
 
@@ -72,6 +73,8 @@ def load_huggingface(foreign: Foreign, registry: Registry | None) -> tuple[Maske
     """The model of what was read. Raises CheckpointError, and WeightsMismatch with a report."""
     if foreign.config is not None and foreign.config.get("model_type") == videomae.MODEL_TYPE:
         return videomae.load_huggingface(foreign, registry)
+    if foreign.config is not None and foreign.config.get("model_type") in vit.MODEL_TYPES:
+        return vit.load_huggingface_vit(foreign, registry)
     config = read_config(foreign, _Config, MODEL_TYPE)
     statistics, notes = statistics_of(foreign.processor, config.num_channels)
     ratio = config.mask_ratio

@@ -21,6 +21,8 @@ from maskedmodel.weights.report import LoadReport, Verdict, WeightsMismatch
 
 FACEBOOK, HUGGINGFACE = "MAE (facebook names)", "ViTMAE (Hugging Face names)"
 VIDEOMAE, HUGGINGFACE_VIDEO = "VideoMAE (its authors' names)", "VideoMAE (Hugging Face names)"
+VIT, HUGGINGFACE_VIT = "ViT (timm names)", "ViT (Hugging Face names)"
+DINOV2 = "DINOv2 (Hugging Face names)"
 
 _BLOCK: dict[str, dict[str, str]] = {
     FACEBOOK: {
@@ -58,6 +60,9 @@ _BLOCK[HUGGINGFACE_VIDEO] = _BLOCK[HUGGINGFACE] | {
     "attention.attention.q_bias": "qkv#q.bias",
     "attention.attention.v_bias": "qkv#v.bias",
 }
+_BLOCK[VIT], _BLOCK[HUGGINGFACE_VIT] = _BLOCK[FACEBOOK], _BLOCK[HUGGINGFACE]
+_BLOCK[DINOV2] = {name: ours for name, ours in _BLOCK[HUGGINGFACE].items() if ours.startswith(("qkv", "proj", "mlp"))}
+_BLOCK[DINOV2] |= {"norm1": "norm1", "norm2": "norm2"}
 _STACKS = {
     FACEBOOK: {"blocks": "encoder", "decoder_blocks": "decoder"},
     HUGGINGFACE: {
@@ -68,6 +73,9 @@ _STACKS = {
     },
     VIDEOMAE: {"encoder.blocks": "encoder", "decoder.blocks": "decoder"},
     HUGGINGFACE_VIDEO: {"encoder.layer": "encoder", "decoder.decoder_layers": "decoder"},
+    VIT: {"blocks": "encoder"},
+    HUGGINGFACE_VIT: {"encoder.layer": "encoder", "layers": "encoder"},
+    DINOV2: {"encoder.layer": "encoder", "layers": "encoder"},
 }
 _SINGLE = {
     FACEBOOK: {
@@ -109,6 +117,22 @@ _SINGLE = {
         "decoder.head": "decoder.head",
     },
 }
+_TABLE = "encoder.places.tables.table"
+_SINGLE[VIT] = {
+    "cls_token": "encoder.class_token",
+    "reg_token": "encoder.registers",
+    "register_tokens": "encoder.registers",
+    "pos_embed": _TABLE,
+    "patch_embed.proj": "encoder.embed",
+    "norm": "encoder.norm",
+}
+_SINGLE[HUGGINGFACE_VIT] = _SINGLE[DINOV2] = {
+    "embeddings.cls_token": "encoder.class_token",
+    "embeddings.register_tokens": "encoder.registers",
+    "embeddings.position_embeddings": _TABLE,
+    "embeddings.patch_embeddings.projection": "encoder.embed",
+    "layernorm": "encoder.norm",
+}
 _PREFIX = {HUGGINGFACE: "vit.", HUGGINGFACE_VIDEO: "videomae."}
 TABLE: dict[str, dict[str, str]] = {
     layout: _SINGLE[layout]
@@ -117,7 +141,7 @@ TABLE: dict[str, dict[str, str]] = {
         for stack, side in _STACKS[layout].items()
         for theirs, ours in _BLOCK[layout].items()
     }
-    for layout in (FACEBOOK, HUGGINGFACE, VIDEOMAE, HUGGINGFACE_VIDEO)
+    for layout in _SINGLE
 }
 POSITIONS = ("encoder.positions", "decoder.positions")
 _THIRDS = ("q", "k", "v")
@@ -225,7 +249,8 @@ def load_foreign(
             trouble[name] = wrong
     surplus = [theirs for name in found.names.keys() - expected for theirs in found.names[name]]
     unexpected = sorted([*found.unexpected, *surplus, *foreign.others])
-    missing = sorted(expected - found.tensors.keys() - trouble.keys())
+    absent = expected - found.tensors.keys() - trouble.keys()
+    missing = sorted(absent, key=lambda name: (name.startswith("decoder."), name))
     lost = [name for name in missing if decoder or name.startswith("encoder.")]
     verdict: Verdict = "complete" if decoder else "encoder only"
     if trouble or lost or unexpected:
@@ -243,6 +268,8 @@ def load_foreign(
         unexpected=tuple(unexpected),
         mismatched=tuple(f"{name}: {wrong}" for name, wrong in sorted(trouble.items())),
         notes=tuple(notes),
+        left_out=foreign.left_out,
+        expects=expected_input(model),
     )
     if verdict == "mismatched":
         raise WeightsMismatch(report, fix)
@@ -250,6 +277,16 @@ def load_foreign(
         own[name].copy_(fitting[name])
     model.decoder_loaded = decoder
     return report
+
+
+def expected_input(model: MaskedAutoencoder) -> str:
+    """What `encode` takes, in words: nobody may normalise twice."""
+    tokenizer = model.tokenizer
+    values = "as tokenizer.prepare gives them"
+    if tokenizer.value_range is not None:
+        values = f"between {tokenizer.value_range[0]:g} and {tokenizer.value_range[1]:g}"
+    size = " x ".join(map(str, tokenizer.size)) + " along " if isinstance(tokenizer, GridTokenizer) else ""
+    return f"{size}{', '.join(tokenizer.axes)}; values {values}, not normalised: the model does that itself"
 
 
 def _trouble(tensor: Tensor, due: Tensor) -> str | None:

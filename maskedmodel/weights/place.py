@@ -8,6 +8,7 @@ from pathlib import Path
 from maskedmodel.errors import CheckpointError, suggestion
 
 CONFIG = "config.yaml"
+EXPORT = "export.json"  # what `maskedmodel export` puts into each folder that it writes
 
 
 def require_run(folder: Path) -> None:

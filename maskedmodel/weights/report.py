@@ -10,7 +10,7 @@ from maskedmodel.errors import CheckpointError
 Verdict = Literal["complete", "encoder only", "mismatched"]
 
 LICENCE = (
-    "The MAE and VideoMAE weights that their authors published are CC-BY-NC 4.0: not for commercial use. "
+    "The MAE, VideoMAE and AudioMAE weights that their authors published are CC-BY-NC 4.0: not for commercial use. "
     "Other weights have terms of their own."
 )
 _SHOWN = 5
@@ -30,6 +30,8 @@ class LoadReport:
     unexpected  its names of what has no place in the model.
     mismatched  our names and what is wrong: another shape, values that aren't finite, other positions.
     notes       what a user should know besides, such as settings that no file tells.
+    left_out    its names of what is known and has no use here, such as a classifier's head.
+    expects     what the model's `encode` takes.
     """
 
     verdict: Verdict
@@ -42,6 +44,8 @@ class LoadReport:
     mismatched: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     licence: str = LICENCE
+    left_out: tuple[str, ...] = ()
+    expects: str = ""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -76,7 +80,11 @@ class LoadReport:
                 lines.append(f"  missing: the decoder ({len(entries)} tensors)")
             elif entries:
                 lines.append(f"  {name}: {_first(entries)}")
+        if self.left_out:
+            lines.append(f"  left out: {_first(self.left_out)}")
         lines += [f"  note: {note}" for note in self.notes]
+        if self.expects and self.verdict != "mismatched":
+            lines.append(f"  expects: {self.expects}")
         return "\n".join([*lines, f"  licence: {self.licence}"])
 
     def as_dict(self) -> dict[str, Any]:
@@ -90,7 +98,9 @@ class LoadReport:
             "missing": list(self.missing),
             "unexpected": list(self.unexpected),
             "mismatched": list(self.mismatched),
+            "left_out": list(self.left_out),
             "notes": list(self.notes),
+            "expects": self.expects,
             "licence": self.licence,
         }
 

@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from maskedmodel.config.files import read_config, to_yaml
 from maskedmodel.engine.model import MaskedAutoencoder
@@ -16,9 +19,13 @@ from maskedmodel.errors import CheckpointError, ConfigError, MaskedModelError, s
 from maskedmodel.noise import seeded
 from maskedmodel.plugins import Kind, Registry, load_registry
 from maskedmodel.training import checkpoint as checkpoints
-from maskedmodel.weights.place import CONFIG, require_run
+from maskedmodel.weights.foreign import read_json
+from maskedmodel.weights.place import CONFIG, EXPORT, require_run
+from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.report import LoadReport
 
+WEIGHTS = "model.safetensors"
+OWN = "maskedmodel"  # the value of `format` in the config.json of our own layout
 _PARTS: dict[str, Kind] = {"tokenizer": "tokenizer", "mask": "mask_scheduler", "objective": "objective"}
 
 
@@ -29,9 +36,10 @@ def load(
     device: str | torch.device = "cpu",
     registry: Registry | None = None,
 ) -> MaskedAutoencoder:
-    """The model of a run, of one of its checkpoints, or of imported weights, in evaluation mode.
+    """The model of a run, of one of its checkpoints, of imported weights or of an export, in evaluation mode.
 
-    run          a run's folder, or the folder of one checkpoint in it.
+    run          a run's folder, the folder of one checkpoint in it, or a folder that `maskedmodel export` wrote to
+                 safetensors, huggingface or timm.
     checkpoint   the step, the name such as "step-00001000", "best": the one of the lowest validation loss, which
                  train.keep_best keeps, or None: the newest whole one.
 
@@ -39,6 +47,10 @@ def load(
     shape than its config says; ConfigError and PluginError where the config can't be used here.
     """
     folder = Path(run).expanduser()
+    if (folder / EXPORT).is_file():
+        if checkpoint is not None:
+            raise CheckpointError("An export has no checkpoints.", where=folder, got=f"checkpoint={checkpoint}")
+        return _exported(folder, registry).to(device).eval()
     if folder.parent.name == "checkpoints" and (folder.parent.parent / CONFIG).is_file():
         if checkpoint is not None:
             raise CheckpointError("This folder is a checkpoint already.", where=folder, got=f"checkpoint={checkpoint}")
@@ -46,13 +58,70 @@ def load(
     require_run(folder)
     chosen = checkpoints.newest(folder) if checkpoint is None else _checkpoint(folder, checkpoint)
     state = checkpoints.read_state(chosen)
-    model = _build(folder / CONFIG, registry if registry is not None else load_registry())
-    tensors = checkpoints.read_model(chosen)
-    if state.get("encoder_only") is True:
+    path = folder / CONFIG
+    model = _build(read_config(path), path, registry if registry is not None else load_registry())
+    _fill(model, checkpoints.read_model(chosen), state.get("encoder_only") is True, chosen)
+    return model.to(device).eval()
+
+
+def _fill(model: MaskedAutoencoder, tensors: dict[str, Tensor], encoder_only: bool, where: Path) -> None:
+    """Load a state dict; that of an encoder leaves the decoder as it is, and says so."""
+    if encoder_only:
         model.decoder_loaded = False
         tensors |= {name: t for name, t in model.state_dict().items() if name.startswith("decoder.")}
-    checkpoints.load_weights(model, tensors, chosen)
-    return model.to(device).eval()
+    checkpoints.load_weights(model, tensors, where)
+
+
+def _exported(folder: Path, registry: Registry | None) -> MaskedAutoencoder:
+    """The model of an export. Raises CheckpointError on a graph, which is no model of ours any more."""
+    about = read_json(folder / EXPORT)
+    target = about.get("target")
+    if target == "safetensors":
+        return load_own(folder, registry)
+    if target in ("huggingface", "timm"):
+        return read_weights(folder, registry=registry)[0]
+    raise CheckpointError(
+        "This export is a graph, which runs without maskedmodel.",
+        where=folder,
+        expected="an export to safetensors, huggingface or timm",
+        got=f"one to {target}",
+        fix=f"Load it with {about.get('load', 'the library that it is for')}.",
+    )
+
+
+def as_config(model: MaskedAutoencoder) -> dict[str, Any]:
+    """What config.json of our own layout says: the components and sizes, as in a run's config."""
+    parts = {section: settings.model_dump(mode="json") for section, settings in _parts_of(model).items()}
+    return {"format": OWN, "version": 1, "encoder_only": not model.decoder_loaded, **parts}
+
+
+def _parts_of(model: MaskedAutoencoder) -> dict[str, Any]:
+    return {
+        "tokenizer": model.tokenizer.settings,
+        "mask": model.scheduler.settings,
+        "objective": model.objective.settings,
+        "model": model.settings,
+    }
+
+
+def load_own(folder: Path, registry: Registry | None = None) -> MaskedAutoencoder:
+    """The model of a folder in our own layout. Raises CheckpointError where it is damaged or of another format."""
+    path = folder / "config.json"
+    config = read_json(path)
+    if config.get("format") != OWN or config.get("version") != 1:
+        raise CheckpointError(
+            "This folder isn't in maskedmodel's own layout of a version that is known here.",
+            where=path,
+            expected=f"format {OWN}, version 1",
+            got=f"format {config.get('format')}, version {config.get('version')}",
+        )
+    model = _build(config, path, registry if registry is not None else load_registry())
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError("The weights can't be read.", where=folder / WEIGHTS, got=str(error)) from error
+    _fill(model, tensors, config.get("encoder_only") is True, folder)
+    return model.eval()
 
 
 def save(model: MaskedAutoencoder, folder: str | Path, *, report: LoadReport | None = None) -> Path:
@@ -72,12 +141,7 @@ def save(model: MaskedAutoencoder, folder: str | Path, *, report: LoadReport | N
     state: dict[str, Any] = {"encoder_only": not model.decoder_loaded}
     if report is not None:
         state["imported"] = report.as_dict()
-    parts: dict[str, Any] = {
-        "tokenizer": model.tokenizer.settings,
-        "mask": model.scheduler.settings,
-        "objective": model.objective.settings,
-        "model": model.settings,
-    }
+    parts = _parts_of(model)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints.save(folder, 0, tensors, {}, state)
     # Last, since it makes the folder a run.
@@ -111,9 +175,8 @@ def _checkpoint(folder: Path, wanted: str | Path | int) -> Path:
     return chosen
 
 
-def _build(path: Path, registry: Registry) -> MaskedAutoencoder:
+def _build(data: Mapping[Any, Any], path: Path, registry: Registry) -> MaskedAutoencoder:
     """The model that a config describes. Its data, and whatever else it says about the training, isn't looked at."""
-    data = read_config(path)
     parts = {}
     for section, kind in _PARTS.items():
         given = data.get(section)

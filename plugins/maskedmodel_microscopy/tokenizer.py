@@ -128,6 +128,8 @@ class ChannelsTokenizer(GridTokenizer[ChannelsSettings]):
         tokens = ChannelTokens(
             values, coords.repeat(slots, 1), self.axes, (rows, columns), channel, extents=(slots, height, width)
         )
+        if torch.compiler.is_exporting():  # every slot is taken to be there: no graph can choose by its input
+            return tokens.without_nan()
         there = ~values.isnan()
         valid = there.any(-1)
         # One wait for the device: how long a row is decides the shape of everything after it.

@@ -202,3 +202,17 @@ def test_torchrun_and_no_process_are_refused(go: Go, tmp_path: Path, monkeypatch
 def test_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not the folder of a comparison"):
         Comparison.read(tmp_path)
+
+
+def test_every_run_starts_from_the_weights_that_the_config_names(tmp_path: Path, go: Go) -> None:
+    go(tmp_path / "first", seeds=1)
+    start = next((tmp_path / "first" / "runs").glob("*/seed-0"))
+    go(tmp_path / "second", seeds=1, overrides=[f"start={start}"])
+    for run in (tmp_path / "second").glob("runs/*/seed-*"):
+        kept = json.loads((run / "start.json").read_text())
+        assert kept["fresh"] == []
+        # The first validation is of those weights, under the fixed masks of the seed.
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        ended = json.loads((start / "summary.json").read_text())["val_loss_end"]
+        assert lines[0]["val_loss"] == pytest.approx(ended, rel=1e-6)
+    assert (tmp_path / "second" / "untrained" / "start.json").exists()

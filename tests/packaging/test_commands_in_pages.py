@@ -52,7 +52,7 @@ def parsed(words: list[str]) -> tuple[click.Command, click.Context]:
 def test_a_command_of_a_page_can_be_typed(page: Path, line: str) -> None:
     words = shlex.split(re.sub(r"\$\w+", "96", line))  # a variable of the shell: the horizon of a loop
     parsed(words)
-    changes = [word for word in words if re.match(rf"({'|'.join(RunConfig.model_fields)})\.\S+=", word)]
+    changes = [word for word in words if re.match(rf"({'|'.join(RunConfig.model_fields)})(\.\S+)?=", word)]
     named = next((word for word in words[1:] if (ROOT / "configs" / f"{word}.yaml").exists()), None)
     if changes or named:
         check_early(named, changes)

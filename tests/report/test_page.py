@@ -114,6 +114,19 @@ def test_a_whole_run_on_one_page(run: Path) -> None:
     assert "prefers-color-scheme: dark" in html
 
 
+def test_what_the_weights_began_with_is_told(run: Path) -> None:
+    assert "What the weights began with" not in render(read(run))
+    kept = {"source": "runs/first", "loaded": ["a", "b"], "fresh": ["c"], "left_out": [], "notes": ["<i>odd</i>"]}
+    more = {"converted": {"encoder.embed.weight": "patches of 4 to 8"}, "origin": {"licence": "CC-BY-NC"}}
+    (run / "start.json").write_text(json.dumps({**kept, **more}))
+    html = render(read(run))
+    check_safe(html)
+    for said in ("What the weights began with", "2 loaded, 1 converted, 1 fresh, 0 left out", "CC-BY-NC", "&lt;i&gt;"):
+        assert said in html
+    (run / "start.json").write_text("{}")
+    assert "start.json can" in render(read(run))
+
+
 def test_every_missing_part_is_left_out(run: Path) -> None:
     for name in ("metrics.jsonl", "timings.jsonl", "environment.json", "summary.json", "probe.json"):
         html = render(read(run))

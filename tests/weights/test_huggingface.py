@@ -196,7 +196,7 @@ def test_a_config_of_other_sizes_is_a_mismatch_with_the_numbers(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model_type": "vit"}, "another kind of model"),
+        ({"model_type": "swin"}, "another kind of model"),
         ({"hidden_act": "relu"}, "another activation"),
         ({"hidden_size": "wide"}, "hidden_size"),
         ({"hidden_size": 10**9}, "hidden_size"),

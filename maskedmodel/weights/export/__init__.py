@@ -1,0 +1,1 @@
+"""Models taken out: for other libraries, and as graphs."""
