@@ -12,9 +12,10 @@ import torch
 from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor
 
-from maskedmodel import DataSource, Sample
+from maskedmodel import DataSource, Fact, Sample
 from maskedmodel.errors import DataError
-from maskedmodel.sources import FileSettings, LabelledFiles, SampleDataset, SignalDataset, Split, holds
+from maskedmodel.sources import FileSettings, LabelledFiles, SampleDataset, SignalDataset, Split, holds, open_regular
+from maskedmodel_microscopy.facts import facts_of
 from maskedmodel_microscopy.tiff import EXTENSIONS, read_header, read_tiff
 from maskedmodel_microscopy.tiff_image import Array, Header, TiffSettings
 
@@ -239,12 +240,30 @@ class TiffFolder(DataSource[TiffFolderSettings]):
         """The settings with the channel names that were found, so that other data puts a name into the same slot."""
         return self.settings.model_copy(update={"channel_names": self._names})
 
+    def facts(self) -> list[Fact]:
+        """Files, labels and split, then what the headers of all files say."""
+        parts = self._files.parts()
+        headers = [header for split in parts for header in self._headers(split)]
+        paths = [path for part in parts.values() for path in part.ids]
+        return [*self._files.facts(), *facts_of(headers, paths, self._names), *self._taken_facts(headers)]
+
+    def _taken_facts(self, headers: Sequence[Header | DataError]) -> list[Fact]:
+        """Which planes and channels are left out."""
+        settings = self.settings
+        found = [Fact("planes", f"of depth: {settings.z}; of time: {settings.time}; image {settings.series} of a file")]
+        if settings.take is not None:
+            names = {name for header in headers if isinstance(header, Header) for name in header.names}
+            left = sorted(name for name in names if (settings.aliases or {}).get(name, name) not in settings.take)
+            if left:
+                found.append(Fact("channels", f"not in data.take, left out: {', '.join(left)}", notice=True))
+        return found
+
     def class_names(self) -> list[str] | None:
         return self._files.class_names
 
     def read(self, path: Path) -> Sample:
         try:
-            with path.open("rb") as stream:
+            with open_regular(path) as stream:
                 field = read_tiff(stream, str(path), self.settings)
         except OSError as error:
             raise DataError("The file can't be read.", where=path, got=error.strerror) from error

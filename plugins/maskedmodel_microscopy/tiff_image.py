@@ -71,12 +71,25 @@ class TiffImage:
     ) -> None:
         self.series, self.told, self.labels, self.where, self.settings = series, told, labels, where, settings
         self.shape: tuple[int, ...] = tuple(series.shape)
-        photometric = series.keyframe.photometric.name
-        if photometric in ("PALETTE", "MINISWHITE"):
+        page = series.keyframe
+        photometric, compression = page.photometric.name, page.compression.name
+        # YCbCr is decoded to RGB where it is compressed as JPEG, and nowhere else.
+        jpeg = photometric == "YCBCR" and "JPEG" in compression
+        if photometric not in ("MINISBLACK", "RGB") and not jpeg:
             raise self._refused(
                 "Its values aren't intensities that grow with light.", "grey or RGB", f"photometric {photometric}"
             )
+        turned = page.tags.get("Orientation")
+        if turned is not None and turned.value != 1:
+            raise self._refused(
+                "It is to be shown turned, and whoever reads its planes doesn't turn them.",
+                "orientation 1",
+                f"orientation {turned.value}",
+                "Save it upright.",
+            )
         self.colour = photometric in ("RGB", "YCBCR")
+        self.bits = int(page.bitspersample)
+        self._alpha = 1 if any(extra.name.endswith("ALPHA") for extra in page.extrasamples) else 0
         self.axes = self._axes()
 
     def _refused(self, what: str, expected: str, got: object, fix: str | None = None) -> DataError:
@@ -113,15 +126,19 @@ class TiffImage:
 
     def _names(self) -> list[str]:
         count = self._extent("C") * self._extent("S")
-        rgb = self.colour and self._extent("S") in (3, 4)
+        kept = count - self._transparency
         if self.told is not None and len(self.told.names) == count and any(self.told.names):
-            names = [name or f"channel {place}" for place, name in enumerate(self.told.names)]
-            return names[:3] if rgb else names
-        if rgb:
-            return ["red", "green", "blue"]
+            return [name or f"channel {place}" for place, name in enumerate(self.told.names)][:kept]
+        if self.colour and self._extent("S") >= 3:
+            return ["red", "green", "blue", *(f"sample {place}" for place in range(3, kept))]
         if len(self.labels) == count > 1:
             return self.labels
-        return [f"channel {place}" for place in range(count)]
+        return [f"channel {place}" for place in range(kept)]
+
+    @property
+    def _transparency(self) -> int:
+        """Samples at the end of a pixel that are its transparency by the file's tags, which is no stain."""
+        return self._alpha if self._extent("S") > 1 else 0
 
     def pixels(self) -> Array:
         """(C, H, W) float32."""
@@ -150,9 +167,7 @@ class TiffImage:
             axes.remove(letter)
         array = array.transpose(sorted(range(len(axes)), key=lambda place: "CSYX".index(axes[place])))
         array = array.reshape(-1, *array.shape[-2:])
-        return self._in_units(
-            array[:3] if self.colour and self._extent("S") == 4 else array
-        )  # transparency is no stain
+        return self._in_units(array[: len(array) - self._transparency])
 
     def _taken(self, letter: str) -> Sequence[int]:
         choice, count = self.settings.z if letter == "Z" else self.settings.time, self._extent(letter)
@@ -197,7 +212,7 @@ class TiffImage:
         white = self.settings.full_scale
         if white is None and kind.kind == "u" and kind.itemsize <= 2:
             bits = self.told.bits if self.told is not None and kind.itemsize == 2 else None
-            most = 8 * kind.itemsize
+            most = min(8 * kind.itemsize, self.bits)  # packed integers have fewer bits than what they are unpacked to
             white = float(2 ** (bits if bits and bits <= most else most) - 1)
         if white is None or kind.kind not in "iu":
             raise self._refused(

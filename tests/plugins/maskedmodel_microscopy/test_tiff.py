@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from maskedmodel_microscopy.ome import parse_ome
 from maskedmodel_microscopy.tiff import read_header, read_tiff
-from maskedmodel_microscopy.tiff_image import Header, TiffSettings
+from maskedmodel_microscopy.tiff_image import Header, TiffImage, TiffSettings
 from pydantic import ValidationError
 
 from maskedmodel.errors import DataError, DependencyError
@@ -184,6 +184,58 @@ class TestScales:
         tifffile.imwrite(tmp_path / "a.tif", pixels(8, 8), photometric=photometric, **more)
         with pytest.raises(DataError, match=rf"(?s)aren't intensities.*{photometric.upper()}"):
             read(tmp_path / "a.tif")
+
+
+class TestTags:
+    @pytest.mark.parametrize("kind", ["unspecified", "assocalpha", "unassalpha"])
+    def test_a_fourth_sample_is_left_out_only_where_it_is_transparency(self, tmp_path: Path, kind: str) -> None:
+        stored = pixels(8, 9, 4)
+        tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", extrasamples=[kind])
+        names, found = read(tmp_path / "a.tif")
+        kept = 4 if kind == "unspecified" else 3
+        assert names == ("red", "green", "blue", "sample 3")[:kept]
+        np.testing.assert_array_equal(found, np.moveaxis(stored, -1, 0)[:kept] / np.float32(255))
+
+    @pytest.mark.parametrize("kind", ["assocalpha", "unassalpha"])
+    def test_transparency_of_grey_is_no_stain(self, tmp_path: Path, kind: str) -> None:
+        stored = pixels(8, 9, 2)
+        tifffile.imwrite(
+            tmp_path / "a.tif", stored, photometric="minisblack", planarconfig="contig", extrasamples=[kind]
+        )
+        names, found = read(tmp_path / "a.tif")
+        assert names == ("channel 0",)
+        np.testing.assert_array_equal(found, stored[None, ..., 0] / np.float32(255))
+
+    @pytest.mark.parametrize("photometric", ["separated", "ycbcr", "cielab", "cfa"])
+    def test_inks_and_other_colours_are_refused(self, tmp_path: Path, photometric: str) -> None:
+        count = {"separated": 4, "cfa": 1}.get(photometric, 3)
+        tifffile.imwrite(tmp_path / "a.tif", pixels(8, 9, count).squeeze(), photometric=photometric)
+        with pytest.raises(DataError, match=rf"(?s)aren't intensities.*{photometric.upper()}"):
+            read(tmp_path / "a.tif")
+
+    @pytest.mark.parametrize("orientation", [3, 6])
+    def test_a_file_that_is_to_be_turned_is_refused(self, tmp_path: Path, orientation: int) -> None:
+        turned = [(274, "H", 1, orientation, True)]
+        tifffile.imwrite(tmp_path / "a.tif", pixels(8, 9), photometric="minisblack", extratags=turned)
+        with pytest.raises(DataError, match=rf"(?s)turned.*orientation {orientation}"):
+            read(tmp_path / "a.tif")
+
+    def test_packed_integers_have_the_white_of_their_bits(self, tmp_path: Path) -> None:
+        # imagecodecs, which unpacks them, is no dependency: the tag is read from a file, its pixels from another.
+        path, stored = tmp_path / "a.tif", pixels(8, 9, dtype=np.uint16) // 16
+        tifffile.imwrite(path, stored, photometric="minisblack")
+        with tifffile.TiffFile(path) as file:
+            place = file.pages[0].tags["BitsPerSample"].valueoffset  # type: ignore[union-attr]
+            image = TiffImage(file.series[0], None, [], str(path), settings())
+            image.bits = 12
+            np.testing.assert_array_equal(image.pixels(), stored[None] / np.float32(4095))
+        content = bytearray(path.read_bytes())
+        content[place : place + 2] = (12).to_bytes(2, "little")
+        path.write_bytes(content)
+        with tifffile.TiffFile(path) as file:
+            assert TiffImage(file.series[0], None, [], str(path), settings()).bits == 12
+        with pytest.raises(DependencyError, match=r"(?s)a\.tif.*imagecodecs"):
+            read(path)
 
 
 class TestBroken:

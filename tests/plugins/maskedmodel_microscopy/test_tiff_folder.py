@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -215,3 +216,51 @@ class TestOneFile:
 def test_settings_that_cannot_work_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         TiffFolderSettings(path="x", **values)
+
+
+class TestFacts:
+    def test_channels_sizes_and_what_is_left_out_are_told(self, tmp_path: Path) -> None:
+        for number in range(6):
+            names = ["DNA", "actin"][: 1 + number % 2]
+            write_ome(tmp_path / f"{number}.ome.tif", pixels(len(names), 20, 16), names)
+        (tmp_path / "broken.tif").write_bytes(b"nothing")
+        found = {(fact.about, fact.text, fact.notice) for fact in TiffFolder(path=str(tmp_path), take=("DNA",)).facts()}
+        assert found >= {
+            ("size", "of 7 files: 6 20 x 16", False),
+            ("channels", "of 7 files: DNA in 6, actin in 3", False),
+            ("channels", "not in data.take, left out: actin", True),
+            ("files", "of 7 files, 1 can't be opened", True),
+            ("planes", "of depth: max; of time: 0; image 0 of a file", False),
+        }
+
+    @pytest.mark.parametrize(
+        "form",
+        [
+            "well{field}_ch{channel}",
+            "w{field}_w{channel}",
+            "{field}_C0{channel}",
+            "r01c0{field}f01p01-ch{channel}sk1",
+            "f{field}_{stain}",
+        ],
+    )
+    def test_a_file_for_each_channel_is_told(self, tmp_path: Path, form: str) -> None:
+        for field in range(3):
+            for channel, stain in enumerate(("DAPI", "GFP", "Cy5")):
+                name = form.format(field=field, channel=channel, stain=stain)
+                write_ome(tmp_path / f"{name}.tif", pixels(1, 20, 16))
+        texts = [fact.text for fact in TiffFolder(path=str(tmp_path)).facts() if fact.notice]
+        assert len(texts) == 1
+        assert texts[0].startswith("9 files of one channel look like the channels of 3 fields")
+
+    @pytest.mark.parametrize("form", ["field{field}", "cells_{field}", "c{field}", "abc12_{field}"])
+    def test_plain_numbers_are_no_channels(self, tmp_path: Path, form: str) -> None:
+        for field in range(9):
+            write_ome(tmp_path / f"{form.format(field=field)}.tif", pixels(1, 20, 16))
+        assert not [fact for fact in TiffFolder(path=str(tmp_path)).facts() if fact.notice]
+
+
+def test_a_named_pipe_is_refused(tmp_path: Path) -> None:
+    write_ome(tmp_path / "a.tif", pixels(1, 20, 16))
+    os.mkfifo(tmp_path / "pipe.tif")
+    with pytest.raises(DataError):
+        TiffFolder(path=str(tmp_path)).read(tmp_path / "pipe.tif")
