@@ -25,10 +25,12 @@ SMALLER = {
     "timeseries-quickstart": ("data.train_samples=48", "data.val_samples=24"),
     "microscopy-quickstart": ("data.train_samples=48", "data.val_samples=24"),
 }
+# One modality is enough by default: killing and resuming is the loop's. The others run with the slow tests.
+SHOWN = [pytest.param(name, marks=() if name == "image-quickstart" else pytest.mark.slow) for name in SMALLER]
 STEPS = ("train.steps=10", "train.checkpoint_every=3", "optim.warmup=0")
 
 
-@pytest.mark.parametrize("config", SMALLER)
+@pytest.mark.parametrize("config", SHOWN)
 def test_killed_resumed_and_used(config: str, tmp_path: Path) -> None:
     settings = (*STEPS, *SMALLER[config])
     straight, killed = tmp_path / "straight", tmp_path / "killed"
@@ -52,7 +54,7 @@ def test_killed_resumed_and_used(config: str, tmp_path: Path) -> None:
     assert "same encoder, random weights" in page
 
 
-@pytest.mark.parametrize("config", SMALLER)
+@pytest.mark.parametrize("config", SHOWN)
 def test_a_quickstart_can_be_looked_at_before_it_is_run(config: str, tmp_path: Path) -> None:
     for verb in (("preview", config, *SMALLER[config], "--out", str(tmp_path / "p.png")), ("doctor", config)):
         done = subprocess.run(command(*verb), capture_output=True, text=True, env=ENVIRONMENT, check=False)

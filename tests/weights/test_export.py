@@ -198,7 +198,10 @@ def test_the_image_processor_says_how_pictures_are_normalised(run: Path) -> None
 
 
 @pytest.mark.parametrize("target", ["onnx", "torch"])
-@pytest.mark.parametrize("kind", ["image", "spectrogram", "series", "channels", "tubes"])
+@pytest.mark.parametrize(
+    "kind",  # tracing each takes seconds, so that the others are with the slow tests
+    ["image", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("spectrogram", "series", "channels", "tubes"))],
+)
 def test_a_graph_takes_batches_of_any_size(target: str, kind: str, registry: Registry, tmp_path: Path) -> None:
     tokens = {
         "image": IMAGE,
