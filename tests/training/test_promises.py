@@ -11,6 +11,7 @@ import pty
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -452,9 +453,15 @@ def test_slurm_may_ask_a_run_to_leave_and_start_it_again(
 
 
 def test_ctrl_c_during_start_up_leaves_nothing_half_done(tmp_path: Path, straight: Path) -> None:
-    process = runs.pretrain(tmp_path / "run", "train.steps=20", wait=False)
+    # Where the tests themselves run in the background, SIGINT is ignored, and a process inherits that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = runs.pretrain(tmp_path / "run", "train.steps=20", wait=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
     while not (tmp_path / "run").exists():
         assert process.poll() is None
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
