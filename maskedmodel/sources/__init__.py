@@ -5,7 +5,7 @@ from maskedmodel.files import replacing
 from maskedmodel.sources.bundles import natural_order
 from maskedmodel.sources.dataset import SignalDataset
 from maskedmodel.sources.file_settings import FileSettings
-from maskedmodel.sources.files import EncodedFiles, existing_path, holds
+from maskedmodel.sources.files import EncodedFiles, existing_path, files_at, holds
 from maskedmodel.sources.folders import FolderFiles, legible, open_regular
 from maskedmodel.sources.foreign import PARSER_ERRORS, parsing
 from maskedmodel.sources.labelled import LabelledFiles, Part
@@ -20,6 +20,7 @@ from maskedmodel.sources.splits import (
     split_word,
     stratified,
 )
+from maskedmodel.sources.telling import looked_at, spread, tally
 
 __all__ = [
     "PARSER_ERRORS",
@@ -36,9 +37,11 @@ __all__ = [
     "class_numbers",
     "doubt_labels",
     "existing_path",
+    "files_at",
     "holds",
     "label_facts",
     "legible",
+    "looked_at",
     "named_split",
     "names_among",
     "natural_order",
@@ -48,5 +51,7 @@ __all__ = [
     "split_by_share",
     "split_in_name",
     "split_word",
+    "spread",
     "stratified",
+    "tally",
 ]

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 
 from maskedmodel.errors import DataError, MaskedModelError
 
-# What json, csv, zipfile, tarfile, numpy and pyarrow were seen to raise on damaged files. numpy evaluates the header
-# of an .npy as Python, so that SyntaxError, TokenError, TypeError and RecursionError come from there; LookupError and
-# AttributeError come from metadata of another form than its format says.
+# What json, csv, zipfile, tarfile, numpy, pyarrow, Pillow and tifffile were seen to raise on damaged files. numpy
+# evaluates the header of an .npy as Python, so that SyntaxError, TokenError, TypeError and RecursionError come from
+# there; LookupError and AttributeError come from metadata of another form than its format says.
 PARSER_ERRORS: tuple[type[Exception], ...] = (
     ArithmeticError,
+    AssertionError,  # tifffile checks tags so
     AttributeError,
     EOFError,
     LookupError,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from statistics import median
 
 from maskedmodel import Fact
 from maskedmodel.errors import DataError
-from maskedmodel.sources import Part
+from maskedmodel.sources import Part, looked_at, spread, tally
 from maskedmodel_audio.reading import Header, SoundFileSettings, read_header
 
 _LOOKED_AT = 64  # files: headers of all would take long on a slow disk
@@ -17,7 +16,7 @@ _LOOKED_AT = 64  # files: headers of all would take long on a slow disk
 def facts_of(parts: Iterable[Part], settings: SoundFileSettings) -> list[Fact]:
     """Formats, rates, channels and lengths of up to 64 files, evenly spread, and what becomes of them."""
     files = [(part, index) for part in parts for index in range(len(part.ids))]
-    chosen = files[:: -(-len(files) // _LOOKED_AT) or 1]
+    chosen = spread(files, _LOOKED_AT)
     headers, broken = list[Header](), 0
     for part, index in chosen:
         try:
@@ -25,7 +24,7 @@ def facts_of(parts: Iterable[Part], settings: SoundFileSettings) -> list[Fact]:
                 headers.append(read_header(stream, part.name(index)))
         except DataError:
             broken += 1
-    of = f"of {len(chosen)} files looked at" if len(chosen) < len(files) else f"of {len(files)} files"
+    of = looked_at(len(chosen), len(files), "files")
     found = [_part(settings)] if settings.offset or settings.seconds is not None else []
     if broken:
         found.append(Fact("sound", f"{of}, {broken} can't be opened", notice=True))
@@ -33,19 +32,20 @@ def facts_of(parts: Iterable[Part], settings: SoundFileSettings) -> list[Fact]:
 
 
 def _headers(headers: list[Header], of: str, settings: SoundFileSettings) -> list[Fact]:
-    rates, channels = Counter(header.rate for header in headers), Counter(header.channels for header in headers)
-    others = sum(count for rate, count in rates.items() if rate != settings.sample_rate)
-    many = sum(count for number, count in channels.items() if number > 1)
+    others = sum(header.rate != settings.sample_rate for header in headers)
+    many = sum(header.channels > 1 for header in headers)
+    rates = tally((header.rate for header in headers), "at {:,} Hz")
+    channels = tally((header.channels for header in headers), "of {} channels")
     found = [
-        Fact("sound", f"{of}: {_counts(Counter(header.kind for header in headers))}"),
-        Fact("sample rate", f"{of}: {_counts(rates, ' at {:,} Hz')}"),
-        Fact("channels", f"{of}: {_counts(channels, ' of {} channels')}"),
+        Fact("sound", f"{of}: {tally(header.kind for header in headers)}"),
+        Fact("sample rate", f"{of}: {rates}"),
+        Fact("channels", f"{of}: {channels}"),
     ]
     if others:
-        text = f"{of}, {others} are resampled to {settings.sample_rate:,} Hz ({_counts(rates, ' at {:,} Hz')})"
+        text = f"{of}, {others} are resampled to {settings.sample_rate:,} Hz ({rates})"
         found[1] = Fact("sample rate", text, notice=True)
     if many and settings.mono:
-        text = f"{of}, {many} have their channels averaged ({_counts(channels, ' of {} channels')})"
+        text = f"{of}, {many} have their channels averaged ({channels})"
         found[2] = Fact("channels", text, notice=True)
     seconds = sorted(header.seconds for header in headers if header.seconds is not None)
     if seconds:
@@ -57,8 +57,3 @@ def _headers(headers: list[Header], of: str, settings: SoundFileSettings) -> lis
 def _part(settings: SoundFileSettings) -> Fact:
     until = "the end" if settings.seconds is None else f"{settings.offset + settings.seconds:g} s"
     return Fact("duration", f"of each file, what lies from {settings.offset:g} s to {until} is read", notice=True)
-
-
-def _counts(counts: Counter[int] | Counter[str], form: str = " {}") -> str:
-    """ "12 FLAC, 3 MP3", the most frequent first."""
-    return ", ".join(f"{count}{form.format(key)}" for key, count in counts.most_common())

@@ -15,8 +15,6 @@ What becomes of each kind of file:
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ from torch import Tensor
 
 from maskedmodel import Settings
 from maskedmodel.errors import DataError
+from maskedmodel.sources import PARSER_ERRORS
 from maskedmodel_image.tiff_tags import TiffValues, in_share, mend_order, read_tags
 
 if TYPE_CHECKING:
@@ -149,8 +148,6 @@ def reading(name: str) -> Iterator[None]:
     """Turns what Pillow raises on a damaged file into a DataError that names it."""
     from PIL import Image, UnidentifiedImageError
 
-    # Decoders of damaged files raise all of these.
-    damaged = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, OverflowError, AttributeError)
     try:
         yield
     except UnidentifiedImageError as error:
@@ -162,7 +159,7 @@ def reading(name: str) -> Iterator[None]:
         ) from error
     except Image.DecompressionBombError as error:
         raise _too_large(name, str(error)) from error
-    except (*damaged, struct.error, zlib.error) as error:
+    except PARSER_ERRORS as error:
         raise DataError(
             "The image can't be decoded: it is truncated or damaged.",
             where=name,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import BinaryIO, NamedTuple
 
 from maskedmodel import Fact
 from maskedmodel.errors import DataError
-from maskedmodel.sources import EncodedFiles
+from maskedmodel.sources import EncodedFiles, looked_at, spread, tally
 from maskedmodel_image.decode import ImageFileSettings, open_image, reading, upright_size
 
-_LOOKED_AT = 64  # files: opening one takes less than a millisecond, but a PNG that may be turned is decoded
+_LOOKED_AT = 64  # files: opening one takes less than a millisecond
 
 
 class _Header(NamedTuple):
@@ -22,10 +22,10 @@ class _Header(NamedTuple):
 
 def facts_of(images: EncodedFiles, chosen: Sequence[int], settings: ImageFileSettings) -> list[Fact]:
     """Formats, sizes and what is converted, of up to 64 images, evenly spread."""
-    looked_at = chosen[:: -(-len(chosen) // _LOOKED_AT) or 1]
-    of = f"of {len(looked_at)} images looked at" if len(looked_at) < len(chosen) else f"of {len(chosen)} images"
+    some = spread(chosen, _LOOKED_AT)
+    of = looked_at(len(some), len(chosen), "images")
     headers, broken = list[_Header](), 0
-    for number in looked_at:
+    for number in some:
         try:
             with images.open(number) as stream, reading(images.name(number)):
                 headers.append(_header(stream, images.name(number), settings))
@@ -33,8 +33,8 @@ def facts_of(images: EncodedFiles, chosen: Sequence[int], settings: ImageFileSet
             broken += 1
     found = []
     if headers:
-        found.append(Fact("images", f"{of}: {_counts([header.kind for header in headers])}"))
-        found.append(Fact("size", f"{of}: {_counts([header.size for header in headers])}"))
+        found.append(Fact("images", f"{of}: {tally(header.kind for header in headers)}"))
+        found.append(Fact("size", f"{of}: {tally(header.size for header in headers)}"))
     for text, count in Counter(text for header in headers for text in header.converted).items():
         found.append(Fact("images", f"{of}, {count} {text}", notice=True))
     if broken:
@@ -42,9 +42,11 @@ def facts_of(images: EncodedFiles, chosen: Sequence[int], settings: ImageFileSet
     return found
 
 
-def _header(stream: object, name: str, settings: ImageFileSettings) -> _Header:
-    image, tags = open_image(stream, name, settings.max_pixels)  # type: ignore[arg-type]
-    height, width = upright_size(image, tags)
+def _header(stream: BinaryIO, name: str, settings: ImageFileSettings) -> _Header:
+    image, tags = open_image(stream, name, settings.max_pixels)
+    # Of a PNG whose orientation may stand behind its pixels nothing is said: it would have to be decoded.
+    known = image.format != "PNG" or "exif" in image.info
+    height, width = upright_size(image, tags) if known else (image.height, image.width)
     converted = []
     if image.has_transparency_data and settings.mode != "rgba":
         converted.append("are transparent: laid over white")
@@ -61,10 +63,3 @@ def _header(stream: object, name: str, settings: ImageFileSettings) -> _Header:
     if tags.inverted or (image.format == "TIFF" and image.tag_v2.get(262) == 0):  # type: ignore[attr-defined]
         converted.append("have 0 for white: turned round")
     return _Header(f"{image.format} {image.mode}", f"{height} x {width}", tuple(converted))
-
-
-def _counts(values: Sequence[Hashable]) -> str:
-    """ "12 PNG RGB, 3 JPEG L", the most frequent first, at most five of them."""
-    counts = Counter(values)
-    said = [f"{count} {value}" for value, count in counts.most_common(5)]
-    return ", ".join(said) + (f" and {len(counts) - 5} more" if len(counts) > 5 else "")

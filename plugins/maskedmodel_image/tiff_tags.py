@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANAR, _INKS, _EXTRA, _FORMAT = 258, 259, 262, 277, 284, 332, 338, 339
 _ORIENTATION = 274
 _SUPPORTED = "8-bit grey, palette, RGB, CMYK or JPEG's YCbCr; unsigned 12- or 16-bit grey; 32-bit float grey"
+_CONVERT = "Convert it to 8 bits, or its channels to 16-bit grey files or an npy array (data source 'array')."
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # samples of a pixel, without extra ones
 _KINDS = {4: "a mask", 8: "CIE L*a*b*", 9: "ICC L*a*b*", 10: "ITU L*a*b*", 32803: "a colour filter array", 34892: "raw"}
 _JPEG = (6, 7)
@@ -47,11 +48,9 @@ def read_tags(image: TiffImageFile, name: str) -> TiffValues:
     bits, photometric, samples = tag(_BITS, (1,)), tag(_PHOTOMETRIC, 1), tag(_SAMPLES, 1)
     formats, extra, planar = tag(_FORMAT, (1,)), tag(_EXTRA, ()), tag(_PLANAR, 1)
 
-    def refused(got: str, fix: str = "Convert it to 8 bits, or its channels to 16-bit grey files or an npy array "
-                "(data source 'array').") -> DataError:  # fmt: skip
-        return DataError(
-            "The TIFF's values can't be read as an image's.", where=name, expected=_SUPPORTED, got=got, fix=fix
-        )
+    def refused(got: str, fix: str = _CONVERT) -> DataError:
+        what = "The TIFF's values can't be read as an image's."
+        return DataError(what, where=name, expected=_SUPPORTED, got=got, fix=fix)
 
     if photometric not in _COLOURS:
         raise refused(_KINDS.get(photometric, f"photometric interpretation {photometric}"))

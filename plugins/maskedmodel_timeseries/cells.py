@@ -8,7 +8,7 @@ import io
 import re
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -51,11 +51,11 @@ def load_pandas() -> ModuleType:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a CSV file is written. `decimal` is None until a cell needs it."""
+    """How a CSV file is written: its separator, how many lines come before the names, and which columns have none."""
 
     separator: str
-    skipped: int = 0  # lines before the names
-    decimal: Mark | None = None
+    skipped: int = 0
+    unnamed: tuple[str, ...] = ()
 
 
 def read_csv(path: Path, separator: str | None, decimal: Mark | None) -> tuple[Any, Dialect, list[Fact]]:
@@ -65,7 +65,9 @@ def read_csv(path: Path, separator: str | None, decimal: Mark | None) -> tuple[A
     """
     text = _text(path)
     found = _separator(text, path, separator)
-    names = _names(text, found, path)
+    written = _names(text, found, path)
+    names = [name or _place(number, written) for number, name in enumerate(written, 1)]
+    found = replace(found, unnamed=tuple(set(names) - set(written)))
     told = _short_rows(text, found, len(names))
     frame = _parsed(text, found, names, path)
     if decimal is None and not any(_has_commas(frame[name]) for name in frame.columns):
@@ -89,7 +91,12 @@ def read_csv(path: Path, separator: str | None, decimal: Mark | None) -> tuple[A
             )
     word = "comma" if mark == "," else "point"
     how = "as set" if decimal else "decided over all cells"
-    return frame, Dialect(found.separator, found.skipped, mark), [*told, Fact("table", f"decimal {word}, {how}")]
+    return frame, found, [*told, Fact("table", f"decimal {word}, {how}")]
+
+
+def _place(number: int, names: list[str]) -> str:
+    """What a column without a name is called: by its place, and unlike the others."""
+    return next(name for name in (f"column {number}", f"column {number} of the file") if name not in names)
 
 
 def _alone(cell: str) -> Any:
@@ -226,11 +233,7 @@ def _parsed(text: str, dialect: Dialect, names: list[str], path: Path, **options
             low_memory=False,  # else a long column may change its type half-way
             **options,
         )
-    frame.columns = (
-        [name or f"column {place}" for place, name in enumerate(names, 1)]
-        if len(names) == frame.shape[1]
-        else [str(name).strip() for name in frame.columns]
-    )
+        frame.columns = names
     return frame
 
 

@@ -44,8 +44,9 @@ def with_gaps(times: Any, values: NDArray[np.float64]) -> tuple[Any, NDArray[np.
             return times, values, 0, True
         whole = np.full((len(values), int(places[-1]) + 1), np.nan)
         whole[:, places] = values
-        step = (ordinals[-1] - ordinals[0]) / places[-1]
-        every = ordinals[0] + np.arange(whole.shape[1]) * (int(step) if ordinals.dtype.kind == "i" else step)
+        span = ordinals[-1] - ordinals[0]
+        step = span // places[-1] if ordinals.dtype.kind == "i" else span / places[-1]  # integers beyond a float's
+        every = ordinals[0] + np.arange(whole.shape[1]) * step
         return back(every), whole, whole.shape[1] - len(ordinals), True
     return times, values, 0, False
 
@@ -77,7 +78,8 @@ def _calendars(times: Any) -> list[tuple[NDArray[np.int64], Any]]:
     if len(times) > 2 and bool((clock == clock[0]).all()):
         months = np.asarray(times.year * 12 + times.month, dtype=np.int64)
         last = bool(times.is_month_end.all())
-        if len(np.unique(months)) == len(months) and (last or bool((times.day == times[0].day).all())):
+        same = times[0].day <= 28 and bool((times.day == times[0].day).all())  # a day that every month has
+        if len(np.unique(months)) == len(months) and (last or same):
 
             def from_months(numbers: NDArray[np.int64]) -> Any:
                 starts = ((numbers - 1) - 1970 * 12).astype("datetime64[M]")

@@ -83,23 +83,24 @@ class Table:
         return self.stamps(self.times[[row]])[0] if stamped else f"{self.times[row]:.10g}"
 
 
-def read_table(
-    path: str | Path, how: TableReading | None = None, *, time: str | None = None, columns: Sequence[str] | None = None
-) -> Table:
-    """The one series in a .csv, .tsv (also .gz) or .parquet file; `time` and `columns` as in TableReading.
+def read_table(path: str | Path, how: TableReading | None = None) -> Table:
+    """The one series in a .csv, .tsv (also .gz) or .parquet file.
 
     Raises what `read_tables` does, and DataError where the table holds several series.
     """
-    how = how or TableReading(time=time, columns=columns)
-    found = read_tables(path, how)
-    if len(found) > 1:
+    return the_only(read_tables(path, how or TableReading()))
+
+
+def the_only(tables: Sequence[Table]) -> Table:
+    """The series of a table that holds one. Raises DataError where there are more."""
+    if len(tables) > 1:
         raise DataError(
-            f"The table holds {len(found):,} series, where one is needed.",
-            where=path,
-            expected="a row per time step, all variates side by side",
-            got=f"series {', '.join(str(table.series) for table in found[:3])} and so on, of column {how.series!r}",
+            f"The table holds {len(tables):,} series, where one is needed.",
+            where=tables[0].path,
+            expected="a table for each series; a run's own data may be a long table",
+            got=f"series {', '.join(str(table.series) for table in tables[:3])} and so on",
         )
-    return found[0]
+    return tables[0]
 
 
 def read_tables(path: str | Path, how: TableReading) -> list[Table]:
@@ -113,7 +114,7 @@ def read_tables(path: str | Path, how: TableReading) -> list[Table]:
     rows of one time, on infinite values, on a variate without any value, and where there are fewer than two rows.
     """
     found = existing_path(str(path), "table")
-    frame, told = _frame(found, how)
+    frame, unnamed, told = _frame(found, how)
     if len(frame) < 2:
         raise DataError(
             "A time series needs two rows at least.",
@@ -121,14 +122,14 @@ def read_tables(path: str | Path, how: TableReading) -> list[Table]:
             expected="a row of column names, and 2 rows of values or more",
             got=f"{len(frame)} row{'s' if len(frame) != 1 else ''} of values",
         )
-    roles = roles_of(frame, how, found, [name for name in frame.columns if name.startswith("column ")])
+    roles = roles_of(frame, how, found, unnamed)
     told += roles.told
     _refuse_long(frame, roles, found)
     values = np.stack([_numbers(frame[name], name, found) for name in roles.variates])
     times = roles.stamps.times if roles.stamps is not None else None
     kept = _kept(frame, roles, times, told, found)
     tables = []
-    for name, rows in _series(roles, kept, found):
+    for name, rows in _series(roles, kept):
         own = times[rows] if times is not None else None
         tables.append(_in_order(found, roles, values[:, rows], own, name))
     told += _told_of(tables)
@@ -136,17 +137,18 @@ def read_tables(path: str | Path, how: TableReading) -> list[Table]:
     return tables
 
 
-def _frame(path: Path, how: TableReading) -> tuple[Any, list[Fact]]:
+def _frame(path: Path, how: TableReading) -> tuple[Any, Sequence[str], list[Fact]]:
+    """The table as a pandas frame, which of its columns have no name in the file, and what is to be told."""
     name = path.name.lower()
     if name.endswith(CSV_SUFFIXES):
         frame, dialect, told = read_csv(path, how.separator, how.decimal)
         mark = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}.get(dialect.separator, dialect.separator)
         shape = f"{len(frame):,} rows and {frame.shape[1]} columns, separated by {mark}"
-        return frame, [Fact("table", f"{path.name}: {shape}"), *told]
+        return frame, dialect.unnamed, [Fact("table", f"{path.name}: {shape}"), *told]
     if name.endswith(PARQUET_SUFFIXES):
         frame, told = _read_parquet(path)
         frame.columns = [str(name) for name in frame.columns]
-        return frame, [Fact("table", f"{path.name}: {len(frame):,} rows and {frame.shape[1]} columns"), *told]
+        return frame, (), [Fact("table", f"{path.name}: {len(frame):,} rows and {frame.shape[1]} columns"), *told]
     raise DataError(
         "The table is of an unknown kind.",
         where=path,
@@ -231,7 +233,7 @@ def _kept(frame: Any, roles: Roles, times: Any, told: list[Fact], path: Path) ->
     return np.flatnonzero(kept)
 
 
-def _series(roles: Roles, kept: NDArray[np.int64], path: Path) -> list[tuple[str | None, NDArray[np.int64]]]:
+def _series(roles: Roles, kept: NDArray[np.int64]) -> list[tuple[str | None, NDArray[np.int64]]]:
     """Name and rows of each series, in the order in which they begin."""
     if roles.series is None:
         return [(None, kept)]

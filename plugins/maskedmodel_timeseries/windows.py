@@ -19,7 +19,7 @@ from maskedmodel.errors import DataError
 from maskedmodel.sources import SampleDataset, Split
 from maskedmodel_timeseries.cells import load_pandas
 from maskedmodel_timeseries.columns import TableReading
-from maskedmodel_timeseries.tables import CSV_SUFFIXES, PARQUET_SUFFIXES, Table, read_tables
+from maskedmodel_timeseries.tables import CSV_SUFFIXES, PARQUET_SUFFIXES, Table, read_tables, the_only
 
 
 class Parts(BaseModel):
@@ -304,19 +304,12 @@ class _Windowed(DataSource[W]):
 
     def read(self, path: Path) -> Sample:
         """The last window of another table, standardised by that table's own training part."""
-        tables = self._tables(path)
-        if len(tables) > 1:
-            raise DataError(
-                f"The table holds {len(tables):,} series, where one is needed.",
-                where=path,
-                expected="a file for each series, or the table as the run's data: data.path",
-                got=f"series {', '.join(str(table.series) for table in tables[:3])} and so on",
-            )
-        series = self._standing(tables[0])
-        start = tables[0].rows - self.settings.window
+        table = the_only(self._tables(path))
+        series = self._standing(table)
+        start = table.rows - self.settings.window
         if start < 0:
             raise DataError(
-                "The table is shorter than a window.", where=path, expected=self.settings.window, got=tables[0].rows
+                "The table is shorter than a window.", where=path, expected=self.settings.window, got=table.rows
             )
         place = np.array([[0, start, 0 if self.settings.variates == "separate" else -1]])
         return Windows([series], place, self.settings.window)[0]

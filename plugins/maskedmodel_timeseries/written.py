@@ -21,7 +21,7 @@ _CLOCK = (
 _OFFSET = r"(?P<offset>Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)"
 _REST = rf"(?:(?:[T,]\s*|\s+){_CLOCK}\s*{_OFFSET}?)?"
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_NUMBERS = re.compile(rf"(?P<a>\d{{1,4}})(?P<by>[-/.])(?P<b>\d{{1,2}})(?P=by)(?P<c>\d{{1,4}}){_REST}")
+_NUMBERS = re.compile(rf"(?P<a>\d{{4}}|\d{{1,2}})(?P<by>[-/.])(?P<b>\d{{1,2}})(?P=by)(?P<c>\d{{4}}|\d{{1,2}}){_REST}")
 _NAMED = re.compile(
     rf"(?:(?P<a>\d{{1,2}})[- ./]?\s*(?P<b>[A-Za-z]{{3,9}})\.?|(?P<B>[A-Za-z]{{3,9}})\.?\s*(?P<A>\d{{1,2}}))"
     rf"[- ./,]\s*(?P<c>\d{{4}}|\d{{2}}){_REST}"
@@ -116,7 +116,10 @@ def _numeric(text: Any, there: NDArray[np.bool_], dayfirst: bool | None, where: 
     if (found := _mostly(parts["a"].notna().to_numpy(), there, text, where)) is None:
         return None
     a, b, c = (_ints(parts[name], found) for name in "abc")
-    long_first, long_last = (parts[name].dropna().str.len() == 4 for name in "ac")
+    long_first, long_last = ((parts[name].str.len() == 4).to_numpy() for name in "ac")
+    for long in (long_first, long_last):
+        if long.any() and not long[found].all():  # a year of four digits in some cells, of two in others
+            raise odd_cell(text, found & ~long, where, f"years as in the other cells, such as {text[long].iloc[0]}")
     orders: dict[str, tuple[Any, Any, Any]] = {}
     if long_first.any():
         orders = {"year-month-day": (a, b, c)}

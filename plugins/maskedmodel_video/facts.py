@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from statistics import median
 
 from maskedmodel import Fact
 from maskedmodel.errors import DataError
-from maskedmodel.sources import Part
+from maskedmodel.sources import Part, looked_at, spread, tally
 from maskedmodel_video.reader import Header, read_header
 from maskedmodel_video.settings import VideoFolderSettings
 
@@ -18,8 +17,8 @@ _LOOKED_AT = 32  # files: opening one takes some milliseconds
 def facts_of(parts: Sequence[Part], settings: VideoFolderSettings, bundled: bool) -> list[Fact]:
     """Containers, codecs, sizes, rates and lengths of up to 32 videos, evenly spread, and what is taken of each."""
     videos = [(part, index) for part in parts for index in range(len(part.ids))]
-    chosen = videos[:: -(-len(videos) // _LOOKED_AT) or 1]
-    of = f"of {len(chosen)} videos looked at" if len(chosen) < len(videos) else f"of {len(videos)} videos"
+    chosen = spread(videos, _LOOKED_AT)
+    of = looked_at(len(chosen), len(videos), "videos")
     if bundled:
         counts = [part.count(index) for part, index in videos]
         said = f"{len(videos)} folders of images: {min(counts)} to {max(counts)} each, median {median(counts):g}"
@@ -48,12 +47,12 @@ def facts_of(parts: Sequence[Part], settings: VideoFolderSettings, bundled: bool
 def _headers(headers: list[Header], of: str) -> list[Fact]:
     sizes = [f"{header.width} x {header.height}" for header in headers]
     found = [
-        Fact("videos", f"{of}: {_counts([header.kind for header in headers])}"),
-        Fact("size", f"{of}: {_counts(sizes, 'of {} pixels')}"),
+        Fact("videos", f"{of}: {tally([header.kind for header in headers])}"),
+        Fact("size", f"{of}: {tally(sizes, 'of {} pixels')}"),
     ]
     rates = [f"{header.rate:.4g}" for header in headers if header.rate]
     if rates:
-        found.append(Fact("frame rate", f"{of}: {_counts(rates, 'at {} a second')}"))
+        found.append(Fact("frame rate", f"{of}: {tally(rates, 'at {} a second')}"))
     seconds = sorted(header.seconds for header in headers if header.seconds is not None)
     if seconds:
         said = f"{seconds[0]:.3g} to {seconds[-1]:.3g} s, median {median(seconds):.3g} s, by their headers"
@@ -73,10 +72,3 @@ def _taken(settings: VideoFolderSettings, bundled: bool) -> Fact:
         f"fit {width} x {height} pixels, the centre kept"
     )
     return Fact("frames", text)
-
-
-def _counts(values: Sequence[Hashable], form: str = "{}") -> str:
-    """ "12 a, 3 b", the most frequent first, at most five of them. `form` says how a value is put."""
-    counts = Counter(values)
-    said = [f"{count} {form.format(value)}" for value, count in counts.most_common(5)]
-    return ", ".join(said) + (f" and {len(counts) - 5} more" if len(counts) > 5 else "")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from maskedmodel.errors import DataError
+from maskedmodel.sources import PARSER_ERRORS
 from maskedmodel_video.clip import ALPHA_NOTE, MIRRORED_NOTE, Clip, Notes, Pixels, check_pixels, stacked
 from maskedmodel_video.frame_choice import choose
 from maskedmodel_video.settings import VideoFolderSettings
@@ -20,18 +20,6 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm",
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
 _EIGHT_BIT = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LA", "PA", "RGBA")
 _BITS, _SAMPLE_FORMAT, _ORIENTATION = 258, 339, 274  # tags of TIFF, the last one of EXIF, too
-# What Pillow raises on damaged bytes.
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    LookupError,
-    ArithmeticError,
-    TypeError,
-    struct.error,
-    MemoryError,
-)
 _PILLOW_MODE = {"grey": "L", "rgb": "RGB"}
 
 
@@ -58,13 +46,14 @@ def _picture(stream: BinaryIO, name: str, settings: VideoFolderSettings, notes: 
     from PIL import Image, ImageOps
 
     height, width = settings.frame_size
+    broken: tuple[type[Exception], ...] = (*PARSER_ERRORS, Image.DecompressionBombError)
     try:
         with stream, Image.open(stream, formats=_FORMATS) as image:
             check_pixels(image.width, image.height, name, settings)
             _check_bits(image, name)
             _note(image, notes)
             frame = ImageOps.exif_transpose(image).convert(_PILLOW_MODE[settings.mode])
-    except (*_BROKEN, Image.DecompressionBombError) as error:
+    except broken as error:
         raise DataError(
             "The frame isn't an image that can be read.",
             where=name,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from maskedmodel.config.build import build_components
@@ -16,6 +16,7 @@ from maskedmodel.config.load import dump_config, load_config
 from maskedmodel.config.sections import RunConfig
 from maskedmodel.errors import ConfigError, MaskedModelError
 from maskedmodel.plugins import Registry, load_registry
+from tests.drawn import BOUNDED, LONG
 
 PACKAGED = {name: read_config(find_config(name)) for name in config_names()}
 SCALARS = st.one_of(
@@ -86,10 +87,6 @@ def outcome(data: Any, overrides: list[str], registry: Registry) -> None:
     again = load_config(parse_yaml(dump_config(config)), registry=registry)
     assert dump_config(again) == dump_config(config), "what is saved reads back as the same"
     refused(lambda: build_components(config, registry))
-
-
-BOUNDED = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-LONG = settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @BOUNDED

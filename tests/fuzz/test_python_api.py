@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from maskedmodel import Mask, MaskedAutoencoder, Noise, Output, Tokens
 from maskedmodel.errors import MaskedModelError
+from tests.drawn import examples
 from tests.engine.conftest import Box, Ragged, model_of
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
@@ -30,8 +31,7 @@ SHAPES = st.sampled_from(
         (),
     ]
 )
-BOUNDED = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-LONG = settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))
+BOUNDED, LONG = examples(150), examples(4000)
 
 
 @st.composite

@@ -6,20 +6,16 @@ import csv
 import io
 import json
 import os
-import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskedmodel_image.array import Array
 from maskedmodel_image.parquet import Parquet
@@ -27,23 +23,11 @@ from PIL import Image
 
 from maskedmodel.errors import MaskedModelError
 from maskedmodel.sources import FileSettings, LabelledFiles, split_word
-
-BOUNDED = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-LONG = settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
+from tests.drawn import BOUNDED, LONG, folder
 
 
 class Texts(FileSettings):
     name: Literal["texts"] = "texts"
-
-
-@contextmanager
-def folder() -> Iterator[Path]:
-    """A folder for one example: a fixture's would be shared by all of a test."""
-    path = Path(mkdtemp())
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path)
 
 
 def read(path: Path, **values: Any) -> dict[str, tuple[str, str | None]] | None:

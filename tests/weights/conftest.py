@@ -16,13 +16,16 @@ from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.plugins import Registry, load_registry
 from maskedmodel.tokens import Mask
 
-SIZES = {
+ENCODER_SIZES = {
     "hidden_size": 24,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 60,
     "image_size": 12,
     "patch_size": 4,
+}
+SIZES = {
+    **ENCODER_SIZES,
     "decoder_hidden_size": 16,
     "decoder_num_hidden_layers": 2,
     "decoder_num_attention_heads": 4,

@@ -22,14 +22,10 @@ from maskedmodel.plugins import Registry, load_registry
 from maskedmodel.weights.huggingface import read_huggingface
 from maskedmodel.weights.report import WeightsMismatch
 from maskedmodel.weights.runs import save
+from tests.weights.conftest import ENCODER_SIZES
 
 SIZES = {
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 60,
-    "image_size": 12,
-    "patch_size": 4,
+    **ENCODER_SIZES,
     "num_frames": 6,
     "tubelet_size": 2,
     "decoder_hidden_size": 16,

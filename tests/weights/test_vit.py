@@ -30,15 +30,10 @@ from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.report import WeightsMismatch
 from maskedmodel.weights.runs import save
 from maskedmodel.weights.vit import from_timm
-from tests.weights.conftest import normalised, pictures
+from tests.weights.conftest import ENCODER_SIZES, normalised, pictures
 
 SIZES = {
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 60,
-    "image_size": 12,
-    "patch_size": 4,
+    **ENCODER_SIZES,
     "mlp_ratio": 2,
 }
 

@@ -39,6 +39,14 @@ def test_other_columns_without_a_name(tmp_path):
     ]
 
 
+def test_a_name_that_sounds_like_a_place_is_a_name(tmp_path):
+    (tmp_path / "a.csv").write_text("column 1,,b\n" + "".join(f"{row},{row % 3},{row % 5}\n" for row in range(9)))
+    found = read_table(tmp_path / "a.csv")
+    assert found.names == ("column 1", "column 2", "b")
+    (tmp_path / "a.csv").write_text("column 2,,b\n" + "".join(f"{row},{row % 3},{row % 5}\n" for row in range(9)))
+    assert read_table(tmp_path / "a.csv").names == ("column 2", "column 2 of the file", "b")
+
+
 def test_an_index_without_a_name_in_parquet_is_told(tmp_path):
     frame = hourly(48).drop(index=[3])
     frame.to_parquet(tmp_path / "a.parquet")

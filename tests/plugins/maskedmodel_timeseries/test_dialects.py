@@ -3,39 +3,23 @@
 from __future__ import annotations
 
 import io
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from maskedmodel_timeseries.cells import SEPARATORS
 from maskedmodel_timeseries.columns import TableReading
 from maskedmodel_timeseries.tables import read_table, read_tables
 
 from maskedmodel.errors import DataError, MaskedModelError
+from tests.drawn import BOUNDED, LONG, folder
 
-BOUNDED = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-LONG = settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))
 DATES = ("%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%y", "%d %B %Y", "%b %d, %Y", "%Y%m%d")
 CLOCKS = ("", " %H:%M", " %H:%M:%S", "T%H:%M:%S", " %I:%M:%S %p", " %H:%M:%S.%f")
 STEPS = ("min", "15min", "h", "D", "W", "MS", "ME", "B", "QS", "YS")
-
-
-@contextmanager
-def folder() -> Iterator[Path]:
-    """A folder for one example: a fixture's would be shared by all of a test."""
-    path = Path(mkdtemp())
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path)
 
 
 @st.composite

@@ -3,6 +3,7 @@ import gzip
 import numpy as np
 import pandas as pd
 import pytest
+from maskedmodel_timeseries.columns import TableReading
 from maskedmodel_timeseries.tables import read_table
 
 from maskedmodel.errors import DataError
@@ -83,7 +84,7 @@ def test_a_counting_column_is_time_by_its_name_and_without_one_rows_are_counted(
 
 def test_columns_are_taken_in_the_order_asked_for_and_others_may_hold_text(tmp_path):
     path = write(tmp_path / "a.csv", "day,v,w,note\n2020-01-01,1,4,x\n2020-01-02,,5,y\n2020-01-03,3,6,z\n")
-    table = read_table(path, columns=["w", "v"])
+    table = read_table(path, TableReading(columns=["w", "v"]))
     np.testing.assert_array_equal(table.values, [[4, 5, 6], [1, np.nan, 3]])
 
 
@@ -114,11 +115,11 @@ def test_other_bad_input_is_refused(tmp_path, csv):
     with pytest.raises(DataError, match="unknown kind"):
         read_table(write(tmp_path / "a.txt", "a\n1\n"))
     with pytest.raises(DataError, match="no column 'cold'"):
-        read_table(csv, columns=["load", "cold"])
+        read_table(csv, TableReading(columns=["load", "cold"]))
     with pytest.raises(DataError, match="no column 'when'"):
-        read_table(csv, time="when")
+        read_table(csv, TableReading(time="when"))
     with pytest.raises(DataError, match="'load' holds no times"):
-        read_table(csv, time="load")
+        read_table(csv, TableReading(time="load"))
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(csv.read_bytes())[:200])
     with pytest.raises(DataError, match="can't be read"):
         read_table(tmp_path / "cut.csv.gz")

@@ -186,6 +186,25 @@ def test_gaps_of_months_and_of_working_days_are_put_in_by_the_calendar(tmp_path)
     assert (found.rows, found.inserted, found.frequency) == (60, 2, "B")
 
 
+def test_days_that_not_every_month_has_are_no_calendar(tmp_path):
+    found = table(tmp_path, ["2021-01-30", "2021-03-30", "2021-04-30", "2021-05-30"])
+    assert (found.rows, found.inserted) == (4, 0)
+    assert any("aren't evenly spaced" in text for text in (fact.text for fact in found.told))
+
+
+def test_steps_stay_exact_over_a_century(tmp_path):
+    hours = pd.date_range("1960-01-01", "2060-01-01", freq="7h1s")
+    kept = np.delete(np.arange(len(hours)), [5, 70000])
+    found = table(tmp_path, hours[kept].strftime("%Y-%m-%d %H:%M:%S"))
+    assert found.inserted == 2
+    np.testing.assert_array_equal(found.times.to_numpy(), hours.to_numpy())
+
+
+def test_years_of_two_and_of_four_digits_do_not_mix(tmp_path):
+    with pytest.raises(DataError, match=r"(?s)cells hold no time.*row 3 .*years as in the other cells"):
+        table(tmp_path, ["13/01/2020", "14/01/2020", "15/01/20"])
+
+
 def test_times_long_ago_and_far_ahead_are_read(tmp_path):
     found = table(tmp_path, ["0980-01-01", "1480-01-01", "1980-01-01"])
     assert [str(time.year) for time in found.times] == ["980", "1480", "1980"]
