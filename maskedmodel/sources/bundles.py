@@ -1,8 +1,9 @@
-"""Folders of files that are one sample each, such as the frames of a video."""
+"""Files that are one sample together: those of a folder, such as a video's frames, or those whose names say so."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
@@ -11,18 +12,18 @@ from maskedmodel.sources.files import Files
 
 
 class Bundles:
-    """The folders that directly hold some of `files`, each in place of one file, by its path.
+    """Several of `files` in place of one: those of a folder, by its path, or those of one `key`, by that.
 
-    Its members come in the order of the numbers in their names: frame 2 before frame 10. Raises DataError where files
-    lie in no folder of their own.
+    Members come in the order of the numbers in their names: frame 2 before frame 10. Without a key, raises DataError
+    where files lie in no folder of their own.
     """
 
-    def __init__(self, files: Files, where: object) -> None:
+    def __init__(self, files: Files, where: object, key: Callable[[str], str] | None = None) -> None:
         self.files = files
         members: dict[str, list[int]] = {}
         for index, path in enumerate(files.paths):
-            members.setdefault(str(PurePosixPath(path).parent), []).append(index)
-        if "." in members:
+            members.setdefault(key(path) if key else str(PurePosixPath(path).parent), []).append(index)
+        if key is None and "." in members:
             raise DataError(
                 "Files lie at the top, in no folder of their own.",
                 where=where,
@@ -40,15 +41,19 @@ class Bundles:
         return len(self.paths)
 
     def count(self, index: int) -> int:
-        """How many files the folder holds."""
+        """How many files the sample has."""
         return len(self._members[index])
 
+    def path(self, index: int, member: int) -> str:
+        """The relative path of a file of the sample."""
+        return self.files.paths[self._members[index][member]]
+
     def name(self, index: int, member: int = 0) -> str:
-        """What errors call a file of the folder."""
+        """What errors call a file of the sample."""
         return self.files.name(self._members[index][member])
 
     def open(self, index: int, member: int = 0) -> BinaryIO:
-        """The bytes of a file of the folder, seekable. Raises DataError where they can't be read."""
+        """The bytes of a file of the sample, seekable. Raises DataError where they can't be read."""
         return self.files.open(self._members[index][member])
 
     def beside(self, path: str) -> bytes | None:

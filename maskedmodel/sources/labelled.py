@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO
@@ -31,21 +31,29 @@ class Part:
     groups: list[str] | None
 
     def count(self, index: int) -> int:
-        """How many files are sample number `index`: one, unless each folder is a sample."""
+        """How many files are sample number `index`: one, unless files are bundled."""
         return self.files.count(self.chosen[index]) if isinstance(self.files, Bundles) else 1
 
     def open(self, index: int, member: int = 0) -> BinaryIO:
         """The bytes of this part's file number `index`, seekable. Raises DataError where they can't be read.
 
-        Where each folder is a sample, `member` counts its files.
+        Where files are bundled, `member` counts those of the sample.
         """
         if isinstance(self.files, Bundles):
             return self.files.open(self.chosen[index], member)
         return self.files.open(self.chosen[index])
 
-    def name(self, index: int) -> str:
+    def name(self, index: int, member: int = 0) -> str:
         """What errors call that file."""
+        if isinstance(self.files, Bundles):
+            return self.files.name(self.chosen[index], member)
         return self.files.name(self.chosen[index])
+
+    def path(self, index: int, member: int = 0) -> str:
+        """Its path below the folder, as it lies there."""
+        if isinstance(self.files, Bundles):
+            return self.files.path(self.chosen[index], member)
+        return self.files.paths[self.chosen[index]]
 
 
 class LabelledFiles:
@@ -53,7 +61,8 @@ class LabelledFiles:
 
     extensions  in lower case with the dot, such as (".wav", ".flac").
     noun        what errors call the files, in the plural.
-    bundled     whether each folder of files is one sample, such as a video's frames, and stands where a file would.
+    bundled     True: each folder of files is one sample, such as a video's frames, and stands where a file would. A
+                function of a path: files for which it gives the same path are one sample, which goes by that path.
 
     Hidden files are passed over. A file's id is its path relative to the folder, after "val:" under val_path. A single
     sub-folder that holds everything, as zips often have, stands for the folder itself. Everything raises DataError
@@ -61,7 +70,11 @@ class LabelledFiles:
     """
 
     def __init__(
-        self, settings: FileSettings, extensions: tuple[str, ...], noun: str = "files", bundled: bool = False
+        self,
+        settings: FileSettings,
+        extensions: tuple[str, ...],
+        noun: str = "files",
+        bundled: bool | Callable[[str], str] = False,
     ) -> None:
         self.settings, self.extensions, self.noun, self.bundled = settings, extensions, noun, bundled
 
@@ -172,7 +185,8 @@ class LabelledFiles:
 
     def _look(self, setting: str, what: str, prefix: str) -> Root:
         found = files_at(setting, what, self.extensions, self.noun)
-        files = Bundles(found, setting) if self.bundled else found
+        key = None if isinstance(self.bundled, bool) else self.bundled
+        files = Bundles(found, setting, key) if self.bundled else found
         says = read_sayings(files, common_folder(files.paths), setting, files.census.sidecars)
         # Validation may hold one class only, whose folder is then common to all but isn't to be skipped.
         stop = frozenset(self._root.layout.class_folders()) if prefix else frozenset()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import struct
 import threading
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -13,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from maskedmodel.errors import DataError, DependencyError, install_hint
+from maskedmodel.sources import PARSER_ERRORS
 from maskedmodel_microscopy.ome import parse_ome
 from maskedmodel_microscopy.tiff_image import Array, Header, TiffImage, TiffSettings
 
@@ -109,10 +108,9 @@ def _reading(where: str) -> Iterator[None]:
     """Turns what tifffile raises, or only logs, on a damaged file into a DataError that names it."""
     complaints, logger = _Complaints(), logging.getLogger("tifffile")
     logger.addFilter(complaints)
-    damaged = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, ArithmeticError)
     try:
         yield
-    except (*damaged, MemoryError, struct.error, zlib.error) as error:
+    except PARSER_ERRORS as error:
         text = f"{type(error).__name__}: {error}"
         if "imagecodecs" in text:
             raise DependencyError(

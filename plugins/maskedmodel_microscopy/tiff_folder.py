@@ -14,12 +14,27 @@ from torch import Tensor
 
 from maskedmodel import DataSource, Fact, Sample
 from maskedmodel.errors import DataError
-from maskedmodel.sources import FileSettings, LabelledFiles, SampleDataset, SignalDataset, Split, holds, open_regular
-from maskedmodel_microscopy.facts import facts_of
+from maskedmodel.sources import (
+    FileSettings,
+    LabelledFiles,
+    Part,
+    SampleDataset,
+    SignalDataset,
+    Split,
+    files_at,
+    holds,
+    open_regular,
+    spread,
+)
+from maskedmodel_microscopy.facts import facts_of, joined_facts
+from maskedmodel_microscopy.joined import ALONE, ChannelPattern, guess, joined_names
 from maskedmodel_microscopy.tiff import EXTENSIONS, read_header, read_tiff
 from maskedmodel_microscopy.tiff_image import Array, Header, TiffSettings
 
 _SPLITS: tuple[Split, ...] = ("train", "val")
+_NOUN = "TIFF files"
+_TRIED = 8  # files that have to hold one channel each, where names look like it
+_LOOKED_AT = 64  # files whose headers are read where nothing else needs those of all
 Corner = tuple[int, int] | None  # top and left of a tile; None = the whole field
 Decoded = tuple[tuple[str, ...], Array]  # channel names, and pixels (C, H, W)
 
@@ -44,6 +59,12 @@ class TiffFolderSettings(TiffSettings, FileSettings):
     take: tuple[str, ...] | None = Field(
         None, description="Names of the channels to take, after aliases; others are left out. null: all."
     )
+    channel_pattern: str | None = Field(
+        None,
+        description="Where in a file's name its channel stands, where each channel has a file of its own: text with "
+        "one {number} or {channel} in it, as in _ch{number} or _{channel}. Files that differ in it alone are a field. "
+        "none: each file is a field. null: found by the names, and told; a run keeps what was found.",
+    )
     tile: PositiveInt | None = Field(
         None,
         description="Fields larger than this many pixels a side are cut into tiles of it, side by side, what is left "
@@ -64,11 +85,15 @@ class TiffFolderSettings(TiffSettings, FileSettings):
 
 
 class _Files(Protocol):
-    """Files by number, as a split of LabelledFiles holds them."""
+    """Files by number, as a split of LabelledFiles holds them, several to a field where they are joined."""
 
-    def open(self, index: int) -> BinaryIO: ...
+    def count(self, index: int) -> int: ...
 
-    def name(self, index: int) -> str: ...
+    def open(self, index: int, member: int = 0) -> BinaryIO: ...
+
+    def name(self, index: int, member: int = 0) -> str: ...
+
+    def path(self, index: int, member: int = 0) -> str: ...
 
 
 class _Reader:
@@ -80,8 +105,10 @@ class _Reader:
         places: Sequence[tuple[int, Corner]],
         names: tuple[str, ...] | None,
         settings: TiffFolderSettings,
+        pattern: ChannelPattern | None = None,
     ) -> None:
         self.files, self.places, self.names, self.settings = files, places, names, settings
+        self.pattern = pattern
         self._kept: dict[int, Decoded] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -91,11 +118,34 @@ class _Reader:
         number, corner = self.places[index]
         where, field = self.files.name(number), self._kept.get(number)
         if field is None:
-            with self.files.open(number) as stream:
-                field = read_tiff(stream, where, self.settings)
+            field = self._field(number)
             if self.settings.memory:
                 self._kept[number] = field
         return cut_field(field, where, self.names, self.settings, corner)
+
+    def _field(self, number: int) -> Decoded:
+        """Names and pixels of a field: of its file, or of its files one after the other."""
+        names, planes = [], []
+        for member in range(self.files.count(number)):
+            where = self.files.name(number, member)
+            with self.files.open(number, member) as stream:
+                own, pixels = read_tiff(stream, where, self.settings)
+            names.append(own)
+            planes.append(pixels)
+            if pixels.shape[1:] != planes[0].shape[1:]:
+                raise _unlike(where, pixels.shape[1:], planes[0].shape[1:])
+        paths = [self.files.path(number, member) for member in range(len(names))]
+        return joined_names(names, paths, self.pattern, self.files.name(number)), np.concatenate(planes)
+
+
+def _unlike(where: str, got: Sequence[int], first: Sequence[int]) -> DataError:
+    return DataError(
+        "The channels of one field differ in size.",
+        where=where,
+        expected=f"{first[0]} x {first[1]} pixels, as the first of its files",
+        got=f"{got[0]} x {got[1]}",
+        fix="Set data.channel_pattern=none if these files are no channels of one field.",
+    )
 
 
 def cut_field(
@@ -183,8 +233,33 @@ class TiffFolder(DataSource[TiffFolderSettings]):
         return TiffFolderSettings(path=str(folder), tile=16, slots="name")
 
     @cached_property
+    def _pattern(self) -> ChannelPattern | None:
+        """Where in a name the channel stands; None where each file is a field. Raises DataError where none has it."""
+        wanted = self.settings.channel_pattern
+        if wanted == ALONE:
+            return None
+        plain = files_at(self.settings.path, "path", EXTENSIONS, _NOUN)
+        if wanted is not None:
+            pattern = ChannelPattern(wanted)
+            if not any(pattern.parts(path) for path in plain.paths):
+                raise DataError(
+                    "No file's name has a channel where data.channel_pattern says.",
+                    where=self.settings.path,
+                    expected=wanted,
+                    got=", ".join(plain.paths[:3]),
+                )
+            return pattern
+        found = guess(plain.paths)
+        if found is None:
+            return None
+        headers = [self._header_of(plain.open(n), plain.name(n)) for n in spread(range(len(plain)), _TRIED)]
+        single = [header for header in headers if isinstance(header, Header)]
+        return found if single and all(len(header.names) == 1 for header in single) else None
+
+    @cached_property
     def _files(self) -> LabelledFiles:
-        return LabelledFiles(self.settings, EXTENSIONS, "TIFF files")
+        bundled = False if self._pattern is None else self._pattern.field
+        return LabelledFiles(self.settings, EXTENSIONS, _NOUN, bundled)
 
     def open(self, split: Split) -> SampleDataset:
         part = self._files.part(split)
@@ -196,7 +271,7 @@ class TiffFolder(DataSource[TiffFolderSettings]):
         ids = [part.ids[n] if corner is None else f"{part.ids[n]}@{corner[0]},{corner[1]}" for n, corner in places]
         labels = None if part.labels is None else [part.labels[n] for n, _ in places]
         own_groups = None if groups is None else [groups[n] for n, _ in places]
-        return SignalDataset(_Reader(part, places, self._names, self.settings), ids, labels, own_groups)
+        return SignalDataset(_Reader(part, places, self._names, self.settings, self._pattern), ids, labels, own_groups)
 
     def _corners(self, header: Header | DataError) -> Sequence[Corner]:
         """A file that can't be read is one sample: reading it says why, and the run's policy decides."""
@@ -209,15 +284,37 @@ class TiffFolder(DataSource[TiffFolderSettings]):
         """Of every file of a split; what is wrong with one where it can't be read."""
         if split not in self._scanned:
             part = self._files.part(split)
-            found: list[Header | DataError] = []
-            for number in range(len(part.ids)):
-                try:
-                    with part.open(number) as stream:
-                        found.append(read_header(stream, part.name(number), self.settings))
-                except DataError as error:
-                    found.append(error)
-            self._scanned[split] = found
+            self._scanned[split] = [self._header(part, number) for number in range(len(part.ids))]
         return self._scanned[split]
+
+    def _header(self, part: Part, number: int) -> Header | DataError:
+        """Of a field, whose files are all looked at where it has several."""
+        members = range(part.count(number))
+        found = []
+        for member in members:
+            where = part.name(number, member)
+            try:
+                header = self._header_of(part.open(number, member), where)
+            except DataError as error:
+                header = error
+            if isinstance(header, DataError):
+                return header
+            found.append(header)
+            if (header.height, header.width) != (found[0].height, found[0].width):
+                return _unlike(where, (header.height, header.width), (found[0].height, found[0].width))
+        paths = [part.path(number, member) for member in members]
+        try:
+            names = joined_names([header.names for header in found], paths, self._pattern, part.name(number))
+        except DataError as error:
+            return error
+        return Header(names, found[0].height, found[0].width)
+
+    def _header_of(self, stream: BinaryIO, where: str) -> Header | DataError:
+        try:
+            with stream:
+                return read_header(stream, where, self.settings)
+        except DataError as error:
+            return error
 
     @cached_property
     def _scanned(self) -> dict[Split, list[Header | DataError]]:
@@ -237,15 +334,26 @@ class TiffFolder(DataSource[TiffFolderSettings]):
         return tuple(sorted(name for name in names if self.settings.take is None or name in self.settings.take))
 
     def resolved(self) -> TiffFolderSettings:
-        """The settings with the channel names that were found, so that other data puts a name into the same slot."""
-        return self.settings.model_copy(update={"channel_names": self._names})
+        """The settings with what was found: channel names, so that other data puts a name into the same slot, and
+        where a name holds the channel.
+        """
+        pattern = ALONE if self._pattern is None else self._pattern.text
+        return self.settings.model_copy(update={"channel_names": self._names, "channel_pattern": pattern})
 
     def facts(self) -> list[Fact]:
-        """Files, labels and split, then what the headers of all files say."""
+        """Files, labels and split, then what headers say: of all files where they were looked at, else of some."""
         parts = self._files.parts()
-        headers = [header for split in parts for header in self._headers(split)]
         paths = [path for part in parts.values() for path in part.ids]
-        return [*self._files.facts(), *facts_of(headers, paths, self._names), *self._taken_facts(headers)]
+        if self.settings.slots == "name" and self.settings.channel_names is None:
+            headers = [header for split in parts for header in self._headers(split)]
+        else:
+            places = [(part, number) for part in parts.values() for number in range(len(part.ids))]
+            headers = [self._header(part, number) for part, number in spread(places, _LOOKED_AT)]
+        found = [*self._files.facts(), *facts_of(headers, paths, self._names), *self._taken_facts(headers)]
+        if self._pattern is not None:
+            guessed = self.settings.channel_pattern is None
+            found += joined_facts([part for part in parts.values()], self._pattern, guessed)
+        return found
 
     def _taken_facts(self, headers: Sequence[Header | DataError]) -> list[Fact]:
         """Which planes and channels are left out."""
@@ -264,9 +372,10 @@ class TiffFolder(DataSource[TiffFolderSettings]):
     def read(self, path: Path) -> Sample:
         try:
             with open_regular(path) as stream:
-                field = read_tiff(stream, str(path), self.settings)
+                names, pixels = read_tiff(stream, str(path), self.settings)
         except OSError as error:
             raise DataError("The file can't be read.", where=path, got=error.strerror) from error
+        field = joined_names([names], [path.name], self._pattern, str(path)), pixels
         return Sample(signal=cut_field(field, str(path), self._names, self.settings, None), id=path.name)
 
     @classmethod

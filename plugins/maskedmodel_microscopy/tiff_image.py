@@ -87,6 +87,10 @@ class TiffImage:
                 f"orientation {turned.value}",
                 "Save it upright.",
             )
+        if int(page.bitspersample) < 8 and page.samplesperpixel > 1:  # tifffile unpacks them in another order
+            raise self._refused(
+                "Its samples are bits side by side.", "8 bits or more", f"{page.samplesperpixel} samples of a bit"
+            )
         self.colour = photometric in ("RGB", "YCBCR")
         self.bits = int(page.bitspersample)
         self._alpha = 1 if any(extra.name.endswith("ALPHA") for extra in page.extrasamples) else 0

@@ -233,31 +233,6 @@ class TestFacts:
             ("planes", "of depth: max; of time: 0; image 0 of a file", False),
         }
 
-    @pytest.mark.parametrize(
-        "form",
-        [
-            "well{field}_ch{channel}",
-            "w{field}_w{channel}",
-            "{field}_C0{channel}",
-            "r01c0{field}f01p01-ch{channel}sk1",
-            "f{field}_{stain}",
-        ],
-    )
-    def test_a_file_for_each_channel_is_told(self, tmp_path: Path, form: str) -> None:
-        for field in range(3):
-            for channel, stain in enumerate(("DAPI", "GFP", "Cy5")):
-                name = form.format(field=field, channel=channel, stain=stain)
-                write_ome(tmp_path / f"{name}.tif", pixels(1, 20, 16))
-        texts = [fact.text for fact in TiffFolder(path=str(tmp_path)).facts() if fact.notice]
-        assert len(texts) == 1
-        assert texts[0].startswith("9 files of one channel look like the channels of 3 fields")
-
-    @pytest.mark.parametrize("form", ["field{field}", "cells_{field}", "c{field}", "abc12_{field}"])
-    def test_plain_numbers_are_no_channels(self, tmp_path: Path, form: str) -> None:
-        for field in range(9):
-            write_ome(tmp_path / f"{form.format(field=field)}.tif", pixels(1, 20, 16))
-        assert not [fact for fact in TiffFolder(path=str(tmp_path)).facts() if fact.notice]
-
 
 def test_a_named_pipe_is_refused(tmp_path: Path) -> None:
     write_ome(tmp_path / "a.tif", pixels(1, 20, 16))
