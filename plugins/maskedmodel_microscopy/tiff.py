@@ -16,6 +16,7 @@ from maskedmodel_microscopy.ome import parse_ome
 from maskedmodel_microscopy.tiff_image import Array, Header, TiffImage, TiffSettings
 
 EXTENSIONS = (".tif", ".tiff")
+_RAISED: tuple[type[Exception], ...] = (*PARSER_ERRORS, ImportError)  # what tifffile raises
 
 
 def read_header(stream: BinaryIO, where: str, settings: TiffSettings) -> Header:
@@ -110,9 +111,11 @@ def _reading(where: str) -> Iterator[None]:
     logger.addFilter(complaints)
     try:
         yield
-    except PARSER_ERRORS as error:
+    except DependencyError:
+        raise
+    except _RAISED as error:
         text = f"{type(error).__name__}: {error}"
-        if "imagecodecs" in text:
+        if isinstance(error, ImportError) or "imagecodecs" in text:  # zstd is looked for in Python's own library, too
             raise DependencyError(
                 "The file's compression needs another package.",
                 where=where,
