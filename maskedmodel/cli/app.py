@@ -121,7 +121,7 @@ def compare(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare mask schedulers under one budget and one yardstick. The same command again goes on."""
+    """Compare mask schedulers under one budget, measured in one way. The same command again goes on."""
     config, overrides = config_and_overrides(arguments)
     from maskedmodel import commands
 

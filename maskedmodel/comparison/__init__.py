@@ -1,1 +1,1 @@
-"""Several mask schedulers under one budget and one yardstick, and what may be concluded from that."""
+"""Several mask schedulers under one budget, measured in one way, and what may be concluded from that."""

@@ -27,12 +27,12 @@ Mask = str | Mapping[str, Any]
 # What must stay as it is for all arms, and why.
 _FIXED = {
     "data": "all arms read the same data",
-    "evaluate": "one yardstick for all",
+    "evaluate": "all arms are measured in one way",
     "train.steps": "the budget decides it",
     "train.seed": "--seeds decides it",
     "train.device": "it changes no result",
-    "train.validation_samples": "one yardstick for all",
-    "train.validation_ratio": "one yardstick for all",
+    "train.validation_samples": "all arms are measured in one way",
+    "train.validation_ratio": "all arms are measured in one way",
 }
 _OPEN, _CLOSE, _QUOTES = "[{(", "]})", "\"'"
 _LONGEST = 80  # characters of a folder's name

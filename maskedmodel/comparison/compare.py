@@ -1,4 +1,4 @@
-"""`compare`: train every arm under every seed, measure them with one yardstick, and say what may be said."""
+"""`compare`: train every arm under every seed, measure them all in one way, and say what may be concluded."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def compare(
     strict_plugins: bool = False,
     quiet: bool = False,
 ) -> Comparison:
-    """Compare mask schedulers, or any other settings, under one budget and one yardstick.
+    """Compare mask schedulers, or any other settings, under one budget, measured in one way.
 
     masks     names, "name:key=value,key=value", or mappings with a name; the first is what others are held against.
     vary      settings to vary beside or instead of the mask, such as "model.decoder.depth=2"; crossed with `masks`.

@@ -1,4 +1,4 @@
-"""The one yardstick for all arms, on which no scheduler trains by privilege.
+"""How all arms are measured: in one way, which is no arm's own way of masking.
 
 Validation loss under uniform masks at four ratios, keyed by sample alone, so that the same weights always score the
 same, whatever scheduler trained them; k-NN and a linear probe on the frozen encoder. Beside it what an arm's masks are

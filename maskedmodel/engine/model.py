@@ -47,6 +47,7 @@ class MaskedAutoencoder(nn.Module):
     ) -> None:
         super().__init__()
         settings = settings or ModelSettings()
+        _complete(tokenizer)
         objective.attach(tokenizer)
         if tokenizer.overlapping:
             log.warning(
@@ -265,6 +266,26 @@ class MaskedAutoencoder(nn.Module):
         """Compile encoder and decoder in place; what a plugin brings stays eager."""
         self.encoder.compile()
         self.decoder.compile()
+
+
+def _complete(tokenizer: Tokenizer[Any]) -> None:
+    """Raises PluginError where a tokenizer lacks what the engine is built from."""
+    width, axes = getattr(tokenizer, "token_width", None), getattr(tokenizer, "axes", None)
+    name = tokenizer.component_name()
+    if not isinstance(width, int) or width < 1:
+        raise PluginError(
+            f"Tokenizer {name!r} doesn't say how many values a token has.",
+            expected="token_width, a number above 0",
+            got="no token_width" if width is None else repr(width),
+            fix="Set token_width in the class, or self.token_width in __init__ from the settings.",
+        )
+    if not isinstance(axes, tuple) or not axes:
+        raise PluginError(
+            f"Tokenizer {name!r} doesn't say along which axes its tokens lie.",
+            expected='axes, a tuple of names such as ("height", "width")',
+            got="no axes" if axes is None else repr(axes),
+            fix="Set axes in the class.",
+        )
 
 
 def fitting(mask: Mask, tokens: Tokens) -> Mask:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from maskedmodel import GridTokenizer, MaskedAutoencoder, MaskScheduler, Noise, Objective, Settings, Tokenizer, Tokens
 from maskedmodel.engine.settings import DecoderSettings, EncoderSettings, ModelSettings
+from maskedmodel.errors import ShapeError
 from maskedmodel.noise import seeded
 from maskedmodel.plugins import load_registry
 
@@ -42,6 +43,8 @@ class Ragged(Tokenizer[RaggedSettings]):
     token_width = 4
 
     def tokenize(self, signal: Tensor) -> Tokens:
+        if signal.dim() != 3 or signal.shape[2] != 5:
+            raise ShapeError("Rows of five values are expected.", expected="(B, L, 5)", got=tuple(signal.shape))
         valid = signal[..., 4] > 0
         return Tokens(signal[..., :4], torch.arange(signal.shape[1])[:, None], self.axes, None, None, valid)
 

@@ -11,7 +11,7 @@ import torch
 
 from maskedmodel import Mask, MaskedAutoencoder, Tokens
 from maskedmodel.engine.model import from_visible
-from maskedmodel.errors import ShapeError
+from maskedmodel.errors import PluginError, ShapeError
 from maskedmodel.noise import seeded
 from maskedmodel.plugins import load_registry
 from tests.engine.conftest import Box, Ragged, model_of, noise
@@ -160,3 +160,17 @@ def test_a_mask_of_another_size_is_refused_wherever_it_is_given() -> None:
     for call in (model, model.reconstruct, lambda x, m: model.predict_everywhere(model.tokens(x), m)):
         with pytest.raises(ShapeError, match="doesn't fit"):
             call(signal, wrong)
+
+
+@pytest.mark.parametrize(
+    ("missing", "value"), [("token_width", None), ("token_width", 0), ("axes", None), ("axes", "time"), ("axes", ())]
+)
+def test_a_tokenizer_that_lacks_what_the_engine_needs_is_refused_by_name(missing: str, value: Any) -> None:
+    class Bare(Ragged):
+        pass
+
+    settings = {"token_width": 4, "axes": ("time",), missing: value}
+    for name, given in settings.items():
+        setattr(Bare, name, given)
+    with pytest.raises(PluginError, match=rf"(?s)'ragged'.*{missing}"):
+        model_of(Bare())

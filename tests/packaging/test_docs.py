@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import sys
 import types
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +32,61 @@ def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))
     local = [target.partition("#")[0] for target in targets if not target.startswith(("http", "#"))]
     assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """What a page's headings may be linked by, as Markdown renderers spell them; a repeated one gets a number."""
+    seen: Counter[str] = Counter()
+    found = set()
+    for heading in re.findall(
+        r"^#{1,6} (.*)$", re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.M | re.S), re.M
+    ):
+        name = re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+        found.add(name if not seen[name] else f"{name}_{seen[name]}")
+        seen[name] += 1
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_anchors_are_headings(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s]*)#([^)\s]+)\)", page.read_text("utf-8"))
+    local = [(page.parent / path if path else page, anchor) for path, anchor in targets if not path.startswith("http")]
+    assert [(str(path), anchor) for path, anchor in local if anchor not in anchors(path)] == []
+
+
+def messages() -> set[str]:
+    """Every text in the code, with an ellipsis where something is put in, line by line."""
+    found: set[str] = set()
+    for path in [*ROOT.glob("maskedmodel/**/*.py"), *ROOT.glob("plugins/**/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found |= set(node.value.split("\n"))
+            elif isinstance(node, ast.JoinedStr):
+                parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+                found |= set("".join(map(str, parts)).replace("\n", "").split("\n"))
+    return found
+
+
+def test_each_message_of_the_page_of_troubles_is_one_that_is_printed() -> None:
+    page = (ROOT / "docs/troubleshooting.md").read_text("utf-8")
+    headings = re.findall(r"^### (.*)$", page, re.MULTILINE)
+    assert len(headings) > 15
+    assert [heading for heading in headings if heading not in messages()] == []
+
+
+def test_the_reference_of_names_is_that_of_the_code() -> None:
+    """docs/api.md is current, and every public name has a docstring there."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import api  # type: ignore[import-not-found]
+    finally:
+        sys.path.pop(0)
+    page = (ROOT / "docs/api.md").read_text("utf-8")
+    assert page == api.written(), "run python docs/api.py"
+    for name in ("MaskedAutoencoder", "Tokenizer", "Tokens", "gather_tokens", "LabelledFiles", "parametrize_checks"):
+        assert f"\n### {name}\n" in page
+    assert "#### Tokenizer.tokenize\n" in page
+    assert not re.search(r"0x[0-9a-f]{6}|FieldInfo", page)
 
 
 @pytest.mark.parametrize("kept", COMPARED, ids=lambda kept: kept.parent.name)

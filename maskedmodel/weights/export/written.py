@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import CheckpointError, DependencyError
-from maskedmodel.tokenizers.grid import GridTokenizer
 from maskedmodel.tokenizers.normalised import NormalisedTokenizer
 
 
@@ -139,8 +138,3 @@ def _short(numbers: Tensor) -> str:
 def linear(module: nn.Module) -> bool:
     """Whether a tokenizer's projection is the plain one."""
     return isinstance(module, nn.Linear)
-
-
-def grid(model: MaskedAutoencoder) -> GridTokenizer[Any] | None:
-    """The tokenizer where it cuts a grid."""
-    return model.tokenizer if isinstance(model.tokenizer, GridTokenizer) else None

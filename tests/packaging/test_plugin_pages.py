@@ -1,0 +1,90 @@
+"""What docs/plugins prints is a plugin: each page is installed as printed and held to the conformance kit."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from maskedmodel_image.tokenizer import ImageSettings
+from typer.testing import CliRunner
+
+from maskedmodel.errors import MaskedModelError
+from maskedmodel.installed import PROJECT
+from maskedmodel.plugins import load_registry
+from maskedmodel.testing import run_checks
+from maskedmodel.weights.runs import save
+from tests.engine.conftest import model_of
+from tests.runs import ENVIRONMENT
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs/plugins").glob("*.md"))
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# Pages that provide no component, and so are run in another way below.
+OTHERS = ("command", "index")
+
+
+def code(page: Path) -> str:
+    (block,) = BLOCK.findall(page.read_text("utf-8"))
+    assert isinstance(block, str)
+    return block
+
+
+@pytest.fixture
+def module(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The page's block as a module that any process can import; its name."""
+    name = f"maskedmodel_page_{request.param.stem}"
+    (tmp_path / f"{name}.py").write_text(code(request.param), "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    yield name
+    sys.modules.pop(name, None)
+
+
+PLUGINS = [page for page in PAGES if page.stem not in OTHERS]
+# Much like what the default suite holds to the kit anyway.
+ALIKE = ("grid", "mask", "objective", "ragged")
+CASES = [pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in ALIKE else []) for page in PLUGINS]
+
+
+@pytest.mark.parametrize("module", CASES, indirect=True)
+def test_a_page_is_a_plugin_that_keeps_the_contract(module: str) -> None:
+    registry = load_registry(strict=True, allow=[module], entry_points=[EntryPoint(module, module, PROJECT)])
+    results = run_checks(registry, module)
+    assert [result for result in results if result.status == "failed"] == []
+    assert sum(result.status == "passed" for result in results) > 10
+
+
+def test_the_command_of_its_page_counts_weights(tmp_path: Path) -> None:
+    """As a plugin's verb is called, on a run and where there is none."""
+    model = model_of(load_registry().build("tokenizer", ImageSettings(size=16, patch=4)))
+    save(model, tmp_path / "run")
+    namespace: dict[str, Any] = {}
+    exec(compile(code(ROOT / "docs/plugins/command.md"), "command.md", "exec"), namespace)
+    app = typer.Typer()
+    app.command()(namespace["count"])
+    done = CliRunner().invoke(app, [str(tmp_path / "run")])
+    assert done.output == f"{sum(weight.numel() for weight in model.encoder.parameters()):,} weights\n"
+    assert isinstance(CliRunner().invoke(app, [str(tmp_path / "none")]).exception, MaskedModelError)
+
+
+@pytest.mark.slow
+def test_the_kit_runs_as_the_first_page_prints_it(tmp_path: Path) -> None:
+    (tmp_path / "test_page.py").write_text(code(ROOT / "docs/plugins/index.md"), "utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"(\d+) passed", done.stdout)
+
+
+def test_there_are_pages_for_every_kind() -> None:
+    hooks = set(re.findall(r"^def (maskedmodel_\w+)", "\n".join(code(page) for page in PLUGINS), re.MULTILINE))
+    assert hooks == {f"maskedmodel_{kind}s" for kind in ("tokenizer", "mask_scheduler", "objective", "data_source")}
+    linked = re.findall(r"\]\((\w+\.md)\)", (ROOT / "docs/plugins/index.md").read_text("utf-8"))
+    assert {page.name for page in PAGES} == {"index.md", *linked}
