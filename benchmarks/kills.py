@@ -31,7 +31,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -42,8 +41,17 @@ from maskedmodel.plugins import load_registry
 from maskedmodel.training import checkpoint as checkpoints
 
 # What commands import on their way, so that forked ones needn't.
-WARM = ("torch._dynamo", "sklearn.linear_model", "sklearn.datasets", "PIL.Image", "PIL.ImageDraw", "maskedmodel.commands",
-        "maskedmodel.comparison.compare", "maskedmodel.training.loop", "maskedmodel.report.page")  # fmt: skip
+WARM = (
+    "torch._dynamo",
+    "sklearn.linear_model",
+    "sklearn.datasets",
+    "PIL.Image",
+    "PIL.ImageDraw",
+    "maskedmodel.commands",
+    "maskedmodel.comparison.compare",
+    "maskedmodel.training.loop",
+    "maskedmodel.report.page",
+)
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 120
 SMALL = (
