@@ -21,6 +21,7 @@ from torch import Tensor
 
 from maskedmodel.errors import CheckpointError, DataError
 from maskedmodel.sources import open_regular, parsing
+from maskedmodel.weights.place import path_of
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _USUAL = (
@@ -80,7 +81,7 @@ def read(path: str | Path) -> Foreign:
 
 def existing(path: str | Path) -> Path:
     """The path, if something is there. Raises CheckpointError that says nothing is downloaded."""
-    found = Path(path).expanduser()
+    found = path_of(path)
     if found.exists():
         return found
     text = str(path)
