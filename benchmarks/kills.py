@@ -2,11 +2,11 @@
 
     python benchmarks/kills.py --kills 1000 [--jobs pretrain,compare,embed] [--out benchmarks/results/kills]
 
-A round starts a command again and again, each time to be killed by SIGKILL (the command and all its processes), until
-it comes to its end. The moment is drawn at random within a phase that is drawn first, so that short phases, such as the
-writing of a checkpoint, are hit as often as long ones. After every kill whatever was complete before must still be
-there; at the end of the round every result must equal the straight run's, byte for byte. A kill counts once its round
-has ended and was compared.
+A round starts a command again and again, each time to be killed by SIGKILL (the command and all its processes, but for
+`compare-parent`), until it comes to its end. The moment is drawn at random within a phase that is drawn first, so that
+short phases, such as the writing of a checkpoint, are hit as often as long ones. After every kill whatever was complete
+before must still be there; at the end of the round every result must equal the straight run's, byte for byte. A kill
+counts once its round has ended and was compared.
 
 Commands run in processes that are forked from this one, where everything is imported already: a kill then costs no
 second start of torch. The same command again goes on where it was stopped. Each job is one entry of JOBS.
@@ -27,7 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from importlib import import_module
 from pathlib import Path
@@ -73,6 +73,7 @@ class Job:
     phase     which of `phases` it is in, told by its files, given when this attempt began (as files tell time).
     complete  what is done for good, as numbers by name: none may ever become smaller.
     results   its results, as digests by name; what tells times is left out.
+    alone     only the first of its processes is killed; the others notice, save and stop.
     """
 
     command: Callable[[Path, random.Random], list[str]]
@@ -80,6 +81,7 @@ class Job:
     phase: Callable[[Path, float], str]
     complete: Callable[[Path], dict[str, int]]
     results: Callable[[Path], dict[str, str]]
+    alone: bool = False
 
 
 def digest(path: Path) -> str:
@@ -197,6 +199,9 @@ JOBS: dict[str, Job] = {
 }  # fmt: skip
 
 
+JOBS["compare-parent"] = replace(JOBS["compare"], alone=True)
+
+
 @dataclass
 class Round:
     """What came of one: `kills` as (phase drawn, phase hit), and what differs from the straight run, or was lost."""
@@ -232,6 +237,14 @@ def ended(child: int) -> int | None:
     """The exit code of a process, or None while it lives."""
     found, status = os.waitpid(child, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if found else None
+
+
+def descendants(process: int) -> list[int]:
+    """The processes that a process has started, and those that these have."""
+    with suppress(OSError):
+        texts = [path.read_text() for path in Path(f"/proc/{process}/task").glob("*/children")]
+        return [found for child in map(int, " ".join(texts).split()) for found in (child, *descendants(child))]
+    return []
 
 
 def watch(child: int, job: Job, folder: Path, since: float) -> Iterator[str]:
@@ -277,7 +290,11 @@ def strike(job: Job, folder: Path, draw: random.Random, aim: str, lengths: Mappi
         if visits <= 0 and due is None:
             due = time.monotonic() + delay
         if due is not None and time.monotonic() >= due:
+            others = [] if job.alone else descendants(child)
             os.killpg(child, signal.SIGKILL)
+            for other in others:  # workers of a comparison have sessions of their own
+                with suppress(ProcessLookupError):
+                    os.kill(other, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
             if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
                 return None  # it had come to its end already
@@ -324,12 +341,12 @@ def play(number: int, name: str, work: Path, seed: int) -> Round:
     return found
 
 
-def report(rounds: Sequence[Round], out: Path, command: str) -> None:
+def report(rounds: Sequence[Round], out: Path, commands: Sequence[str]) -> None:
     """results.json and table.md, written anew after every round."""
     phases = [(name, phase) for name in JOBS for phase in JOBS[name].phases]
     hits = Counter((one.job, hit) for one in rounds for _, hit in one.kills)
     about = {
-        "command": command,
+        "commands": list(commands),
         "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} thread",
         "versions": {"maskedmodel": maskedmodel.__version__, "torch": torch.__version__,
                      "python": platform.python_version(), "system": platform.system()},
@@ -342,18 +359,19 @@ def report(rounds: Sequence[Round], out: Path, command: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps(about, indent=1) + "\n")
     rows = "".join(f"| {name} | {phase} | {hits[name, phase]} |\n" for name, phase in phases if hits[name, phase])
+    ran = ", then ".join(f"`{command}`" for command in commands)
     (out / "table.md").write_text(
         f"{hits.total()} kills in {len(rounds)} rounds, {len(about['faults'])} faults.\n\n"
-        f"| command | killed in | kills |\n|---|---|---|\n{rows}\n"
-        f"`{command}`, {about['machine']}, maskedmodel {maskedmodel.__version__}, torch {torch.__version__}, "
-        f"Python {platform.python_version()}, {about['date']}.\n"
+        f"| command | killed in | kills |\n|---|---|---|\n{rows}\n{ran}; {about['machine']}, "
+        f"maskedmodel {maskedmodel.__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
+        f"{about['date']}.\n"
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--jobs", default="pretrain,embed,compare", help="played in turn")
+    parser.add_argument("--jobs", default="pretrain,embed,compare,compare-parent", help="played in turn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=ROOT / "runs/kills", help="where runs lie, and what has been done")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/kills")
@@ -365,14 +383,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.work.mkdir(parents=True, exist_ok=True)
     done, names = options.work / "rounds.jsonl", options.jobs.split(",")
     rounds = [Round(**json.loads(line)) for line in done.read_text().splitlines()] if done.exists() else []
+    told = options.work / "commands.txt"
+    commands = told.read_text().splitlines() if told.exists() else []
     command = f"python benchmarks/kills.py --kills {options.kills} --jobs {options.jobs} --seed {options.seed}"
+    if command not in commands:
+        commands.append(command)
+        told.write_text("\n".join(commands) + "\n")
     straight("pretrain", options.work)  # whose weights embed takes
     while sum(len(one.kills) for one in rounds) < options.kills:
         number = len(rounds)
         rounds.append(play(number, names[number % len(names)], options.work, options.seed))
         with done.open("a") as file:
             file.write(json.dumps(asdict(rounds[-1])) + "\n")
-        report(rounds, options.out, command)
+        report(rounds, options.out, commands)
         last = rounds[-1]
         total = sum(len(one.kills) for one in rounds)
         print(
