@@ -24,9 +24,16 @@ Go = Callable[..., loop.TrainResult]
 SETTINGS = ("train.steps=12", "train.checkpoint_every=4")
 
 
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    pretrain(folder, *SETTINGS)
+    return folder
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_a_run_at_once_even_in_the_middle_of_a_save(
-    number: signal.Signals, tmp_path: Path
+    number: signal.Signals, straight: Path, tmp_path: Path
 ) -> None:
     """Both signals come while the second checkpoint is being written: it is left half-written, and the first counts."""
     run = tmp_path / "run"
@@ -46,8 +53,7 @@ def test_a_second_signal_ends_a_run_at_once_even_in_the_middle_of_a_save(
     assert [path.name for path in (run / "checkpoints").glob(".step-*")] == [".step-00000008.writing"]
     assert checkpoints.read_state(checkpoints.newest(run))["step"] == 4
     pretrain(run, *SETTINGS)
-    pretrain(tmp_path / "straight", *SETTINGS)
-    assert_same_run(tmp_path / "straight", run)
+    assert_same_run(straight, run)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
