@@ -97,7 +97,7 @@ class MaskScheduler(Component[S], nn.Module, ABC):
         return self.ranked(self.scores(tokens, progress, noise), tokens, progress, noise)
 
     def ranked(self, scores: Tensor, tokens: Tokens, progress: float, noise: Noise) -> Mask:
-        """The mask that hides the highest `scores` (B, L): the second half of `sample`, where the scores are at hand."""
+        """The mask that hides the highest `scores` (B, L): the second half of `sample`, given scores."""
         ratio = self.ratio(progress)
         if not 0 < ratio < 1:
             raise PluginError(

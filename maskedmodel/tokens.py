@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Real
 from typing import NamedTuple, overload
 
 import torch
@@ -204,14 +205,14 @@ class Mask:
         Ties go to the token that comes first, so a mask is reproducible across devices. Raises ShapeError on scores
         that aren't (B, L) and floating point, and on a ratio that is no share.
         """
-        if scores.dim() != 2 or not scores.is_floating_point():
+        if not isinstance(scores, Tensor) or scores.dim() != 2 or not scores.is_floating_point():
             raise ShapeError(
                 "Scores are one floating-point number per token.",
                 expected="(B, L) of a floating-point type",
-                got=f"{tuple(scores.shape)} {scores.dtype}",
+                got=f"{tuple(scores.shape)} {scores.dtype}" if isinstance(scores, Tensor) else type(scores).__name__,
             )
-        if counts is None and not 0 <= ratio <= 1:  # NaN, too
-            raise ShapeError("A mask ratio is a share of the tokens.", expected="a number from 0 to 1", got=ratio)
+        if counts is None and not (isinstance(ratio, Real) and 0 <= ratio <= 1):  # NaN, too
+            raise ShapeError("A mask ratio is a share of the tokens.", expected="a number from 0 to 1", got=repr(ratio))
         batch, length = scores.shape
         if valid is not None and (valid.shape != scores.shape or valid.dtype != torch.bool):
             got = f"{tuple(valid.shape)} {valid.dtype}"

@@ -21,6 +21,7 @@ from maskedmodel.plugins import load_registry
 from maskedmodel.report.page import write as write_report
 from maskedmodel.training.distributed import join
 from maskedmodel.training.folder import claimed, run_folder, settle, write_json, write_summary
+from maskedmodel.training.hanging import stacks_in
 from maskedmodel.training.interrupt import Signals
 from maskedmodel.training.loop import TrainResult, train
 from maskedmodel.training.tracking import environment
@@ -90,7 +91,8 @@ def pretrain(
         if not world.leads:
             world.wait()
             begin(resolved, folder, model, registry, leads=False)
-            train(resolved, folder, model, parts.source, world, quiet=True)
+            with stacks_in(folder):
+                train(resolved, folder, model, parts.source, world, quiet=True)
             return None
         with claimed(folder):
             settle(folder, resolved, registry)

@@ -9,6 +9,7 @@ instead of once per sample; in its last block only hidden tokens ask; the head r
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -129,9 +130,13 @@ class MaskedAutoencoder(nn.Module):
         if isinstance(signal, Tokens):
             return signal
         if isinstance(signal, np.ndarray):
-            signal = torch.from_numpy(np.ascontiguousarray(signal))
-        if not isinstance(signal, Tensor) or signal.dim() < 2 or signal.is_complex() or signal.dtype == torch.bool:
-            got = f"{tuple(signal.shape)} {signal.dtype}" if isinstance(signal, Tensor) else type(signal).__name__
+            with suppress(TypeError):  # of objects, text or a width that torch hasn't: refused below
+                signal = torch.from_numpy(np.ascontiguousarray(signal, signal.dtype.newbyteorder("=")))
+        if not isinstance(signal, Tensor) or not _is_batch(signal, self.device):
+            got = type(signal).__name__
+            if isinstance(signal, Tensor | np.ndarray):
+                layout = "" if getattr(signal, "layout", torch.strided) is torch.strided else f", {signal.layout}"
+                got = f"{tuple(signal.shape)} {signal.dtype}{layout}"
             raise ShapeError(
                 "The model takes a prepared batch of signals.",
                 expected="a floating-point tensor or numpy array, samples along the first dimension",
@@ -209,6 +214,8 @@ class MaskedAutoencoder(nn.Module):
         """
         tokens = self.tokens(signal)
         latent, valid = self.encoder.features(tokens), tokens.valid
+        if pool not in ("mean", "class"):
+            raise ShapeError("There is no such way to pool.", where="pool", expected="mean or class", got=repr(pool))
         if pool == "class":
             if not self.settings.encoder.class_token:
                 raise ShapeError("This encoder has no class token.", fix='Pool with "mean".')
@@ -251,6 +258,8 @@ class MaskedAutoencoder(nn.Module):
 
         Raises PluginError where the objective's target can't be turned back into values.
         """
+        if statistics not in ("visible", "oracle"):  # a slip must not borrow what was hidden
+            raise ShapeError("There are no such statistics.", expected="visible or oracle", got=repr(statistics))
         own = self.objective.statistics(tokens.values.float())
         if own is not None and statistics == "visible":
             own = from_visible(own, tokens, mask)
@@ -288,8 +297,16 @@ def _complete(tokenizer: Tokenizer[Any]) -> None:
         )
 
 
+def _is_batch(signal: Tensor, device: torch.device) -> bool:
+    """Whether a tensor may be a batch of signals: plain real numbers that are there."""
+    plain = signal.layout is torch.strided and not signal.is_quantized and signal.is_meta == (device.type == "meta")
+    return plain and signal.dim() >= 2 and not signal.is_complex() and signal.dtype != torch.bool
+
+
 def fitting(mask: Mask, tokens: Tokens) -> Mask:
     """The mask of these tokens, padding left out. Raises ShapeError where it is of another size or device."""
+    if not isinstance(mask, Mask):
+        raise ShapeError("This is no mask.", expected="a maskedmodel Mask", got=type(mask).__name__)
     if mask.hidden.shape != (tokens.batch, tokens.length) or mask.hidden.device != tokens.values.device:
         raise ShapeError(
             "The mask doesn't fit the tokens.",

@@ -11,13 +11,10 @@ import hashlib
 import logging
 import signal
 import sys
-import threading
-import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Literal
 
 import torch
@@ -28,6 +25,7 @@ from maskedmodel.components import Sample, SampleDataset, Tokenizer
 from maskedmodel.config.sections import TrainSettings
 from maskedmodel.errors import DataError, DependencyError, MaskedModelError
 from maskedmodel.noise import Noise, sample_key, stable_hash
+from maskedmodel.training.hanging import Stacks, TooLong, time_limit
 
 Policy = Literal["fail", "skip"]
 UNLABELLED = -1
@@ -135,8 +133,10 @@ class Guarded:
     doesn't accept it, or holds nothing at all. A missing package is no fault of a sample: DependencyError goes on.
     """
 
-    def __init__(self, dataset: SampleDataset, accepts_nan: bool = False, timeout: float = 0) -> None:
-        self.dataset, self.accepts_nan, self.timeout = dataset, accepts_nan, timeout
+    def __init__(
+        self, dataset: SampleDataset, accepts_nan: bool = False, timeout: float = 0, stacks: Stacks | None = None
+    ) -> None:
+        self.dataset, self.accepts_nan, self.timeout, self.stacks = dataset, accepts_nan, timeout, stacks or Stacks()
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -144,7 +144,8 @@ class Guarded:
     def __getitem__(self, key: tuple[int, int]) -> tuple[Sample | Broken, int]:
         index, epoch = key
         try:
-            with time_limit(self.timeout):
+            # The watch bites where the limit can't: in a library that doesn't come back.
+            with self.stacks.watch(1.05 * self.timeout), time_limit(self.timeout, self.stacks):
                 sample = self.dataset[index]
             self._check(sample, index)
         except DependencyError:
@@ -199,33 +200,6 @@ class Collate:
         )
 
 
-class TooLong(BaseException):
-    """Reading a sample takes too long. No Exception, so that no reader takes it for a damaged file."""
-
-
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TooLong, which says where, once the block has taken `seconds`; 0: never.
-
-    It works in the main thread of a process, which is where samples are read; elsewhere there is no limit.
-    """
-    if not seconds or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ring(_: int, frame: FrameType | None) -> None:
-        place = traceback.extract_stack(frame)[-1] if frame is not None else None
-        raise TooLong("an unknown place" if place is None else f"{place.name} ({place.filename}:{place.lineno})")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def _quiet_about_connections(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Of a worker: that the main process has gone away is no news, and its end isn't a fault."""
     if not issubclass(kind, ConnectionError | EOFError):
@@ -243,11 +217,17 @@ def _worker_init(_: int) -> None:
 
 
 def _loader(
-    dataset: SampleDataset, tokenizer: Tokenizer[Any], batches: Any, workers: int, timeout: float, pin: bool
+    dataset: SampleDataset,
+    tokenizer: Tokenizer[Any],
+    batches: Any,
+    workers: int,
+    timeout: float,
+    pin: bool,
+    stacks: Stacks,
 ) -> DataLoader[Any]:
     # A sample's own limit comes first: then the message can name it.
     return DataLoader(
-        Guarded(dataset, tokenizer.accepts_nan, 0.9 * timeout),  # type: ignore[arg-type]
+        Guarded(dataset, tokenizer.accepts_nan, 0.9 * timeout, stacks),  # type: ignore[arg-type]
         batch_sampler=batches,
         collate_fn=Collate(tokenizer),
         num_workers=workers,
@@ -258,24 +238,39 @@ def _loader(
     )
 
 
-def _checked(items: Iterator[Batch | MaskedModelError], timeout: float | Reading) -> Iterator[Batch]:
-    timeout = timeout.timeout if isinstance(timeout, Reading) else timeout
-    while True:
-        try:
-            item = next(items)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader" not in str(error):
-                raise
-            raise DataError(
-                "A data worker died or hung.",
-                got=str(error).splitlines()[0],
-                fix=f"Look for a sample that needs more than {timeout:g} s or all memory; train.workers=0 shows where.",
-            ) from error
-        if isinstance(item, MaskedModelError):
-            raise item
-        yield item
+def _batches(
+    dataset: SampleDataset,
+    tokenizer: Tokenizer[Any],
+    batches: Any,
+    *,
+    workers: int = 0,
+    timeout: float = 300,
+    pin: bool = False,
+) -> Iterator[Batch]:
+    """What the loader gives, whose workers start now."""
+    stacks = Stacks()
+    return _checked(iter(_loader(dataset, tokenizer, batches, workers, timeout, pin, stacks)), timeout, stacks)
+
+
+def _checked(items: Iterator[Batch | MaskedModelError], timeout: float, stacks: Stacks) -> Iterator[Batch]:
+    """Raises errors that a worker returned, and DataError where one died or hung."""
+    try:
+        for item in items:
+            if isinstance(item, MaskedModelError):
+                raise item
+            yield item
+    except RuntimeError as error:
+        if "DataLoader" not in str(error):
+            raise
+        kept = stacks.kept()
+        raise DataError(
+            "A data worker died or hung.",
+            where=None if kept is None else f"its stack stands in {kept}",
+            got=str(error).splitlines()[0],
+            fix=f"Look for a sample that needs more than {timeout:g} s or all memory; train.workers=0 shows where.",
+        ) from error
+    finally:
+        stacks.kept()
 
 
 def train_batches(
@@ -288,7 +283,7 @@ def train_batches(
     pin: bool = False,
 ) -> Iterator[Batch]:
     """One batch a step, on the CPU, as stored. Raises DataError when a worker dies or takes longer than `timeout` s."""
-    return _checked(iter(_loader(dataset, tokenizer, batches, workers, timeout, pin)), timeout)
+    return _batches(dataset, tokenizer, batches, workers=workers, timeout=timeout, pin=pin)
 
 
 def spread(size: int, limit: int | None) -> list[int]:
@@ -315,7 +310,7 @@ class EvalBatches:
         how, count = self.reading, 0
         indices = spread(len(self.dataset), how.limit)
         chunks = [[(index, 0) for index in indices[i : i + how.batch]] for i in range(0, len(indices), how.batch)]
-        for item in _checked(iter(_loader(self.dataset, self.tokenizer, chunks, how.workers, how.timeout, False)), how):
+        for item in _batches(self.dataset, self.tokenizer, chunks, workers=how.workers, timeout=how.timeout):
             if item.broken and how.on_bad_sample == "fail":
                 raise broken_error(item.broken[0])
             self.broken += item.broken

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from maskedmodel.errors import ConfigError
+from maskedmodel.errors import ConfigError, TrainingError
 
 T = TypeVar("T")
+# What gloo and NCCL say in plain RuntimeErrors where the other end of a connection has gone.
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo/transport", "NCCL")
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
 def join(device: str, limit: timedelta = timedelta(minutes=10)) -> Iterator[World]:
     """The world as torchrun's environment describes it; without torchrun this process is alone in it.
 
-    A rank that waits longer than `limit` for the others in a step fails: one of them has died or hangs.
+    A rank that waits longer than `limit` for the others in a step fails: one of them has died or hangs, and
+    TrainingError says so.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -85,5 +88,14 @@ def join(device: str, limit: timedelta = timedelta(minutes=10)) -> Iterator[Worl
     try:
         patient = dist.new_group(backend="gloo", timeout=timedelta(days=30))
         yield World(dist.get_rank(), size, chosen, patient)
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and not any(word in str(error) for word in _LOST):
+            raise
+        raise TrainingError(
+            "Another rank of the run has gone or hangs.",
+            where=f"rank {dist.get_rank()} of {size}",
+            got=str(error).splitlines()[0],
+            fix="What the other rank said last tells why; the same command resumes from the newest checkpoint.",
+        ) from error
     finally:
         dist.destroy_process_group()

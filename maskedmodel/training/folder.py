@@ -20,6 +20,7 @@ from maskedmodel.errors import CheckpointError, ConfigError, TrainingError
 from maskedmodel.files import remove_leftovers
 from maskedmodel.plugins import Registry
 from maskedmodel.training.checkpoint import find, read_state, write_text
+from maskedmodel.training.hanging import remove_empty, stacks_in
 from maskedmodel.training.loop import TrainResult
 
 # What may change between a run and its resume without changing what it computes.
@@ -76,7 +77,9 @@ def claimed(folder: Path) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         remove_leftovers(folder)
-        yield
+        remove_empty(folder)
+        with stacks_in(folder):
+            yield
 
 
 def settle(folder: Path, config: RunConfig, registry: Registry) -> None:

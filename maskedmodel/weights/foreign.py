@@ -19,7 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from maskedmodel.errors import CheckpointError
+from maskedmodel.errors import CheckpointError, DataError
+from maskedmodel.sources import open_regular, parsing
+from maskedmodel.weights.place import path_of
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _USUAL = (
@@ -79,7 +81,7 @@ def read(path: str | Path) -> Foreign:
 
 def existing(path: str | Path) -> Path:
     """The path, if something is there. Raises CheckpointError that says nothing is downloaded."""
-    found = Path(path).expanduser()
+    found = path_of(path)
     if found.exists():
         return found
     text = str(path)
@@ -180,10 +182,10 @@ def _read_file(path: Path, clean: bool = True) -> Foreign:
 def _kind(path: Path) -> Kind:
     """What the first bytes say the file is. Raises CheckpointError where they say nothing known."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file, parsing("The file can't be read.", path):
             head = file.read(64)
-    except OSError as error:
-        raise CheckpointError("The file can't be read.", where=path, got=error.strerror or str(error)) from error
+    except DataError as error:
+        raise CheckpointError(error.what, where=path, expected=error.expected, got=error.got) from error
     # safetensors: the length of the header in 8 bytes, then the header, a JSON object.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _HEADER_LIMIT:
         return "safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from maskedmodel.noise import seeded
 from maskedmodel.plugins import Kind, Registry, load_registry
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.weights.foreign import read_json
-from maskedmodel.weights.place import CONFIG, EXPORT, require_run
+from maskedmodel.weights.place import CONFIG, EXPORT, path_of, require_run
 from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.report import LoadReport
 
@@ -46,7 +47,7 @@ def load(
     The run's data needn't be there. Raises CheckpointError where run or checkpoint is missing, damaged, or of another
     shape than its config says; ConfigError and PluginError where the config can't be used here.
     """
-    folder = Path(run).expanduser()
+    folder = path_of(run)
     if (folder / EXPORT).is_file():
         if checkpoint is not None:
             raise CheckpointError("An export has no checkpoints.", where=folder, got=f"checkpoint={checkpoint}")
@@ -130,7 +131,7 @@ def save(model: MaskedAutoencoder, folder: str | Path, *, report: LoadReport | N
     The config holds no `data`: there is nothing to train on. Of an encoder-only model no decoder is written. Raises
     CheckpointError where the folder is in use, TrainingError where the disk refuses.
     """
-    folder = Path(folder).expanduser()
+    folder = path_of(folder)
     if (folder / CONFIG).exists() or (folder.exists() and not folder.is_dir()):
         raise CheckpointError("There is something in this place already.", where=folder, fix="Name another folder.")
     tensors = {
@@ -159,9 +160,11 @@ def _checkpoint(folder: Path, wanted: str | Path | int) -> Path:
                 "The run keeps no best checkpoint.", where=folder, fix="Pretrain with train.keep_best=true."
             )
         return kept
-    name = Path(wanted).name if not isinstance(wanted, int) else checkpoints.folder_of(folder, wanted).name
+    if isinstance(wanted, int) and not 0 <= wanted < 10**9:  # a bool is 0 or 1
+        raise CheckpointError("There is no such step.", where=folder, expected="a step of the run")
+    name = path_of(wanted).name if not isinstance(wanted, int) else checkpoints.folder_of(folder, wanted).name
     chosen = folder / "checkpoints" / name
-    if not chosen.is_dir():
+    if not os.path.isdir(chosen):  # false of what is too long for a name, too
         there = [path.name for path in (folder / "checkpoints").glob("step-*")]
         raise CheckpointError(f"The run has no checkpoint {name!r}.", where=folder, fix=suggestion(name, there))
     reason = checkpoints.damage(chosen)

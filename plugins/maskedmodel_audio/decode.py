@@ -12,6 +12,7 @@ from torch import Tensor
 
 from maskedmodel import Sample
 from maskedmodel.errors import DataError
+from maskedmodel.sources import legible, open_regular, parsing
 from maskedmodel_audio.frontend import load_torchaudio
 from maskedmodel_audio.pieces import pieces_of
 from maskedmodel_audio.reading import Reading, SoundFileSettings
@@ -87,9 +88,7 @@ def resampled(wave: Tensor, rate: int, wanted: int, name: str) -> Tensor:
 
 def read_file(path: Path, settings: SoundFileSettings) -> Sample:
     """One sound file that a user names, as a source of these settings would hold it. Raises DataError."""
-    try:
-        with path.open("rb") as stream:
-            sound = read_sound(stream, str(path), settings)
-            return Sample(signal=sound.wave, id=path.name, notes=sound.notes)
-    except OSError as error:
-        raise DataError("The file can't be read.", where=path, got=error.strerror) from error
+    name = legible(str(path))
+    with open_regular(path) as stream, parsing("The file can't be read.", name):
+        sound = read_sound(stream, name, settings)
+    return Sample(signal=sound.wave, id=legible(path.name), notes=sound.notes)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from maskedmodel import Fact
 from maskedmodel.errors import DataError, DependencyError, install_hint
-from maskedmodel.sources import parsing
+from maskedmodel.sources import open_regular, parsing
 
 SEPARATORS = (",", ";", "\t", "|")
 _SAMPLED = 64  # lines that the separator is found by
@@ -119,9 +119,8 @@ def as_numbers(cells: Any, mark: Mark) -> NDArray[np.float64] | None:
 
 def _text(path: Path) -> str:
     zipped = path.name.lower().endswith(".gz")
-    opener: Any = gzip.open if zipped else open
-    with parsing("The table can't be read.", path, expected="a table of text in UTF-8"), opener(path, "rb") as file:
-        content = file.read()
+    with open_regular(path) as file, parsing("The table can't be read.", path, expected="a table of text in UTF-8"):
+        content = gzip.GzipFile(fileobj=file).read() if zipped else file.read()
         # UTF-16 is what spreadsheets call Unicode text.
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     if "\0" in text:

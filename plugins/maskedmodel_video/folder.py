@@ -12,7 +12,17 @@ import numpy as np
 
 from maskedmodel import DataSource, Fact, Sample
 from maskedmodel.errors import DataError
-from maskedmodel.sources import LabelledFiles, Part, SampleDataset, Split, holds, natural_order
+from maskedmodel.sources import (
+    LabelledFiles,
+    Part,
+    SampleDataset,
+    Split,
+    holds,
+    legible,
+    natural_order,
+    open_regular,
+    parsing,
+)
 from maskedmodel_video import frames, reader
 from maskedmodel_video.clip import Clip
 from maskedmodel_video.facts import facts_of
@@ -95,21 +105,22 @@ class VideoFolder(DataSource[VideoFolderSettings]):
 
     def read(self, path: Path) -> Sample:
         """A video file, or a folder of frames."""
-        try:
-            if not path.is_dir():
-                with path.open("rb") as stream:
-                    clip = reader.read_clip(stream, str(path), self.settings)
-                return Sample(signal=clip.signal, id=path.name, notes=clip.notes)
+        name, sample_id = legible(str(path)), legible(path.name)
+        if not path.is_dir():
+            with open_regular(path) as stream, parsing("The file can't be read.", name):
+                clip = reader.read_clip(stream, name, self.settings)
+            return Sample(signal=clip.signal, id=sample_id, notes=clip.notes)
+        with parsing("The folder can't be read.", name):
             images = [file for file in path.iterdir() if file.suffix.lower() in frames.EXTENSIONS]
-        except OSError as error:
-            raise DataError("The file can't be read.", where=path, got=error.strerror) from error
         if not images:
-            raise DataError("There are no frames in this folder.", where=path, expected=" ".join(frames.EXTENSIONS))
+            raise DataError("There are no frames in this folder.", where=name, expected=" ".join(frames.EXTENSIONS))
         images.sort(key=lambda file: natural_order(file.name))
-        clip = frames.read_frames(
-            lambda number: (images[number].open("rb"), str(images[number])), len(images), self.settings
-        )
-        return Sample(signal=clip.signal, id=path.name, notes=clip.notes)
+
+        def opened(number: int) -> tuple[BinaryIO, str]:
+            return open_regular(images[number]), legible(str(images[number]))
+
+        clip = frames.read_frames(opened, len(images), self.settings)
+        return Sample(signal=clip.signal, id=sample_id, notes=clip.notes)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:

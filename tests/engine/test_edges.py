@@ -142,6 +142,10 @@ def test_statistics_of_a_channel_come_from_its_own_visible_tokens_however_far() 
     [
         lambda: Mask.from_scores(torch.rand(2, 4), float("nan")),
         lambda: Mask.from_scores(torch.rand(2, 4), 1.5),
+        lambda: Mask.from_scores(torch.rand(2, 4), "a"),
+        lambda: Mask.from_scores(torch.rand(2, 4), None),
+        lambda: Mask.from_scores(torch.rand(2, 4), torch.tensor(0.5)),
+        lambda: Mask.from_scores([[0.5, 0.1]], 0.5),
         lambda: Mask.from_scores(torch.rand(4), 0.5),
         lambda: Mask.from_scores(torch.randint(9, (2, 4)), 0.5),
         lambda: Mask.from_scores(torch.rand(2, 4), 0.5, torch.ones(2, 3, dtype=torch.bool)),

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -48,7 +49,19 @@ def test_a_model_of_another_width_works(kind: torch.dtype, close: float, positio
 
 @pytest.mark.parametrize(
     "wrong",
-    [None, 3, "x", [1.0], torch.zeros(3), torch.zeros(2, 3, 8, 12, dtype=torch.bool), torch.zeros(2, 3, 8, 12) + 0j],
+    [
+        None,
+        3,
+        "x",
+        [1.0],
+        torch.zeros(3),
+        torch.zeros(2, 3, 8, 12, dtype=torch.bool),
+        torch.zeros(2, 3, 8, 12) + 0j,
+        np.zeros((2, 3, 8, 12), object),
+        np.full((2, 3), "x"),
+        torch.zeros(2, 3, 8, 12).to_sparse(),
+        torch.zeros(2, 3, 8, 12, device="meta"),
+    ],
     ids=lambda wrong: type(wrong).__name__,
 )
 def test_what_is_no_batch_is_refused(model: MaskedAutoencoder, wrong: Any) -> None:
@@ -80,3 +93,25 @@ def test_tokens_that_overlap_are_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "maskedmodel"):
         model_of(Overlapping())
     assert "overlap" in caplog.text
+
+
+def test_numbers_of_another_byte_order_are_the_same_numbers(model: MaskedAutoencoder) -> None:
+    batch = signal()
+    assert torch.equal(model.encode(batch.numpy().astype(">f4")), model.encode(batch))
+
+
+def test_a_slip_in_a_word_is_refused(model: MaskedAutoencoder) -> None:
+    """What isn't "mean" was taken for it, and what isn't "visible" for "oracle", which borrows what was hidden."""
+    for pool in ("means", ["mean"], None):
+        with pytest.raises(ShapeError, match="mean or class"):
+            model.embed(signal(), pool)
+    for statistics in ("visble", ["visible"], None):
+        with pytest.raises(ShapeError, match="visible or oracle"):
+            model.reconstruct(signal(), statistics=statistics)
+
+
+@pytest.mark.parametrize("mask", [[1], "uniform", torch.zeros(2, 24, dtype=torch.bool)])
+def test_what_is_no_mask_is_refused(model: MaskedAutoencoder, mask: Any) -> None:
+    for call in (model, model.reconstruct):
+        with pytest.raises(ShapeError, match="no mask"):
+            call(signal(), mask)

@@ -71,7 +71,7 @@ def test_each_message_of_the_page_of_troubles_is_one_that_is_printed() -> None:
     page = (ROOT / "docs/troubleshooting.md").read_text("utf-8")
     headings = re.findall(r"^### (.*)$", page, re.MULTILINE)
     assert len(headings) > 15
-    assert [heading for heading in headings if heading not in messages()] == []
+    assert set(headings) - messages() == set()
 
 
 def test_the_reference_of_names_is_that_of_the_code() -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,8 @@ from maskedmodel.training.data import (
     spread,
     train_batches,
 )
+from maskedmodel.training.folder import claimed
+from maskedmodel.training.hanging import stacks_in
 from tests.training.conftest import Wave, Waves
 
 
@@ -164,6 +168,15 @@ def test_a_sample_that_hangs_is_named_with_its_place(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+def test_the_stack_of_a_sample_that_hangs_is_kept(workers: int, tmp_path: Path) -> None:
+    with stacks_in(tmp_path), pytest.raises(DataError, match="its stack stands in") as raised:
+        list(eval_batches(Slow([sample(0), sample(1)]), Wave(), Reading(timeout=1, workers=workers)))
+    (kept,) = tmp_path.iterdir()
+    assert str(kept) in str(raised.value)
+    assert "time.sleep(30)" in kept.read_text()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
 def test_samples_of_different_shapes_name_both(workers: int) -> None:
     data = Listed([sample(0), sample(1, length=27)])
     with pytest.raises(ShapeError, match="differ in shape") as raised:
@@ -228,3 +241,35 @@ def test_global_random_state_is_untouched() -> None:
     before = torch.get_rng_state()
     list(train_batches(Listed([sample(0)]), Wave(), StepBatches(1, 2, 0, 0, 3), workers=1))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def deadlock() -> Any:
+    """Hangs within a library: no signal that Python handles gets through."""
+    lock = ctypes.create_string_buffer(256)
+    library = ctypes.CDLL(None)
+    library.pthread_mutex_lock(lock)
+    library.pthread_mutex_lock(lock)
+
+
+def test_a_worker_that_hangs_in_a_library_leaves_its_stack_and_ends(tmp_path: Path) -> None:
+    data = Listed([sample(0), deadlock, sample(2)])
+    with stacks_in(tmp_path), pytest.raises(DataError, match="died or hung") as raised:
+        list(eval_batches(data, Wave(), Reading(batch=1, timeout=2, workers=1)))
+    (kept,) = tmp_path.iterdir()
+    assert kept.name == f"data-stacks-{os.getpid()}.txt"
+    assert str(kept) in str(raised.value)
+    assert "in deadlock" in kept.read_text()
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    assert not [c for c in children if Path(f"/proc/{c}/stat").read_text().split()[2] not in "ZX"]
+
+
+def test_no_stack_leaves_no_file(tmp_path: Path) -> None:
+    data = Listed([sample(0), sample(1)])
+    with stacks_in(tmp_path):
+        batches = eval_batches(data, Wave(), Reading(batch=1, timeout=60, workers=1))
+        assert [i for batch in batches for i in batch.ids] == ["s0", "s1"]
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "data-stacks-1.txt").touch()  # of a process that was killed
+    (tmp_path / "data-stacks-2.txt").write_text("a stack")
+    with claimed(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {".lock", "data-stacks-2.txt"}

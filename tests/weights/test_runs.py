@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from maskedmodel import MaskedAutoencoder, load
+from maskedmodel import MaskedAutoencoder, load, read_weights
 from maskedmodel.config.files import read_config, to_yaml
 from maskedmodel.errors import CheckpointError, ConfigError, PluginError
 from maskedmodel.plugins import Registry
@@ -88,7 +88,9 @@ def test_the_newest_checkpoint_is_taken(run: Path, registry: Registry) -> None:
     assert step_of(load(str(run), registry=registry)) == 1000
 
 
-@pytest.mark.parametrize("wanted", [500, "step-00000500", Path("step-00000500")])
+@pytest.mark.parametrize(
+    "wanted", [500, "step-00000500", Path("step-00000500")], ids=lambda wanted: type(wanted).__name__
+)
 def test_a_checkpoint_can_be_chosen(run: Path, registry: Registry, wanted: str | Path | int) -> None:
     assert step_of(load(run, checkpoint=wanted, registry=registry)) == 500
 
@@ -188,3 +190,22 @@ def test_the_global_generator_is_left_alone(run: Path, registry: Registry) -> No
     state = torch.get_rng_state()
     load(run, registry=registry)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [None, 3, b"x", ["a"], {}, "a\0b", "~nobody-of-this-name/run", "x" * 5000],
+    ids=lambda given: type(given).__name__,
+)
+def test_what_is_no_path_is_refused(given: Any) -> None:
+    for call in (load, read_weights):
+        with pytest.raises(CheckpointError):
+            call(given)
+
+
+@pytest.mark.parametrize(
+    "wanted", [["best"], {}, 1.5, -1, 10**5000, b"best", "a\0b", "x" * 5000], ids=lambda wanted: type(wanted).__name__
+)
+def test_what_is_no_checkpoint_is_refused(wanted: Any, run: Path) -> None:
+    with pytest.raises(CheckpointError):
+        load(run, checkpoint=wanted)

@@ -1,0 +1,95 @@
+"""Signals that come twice or in the middle of a save, clocks that jump, and numbers of half the width."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maskedmodel.training import checkpoint as checkpoints
+from maskedmodel.training import loop
+from maskedmodel.training.interrupt import Interrupted
+from tests.runs import ENVIRONMENT, SMALL, assert_same_run, pretrain
+
+Go = Callable[..., loop.TrainResult]
+SETTINGS = ("train.steps=12", "train.checkpoint_every=4")
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    pretrain(folder, *SETTINGS)
+    return folder
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_a_run_at_once_even_in_the_middle_of_a_save(
+    number: signal.Signals, straight: Path, tmp_path: Path
+) -> None:
+    """Both signals come while the second checkpoint is being written: it is left half-written, and the first counts."""
+    run = tmp_path / "run"
+    script = (
+        "import os, sys; from maskedmodel.cli.app import run_cli; from maskedmodel.training import checkpoint;"
+        "real = checkpoint.save_file\n"
+        "def save_file(tensors, path):\n"
+        "    real(tensors, path)\n"
+        "    if 'step-00000008' in str(path):\n"
+        f"        os.kill(os.getpid(), {int(number)}); os.kill(os.getpid(), {int(number)})\n"
+        "checkpoint.save_file = save_file\n"
+        f"sys.exit(run_cli(['pretrain', '--run', {str(run)!r}, *{SMALL!r}, *{SETTINGS!r}]))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+    assert ended.returncode == 128 + number, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert [path.name for path in (run / "checkpoints").glob(".step-*")] == [".step-00000008.writing"]
+    assert checkpoints.read_state(checkpoints.newest(run))["step"] == 4
+    pretrain(run, *SETTINGS)
+    assert_same_run(straight, run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_a_save_waits_for_its_end(
+    run: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    run(tmp_path / "straight")
+    real = checkpoints.save_file
+
+    def asked(tensors: Any, path: Path) -> None:
+        if "step-00000008" in str(path) and "model" in path.name:
+            os.kill(os.getpid(), number)
+        real(tensors, path)
+
+    monkeypatch.setattr(checkpoints, "save_file", asked)
+    with pytest.raises(Interrupted) as raised:
+        run(tmp_path / "run")
+    assert raised.value.exit_code == 128 + number
+    assert checkpoints.read_state(checkpoints.newest(tmp_path / "run"))["step"] == 8
+    monkeypatch.undo()
+    run(tmp_path / "run")
+    assert_same_run(tmp_path / "straight", tmp_path / "run")
+
+
+def test_a_clock_that_jumps_changes_nothing(run: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "straight")
+    monkeypatch.setattr(time, "time", lambda: random.uniform(-1e9, 1e10))
+    run(tmp_path / "run")
+    assert_same_run(tmp_path / "straight", tmp_path / "run")
+
+
+def test_fifty_steps_in_bf16_stay_near_fp32(run: Go, tmp_path: Path) -> None:
+    found = {
+        precision: run(tmp_path / precision, "train.steps=50", f"train.precision={precision}", "optim.lr=0.003")
+        for precision in ("fp32", "bf16")
+    }
+    assert all(math.isfinite(result.val_loss_end) for result in found.values())
+    assert found["fp32"].val_loss_end < 0.9 * found["fp32"].val_loss_start
+    assert found["bf16"].val_loss_end == pytest.approx(found["fp32"].val_loss_end, rel=0.05)

@@ -1,0 +1,105 @@
+"""Ranks in processes of their own: a run that goes on with another number of them, and one that loses one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskedmodel.training import checkpoint as checkpoints
+from tests.runs import ENVIRONMENT, SMALL, command, pretrain, wait_for
+
+SETTINGS = ("train.steps=6", "train.checkpoint_every=3")
+
+
+def on_two_ranks(run: Path, *overrides: str) -> None:
+    launched = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "maskedmodel",
+         "--", "pretrain", "--run", str(run), *SMALL, *overrides],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=240,
+    )  # fmt: skip
+    assert launched.returncode == 0, launched.stderr
+
+
+def on_one(run: Path, *overrides: str) -> None:
+    pretrain(run, *overrides)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process, straight to its end."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    on_one(folder, *SETTINGS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same on two ranks."""
+    folder = tmp_path_factory.mktemp("together") / "run"
+    on_two_ranks(folder, *SETTINGS)
+    return folder
+
+
+def assert_near(run: Path, straight: Path) -> None:
+    """Every line of metrics, and every weight but those that rounding alone moves: a key's bias has no gradient."""
+    ours, theirs = (
+        [json.loads(line) for line in (of / "metrics.jsonl").read_text().splitlines()] for of in (run, straight)
+    )
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-6)
+    one, other = (checkpoints.read_model(checkpoints.newest(of)) for of in (run, straight))
+    assert one.keys() == other.keys()
+    for name in one.keys() - {name for name in one if name.endswith("qkv.bias")}:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=2e-5, msg=name)
+
+
+@pytest.mark.parametrize("first", ["one rank", "two ranks"])
+def test_a_run_goes_on_with_another_number_of_ranks(first: str, alone: Path, together: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(alone if first == "one rank" else together, run)
+    shutil.rmtree(checkpoints.newest(run))  # as if it had been killed at step 3
+    assert checkpoints.read_state(checkpoints.newest(run))["step"] == 3
+    (on_two_ranks if first == "one rank" else on_one)(run, *SETTINGS)
+    assert checkpoints.read_state(checkpoints.newest(run))["step"] == 6
+    assert_near(run, alone)
+    assert_near(run, together)
+
+
+def test_when_a_rank_dies_the_others_end_with_an_error(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [
+        subprocess.Popen(
+            command("pretrain", "image-quickstart", "--run", str(run), *SMALL, "train.steps=100000",
+                    "train.checkpoint_every=5"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**ENVIRONMENT, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    wait_for(run, 12, ranks[0])
+    os.kill(ranks[1].pid, signal.SIGKILL)
+    _, err = ranks[0].communicate(timeout=60)
+    ranks[1].communicate()
+    assert ranks[0].returncode == 2, err
+    assert "Another rank of the run has gone" in err
+    assert "Traceback" not in err
+    assert checkpoints.read_state(checkpoints.newest(run))["step"] >= 5
