@@ -200,7 +200,8 @@ class Sample(TypedDict):
 
     `group` names what must stay on one side of a fold: a recording, a field of view, a well. `notes` says in short
     phrases what was converted or left out of this sample when it was read, such as "transparency left out": whoever
-    reads samples counts equal phrases and tells each once.
+    reads samples counts equal phrases and tells each once. `channels` names the signal's channels in order, where its
+    file says: pictures of single files show them.
     """
 
     signal: Tensor
@@ -208,6 +209,7 @@ class Sample(TypedDict):
     label: NotRequired[int]
     group: NotRequired[str]
     notes: NotRequired[Sequence[str]]
+    channels: NotRequired[Sequence[str]]
 
 
 class SampleDataset(Protocol):
@@ -247,6 +249,10 @@ class DataSource(Component[S], ABC):
 
     def class_names(self) -> list[str] | None:
         """What the labels 0, 1, ... mean; None where samples carry no label."""
+        return None
+
+    def channel_names(self) -> Sequence[str] | None:
+        """What the channels 0, 1, ... of a signal are called, for pictures; None where nothing says."""
         return None
 
     def facts(self) -> list[Fact]:

@@ -39,14 +39,24 @@ def reconstruct(
         samples = [read_file(Path(file).expanduser(), config, registry) for file in files]
         prepared = [model.tokenizer.prepare(sample["signal"][None].to(device))[0] for sample in samples]
         signals, ids = model.tokenizer.collate(prepared), [sample["id"] for sample in samples]
+        model.tokenizer.channel_names = channel_names([sample.get("channels", ()) for sample in samples])
     else:
-        signals, ids = some_samples(build_components(config, registry), config, count, device)
+        parts = build_components(config, registry)
+        signals, ids = some_samples(parts, config, count, device)
+        model.tokenizer.channel_names = parts.source.channel_names() or ()
     chosen = pictures.pick_mode(model, mode)
     path = Path(out) if out is not None else pictures_folder(folder) / f"reconstruction-{chosen}.png"
     step = read_state(newest(folder))["step"]
     draw(model, signals, ids, path, config, step, chosen, captions)
     write_report(folder)
     return path
+
+
+def channel_names(of_samples: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """One name for each channel number of several samples: all of them where samples differ."""
+    most = max(map(len, of_samples), default=0)
+    every = [dict.fromkeys(names[number] for names in of_samples if number < len(names)) for number in range(most)]
+    return tuple(" or ".join(names) for names in every)
 
 
 def preview(config: Config = None, *, overrides: Sequence[str] = (), out: str | Path | None = None) -> Path:
@@ -63,5 +73,6 @@ def preview(config: Config = None, *, overrides: Sequence[str] = (), out: str | 
     fit_all(parts.tokenizer, parts.scheduler, lambda: [batch.signal])
     assert batch.stored is not None
     batch.signal = parts.tokenizer.prepare(batch.stored)  # with what was measured
+    parts.tokenizer.channel_names = parts.source.channel_names() or ()
     image = pictures.preview(parts.tokenizer, parts.scheduler, batch.signal, batch.ids, seed=resolved.train.seed)
     return save_png(image, Path(out) if out is not None else Path("preview.png"))

@@ -118,6 +118,7 @@ def _look(
     picture = None
     if config.evaluate.pictures:
         signals, ids = some_samples(parts, config, config.evaluate.pictures, device)
+        model.tokenizer.channel_names = parts.source.channel_names() or ()
         picture = draw(model, signals, ids, pictures_folder(folder) / "reconstruction.png", config, training.steps)
     probed = None
     if config.evaluate.probe and parts.source.class_names() is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -29,6 +31,7 @@ from maskedmodel.evaluation.features import Features, collect, evaluating, flat_
 from maskedmodel.noise import seeded
 from maskedmodel.training.data import UNLABELLED, Reading
 
+log = logging.getLogger("maskedmodel")
 RAW_LIMIT = 1 << 26  # values of raw signals that a linear probe gets through in some minutes and 3 GiB
 
 Progress = Callable[[str, int, int], None]  # (what is done, steps done, steps in all)
@@ -171,12 +174,16 @@ def probe(
     if settings.protocol == "split":
         notes += _cautions(first, second, *(labels[rows] for rows in folds[0]))
     counts = _few_counts(settings, labels[folds[0][0]])
-    rows = []
-    for number, (name, features) in enumerate(both.items()):
-        report(f"probe of {name}", number, len(both))
-        x = features.values
-        near = [knn(x[a], labels[a], x[b], labels[b], settings.neighbours, settings.temperature) for a, b in folds]
-        fitted = [linear(x[a], labels[a], x[b], labels[b], seed=seed) for a, b in folds]
+    rows: list[ProbeRow] = []
+    began = time.monotonic()
+    for name, features in both.items():
+        x, near, fitted = features.values, [], []
+        for number, (a, b) in enumerate(folds):
+            report(f"probe of {name}", number, len(folds))
+            near.append(knn(x[a], labels[a], x[b], labels[b], settings.neighbours, settings.temperature))
+            fitted.append(linear(x[a], labels[a], x[b], labels[b], seed=seed))
+            if not rows and not number:
+                _tell_time(time.monotonic() - began, len(folds), len(both))
         a, b = folds[0]
         learnt = {str(n): few(x[a], labels[a], x[b], labels[b], n, seed=seed) for n in counts}
         rows.append(ProbeRow(name, x.shape[1], Accuracy.over(near), Linear.over(fitted), learnt))
@@ -189,6 +196,14 @@ def probe(
     sizes = Counter(labels[torch.cat([rows for _, rows in folds])].tolist()).values()
     uneven = max(sizes) > 2 * min(sizes)
     return ProbeResult(tuple(rows), _protocol(model, settings, labels, folds, seed), tuple(notes), uneven)
+
+
+def _tell_time(first: float, folds: int, kinds: int) -> None:
+    """Say how long all will take, where that is more than a minute, by how long the first fold took."""
+    expected = first * folds * kinds
+    if expected > 60:
+        what = f"{folds} fold{'s' if folds > 1 else ''} of {kinds} kinds of features"
+        log.warning("Probes will take some %.0f minutes: %s.", max(expected / 60, 1), what)
 
 
 def _labels(features: Features) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +16,13 @@ MOST_TILES = 16  # of a montage: further channels and slices are too small to be
 
 
 class SignalDisplay:
-    """How a tokenizer's signals are shown to people. Nothing here has a say in training."""
+    """How a tokenizer's signals are shown to people. Nothing here has a say in training.
+
+    Attributes:
+        channel_names: what the data at hand calls its channels, by their numbers; set by whoever draws that data.
+    """
+
+    channel_names: Sequence[str] = ()
 
     def picture(self, signal: Tensor, like: Tensor | None = None) -> Tensor:
         """(B, 3, height, width) in [0, 1] for people to look at, on the colour scale that `like` (B, ...) would have.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
@@ -189,13 +189,16 @@ def into_slots(pixels: Array, own: dict[str, int], slot_names: tuple[str, ...] |
     """
     if slot_names is None:
         return torch.from_numpy(pixels[list(own.values())])  # a copy, as the list picks
-    slot = {name: number for number, name in enumerate(slot_names)}
-    for name in own:
-        slot.setdefault(name, len(slot))
+    slot = {name: number for number, name in enumerate(slots_of(own, slot_names))}
     field = torch.full((len(slot), *pixels.shape[1:]), torch.nan)
     for name, place in own.items():
         field[slot[name]] = torch.from_numpy(np.ascontiguousarray(pixels[place]))
     return field
+
+
+def slots_of(own: Iterable[str], slot_names: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The names of a field's slots: those of the data set, then channels that only it has."""
+    return tuple(dict.fromkeys([*(slot_names or ()), *own]))
 
 
 def tiles(height: int, width: int, tile: int) -> list[tuple[int, int]]:
@@ -369,6 +372,9 @@ class TiffFolder(DataSource[TiffFolderSettings]):
     def class_names(self) -> list[str] | None:
         return self._files.class_names
 
+    def channel_names(self) -> Sequence[str] | None:
+        return self._names
+
     def read(self, path: Path) -> Sample:
         try:
             with open_regular(path) as stream:
@@ -376,7 +382,9 @@ class TiffFolder(DataSource[TiffFolderSettings]):
         except OSError as error:
             raise DataError("The file can't be read.", where=path, got=error.strerror) from error
         field = joined_names([names], [path.name], self._pattern, str(path)), pixels
-        return Sample(signal=cut_field(field, str(path), self._names, self.settings, None), id=path.name)
+        signal = cut_field(field, str(path), self._names, self.settings, None)
+        own = _taken(field[0], str(path), self.settings)
+        return Sample(signal=signal, id=path.name, channels=slots_of(own, self._names))
 
     @classmethod
     def recognises(cls, path: Path) -> bool:

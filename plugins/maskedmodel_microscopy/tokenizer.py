@@ -66,7 +66,7 @@ class ChannelsSettings(Settings):
         description="Channels left out in training. hierarchical: a number uniform from one to all, then that many at "
         "random, per sample (ChannelViT).",
     )
-    names: tuple[str, ...] = Field((), description="What pictures call the slots, in order; others get numbers.")
+    names: tuple[str, ...] = Field((), description="What pictures call the slots, in order; others as the data says.")
 
     @model_validator(mode="after")
     def _names_fit(self) -> ChannelsSettings:
@@ -239,7 +239,8 @@ class ChannelsTokenizer(GridTokenizer[ChannelsSettings]):
     def scales(self, signal: Tensor) -> Scales:
         """The names of the pictures on top of each other."""
         slots = drawn_slots(signal)
-        names = [self.settings.names[slot] if slot < len(self.settings.names) else f"channel {slot}" for slot in slots]
+        known = (*self.settings.names, *self.channel_names[len(self.settings.names) :])
+        names = [known[slot] if slot < len(known) else f"channel {slot}" for slot in slots]
         count = len(names) + 1
         ticks = tuple(((place + 0.5) / count, name) for place, name in enumerate([*names, "together"]))
         return Scales(vertical=Scale(ticks=ticks))

@@ -61,7 +61,7 @@ BAD: dict[str, tuple[list[Any], list[str], str]] = {
     "no value": (["uniform:ratio"], [], "key=value"),
     "twice the same": (["uniform", "uniform:ratio=0.75"], [], "the same"),
     "other data": ([], ["data.size=16"], "the same data"),
-    "another yardstick": ([], ["evaluate.pool=class"], "yardstick"),
+    "another yardstick": ([], ["evaluate.pool=class"], "measured in one way"),
     "steps": ([], ["train.steps=5"], "budget"),
     "seeds": ([], ["train.seed=5"], "--seeds"),
     "an empty variation": ([], [" "], "empty"),

@@ -194,7 +194,12 @@ def test_a_long_run_stays_small(run: Path) -> None:
     lines = [{"step": s, "loss": 1 + math.sin(s), "lr": 1e-4, "ratio": 0.75, "grad_norm": 1.0} for s in range(50_000)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (run / "config.yaml").write_text("# " + "long " * 100_000 + "\ntrain: {steps: 5}\n")
-    check_safe(render(read(run)))
+    text = render(read(run))
+    page = check_safe(text)
+    assert len(text) < 400_000  # the files are 5 MB: curves are thinned, the config is cut
+    points = [len(value.split()) for tag, name, value in page.attributes if (tag, name) == ("polyline", "points")]
+    assert points
+    assert max(points) <= 2_000
 
 
 def test_an_old_page_is_replaced_and_nothing_is_left_beside(run: Path) -> None:

@@ -251,16 +251,23 @@ def deadlock() -> Any:
     library.pthread_mutex_lock(lock)
 
 
+def alive() -> set[str]:
+    """The processes that this one has started and that haven't ended."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return {
+        child for child in children if Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    }
+
+
 def test_a_worker_that_hangs_in_a_library_leaves_its_stack_and_ends(tmp_path: Path) -> None:
-    data = Listed([sample(0), deadlock, sample(2)])
+    data, before = Listed([sample(0), deadlock, sample(2)]), alive()
     with stacks_in(tmp_path), pytest.raises(DataError, match="died or hung") as raised:
         list(eval_batches(data, Wave(), Reading(batch=1, timeout=2, workers=1)))
     (kept,) = tmp_path.iterdir()
     assert kept.name == f"data-stacks-{os.getpid()}.txt"
     assert str(kept) in str(raised.value)
     assert "in deadlock" in kept.read_text()
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    assert not [c for c in children if Path(f"/proc/{c}/stat").read_text().split()[2] not in "ZX"]
+    assert alive() <= before  # those of other tests
 
 
 def test_no_stack_leaves_no_file(tmp_path: Path) -> None:

@@ -140,7 +140,18 @@ def test_normalised_targets_go_with_missing_values():
     model = MaskedAutoencoder(tokenizer, build(tokenizer).scheduler, Patch(normalise=True), SMALL)
     signal = random(2, 1, 16)
     signal[0, 0, 1::4] = torch.nan
-    assert torch.isfinite(model(tokenizer.prepare(signal)).loss)
+    tokens = tokenizer.tokenize(tokenizer.prepare(signal))
+    assert tokens.observed is not None
+    mask = Mask(torch.tensor([[False, True, False, False]] * 2))
+    output = model(tokens, mask)
+    there = tokens.observed[0, 1]
+    values = tokens.values[0, 1]
+    filled = torch.where(there, values, values[there].mean())  # an absent value has no say in mean and spread
+    away = (output.prediction[0, 0] - Patch(normalise=True).target(filled[None, None])[0, 0]).square()
+    torch.testing.assert_close(output.loss_per_token[0, 0], away[there].mean(), rtol=1e-5, atol=1e-6)
+    hidden_and_absent = ~tokens.observed & mask.hidden[..., None]
+    other = replace(tokens, values=tokens.values.masked_fill(hidden_and_absent, 99.0))
+    assert torch.equal(model(other, mask).loss, output.loss)
 
 
 def test_a_picture_draws_the_line_where_it_is_and_nothing_in_a_gap():
