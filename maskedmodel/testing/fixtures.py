@@ -196,6 +196,7 @@ def example_tokens(tokenizer: Tokenizer[Any], batch: int) -> Tokens:
     signal = tokenizer.prepare(tokenizer.example(batch, generator(1)))
     if tokenizer.needs_statistics:
         tokenizer.fit_statistics([signal])
+        signal = tokenizer.prepare(tokenizer.example(batch, generator(1)))
     return tokenizer.tokenize(signal)
 
 

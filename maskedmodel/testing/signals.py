@@ -32,10 +32,11 @@ AnyTokenizer = Tokenizer[Any]
 
 
 def prepared(tokenizer: AnyTokenizer, seed: int = 0) -> Tensor:
-    """A batch of four examples made ready to tokenize; statistics are fitted to it where the tokenizer asks."""
+    """A batch of four examples made ready to tokenize, with statistics fitted to it where the tokenizer asks."""
     signal = tokenizer.prepare(tokenizer.example(BATCH, generator(seed)))
     if tokenizer.needs_statistics:
         tokenizer.fit_statistics([signal])
+        signal = tokenizer.prepare(tokenizer.example(BATCH, generator(seed)))
     return signal
 
 

@@ -156,7 +156,8 @@ class TubesTokenizer(NormalisedTokenizer[TubesSettings]):
     def example(self, batch: int, generator: torch.Generator) -> Tensor:
         """Smooth random clips (B, C, frames, *size) strictly between 0 and 1, that change from frame to frame."""
         frames, height, width = self.size
-        coarse = frames // 2 + 1, height // 4 + 1, width // 4 + 1
+        # At most eight points along an axis, as of other tokenizers: what is hidden can be learnt from what isn't.
+        coarse = min(frames // 2 + 1, 8), min(height // 4 + 1, 8), min(width // 4 + 1, 8)
         noise = torch.randn(batch, self.channels, *coarse, generator=generator)
         return torch.sigmoid(2 * F.interpolate(noise, self.size, mode="trilinear", align_corners=True))
 

@@ -168,3 +168,21 @@ def test_the_random_twin_keeps_statistics_but_no_weights(model: MaskedAutoencode
     name = "encoder.blocks.0.qkv.weight"
     assert not torch.equal(own[name], other[name])
     assert own[name].data_ptr() != other[name].data_ptr()
+
+
+def test_a_long_wait_is_told_beforehand(caplog: pytest.LogCaptureFixture) -> None:
+    module._tell_time(0.4, folds=31, kinds=4)  # 50 seconds
+    assert not caplog.records
+    module._tell_time(3.4, folds=31, kinds=4)
+    assert caplog.messages == ["Probes will take some 7 minutes: 31 folds of 4 kinds of features."]
+
+
+def test_each_fold_is_told(model: MaskedAutoencoder, bars: Any) -> None:
+    said: list[tuple[str, int, int]] = []
+    probe(
+        model,
+        bars(),
+        EvaluateSettings(protocol="leave_one_out", train_samples=5, val_samples=4),
+        progress=lambda *now: said.append(now),
+    )
+    assert [done for what, done, total in said if what == "probe of raw values" and total == 9] == list(range(9))

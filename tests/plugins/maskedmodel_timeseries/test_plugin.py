@@ -13,6 +13,7 @@ from maskedmodel.testing import parametrize_checks
 
 @parametrize_checks(
     [
+        SeriesTokenizer(length=48, patch=8, variates=2),
         SeriesTokenizer(floor=0, length=96, patch=8, variates=3, horizon=32),
         SeriesTokenizer(floor=0, length=64, patch=4, normalise="none"),
         RasterTokenizer(size=(16, 32), patch=(8, 4), period=7, horizon=14),
