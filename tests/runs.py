@@ -51,6 +51,19 @@ def pretrain(run: Path, *overrides: str, wait: bool = True, config: str = "image
     return process
 
 
+def on_two_ranks(run: Path, *overrides: str) -> None:
+    """The quickstart as `pretrain` makes it, by two processes under torchrun."""
+    launched = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "maskedmodel",
+         "--", "pretrain", "--run", str(run), *SMALL, *overrides],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=240,
+    )  # fmt: skip
+    assert launched.returncode == 0, launched.stderr
+
+
 def steps_done(run: Path) -> int:
     path = run / "metrics.jsonl"
     return len(path.read_text().splitlines()) if path.exists() else 0

@@ -17,7 +17,7 @@ from PIL import Image
 
 import maskedmodel
 from maskedmodel.training import checkpoint as checkpoints
-from tests.runs import ENVIRONMENT, SMALL, assert_same_run, pretrain, tensors, wait_for
+from tests.runs import ENVIRONMENT, SMALL, assert_same_run, on_two_ranks, pretrain, tensors, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +85,7 @@ def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
     alone, ranks = tmp_path / "alone", tmp_path / "ranks"
     overrides = ("train.steps=4", "train.workers=1")
     pretrain(alone, *overrides)
-    launched = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "maskedmodel",
-         "--", "pretrain", "--run", str(ranks), *SMALL, *overrides],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        timeout=240,
-    )  # fmt: skip
-    assert launched.returncode == 0, launched.stderr
+    on_two_ranks(ranks, *overrides)
     for ours, theirs in zip(lines_of(alone), lines_of(ranks), strict=True):
         assert ours.keys() == theirs.keys()
         assert ours["step"] == theirs["step"]

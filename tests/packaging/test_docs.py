@@ -9,7 +9,9 @@ import sys
 import types
 from collections import Counter
 from contextlib import suppress
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,16 @@ PAGES = [
     *ROOT.glob("examples/**/*.md"),
 ]
 COMPARED = sorted(ROOT.glob("benchmarks/results/*/results.md"))
+
+
+def script(name: str) -> Any:
+    """One of the scripts in docs that write a page."""
+    spec = spec_from_file_location(f"docs_{name}", ROOT / f"docs/{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -76,11 +88,7 @@ def test_each_message_of_the_page_of_troubles_is_one_that_is_printed() -> None:
 
 def test_the_reference_of_names_is_that_of_the_code() -> None:
     """docs/api.md is current, and every public name has a docstring there."""
-    sys.path.insert(0, str(ROOT / "docs"))
-    try:
-        import api  # type: ignore[import-not-found]
-    finally:
-        sys.path.pop(0)
+    api = script("api")
     page = (ROOT / "docs/api.md").read_text("utf-8")
     assert page == api.written(), "run python docs/api.py"
     for name in ("MaskedAutoencoder", "Tokenizer", "Tokens", "gather_tokens", "LabelledFiles", "parametrize_checks"):
@@ -101,13 +109,8 @@ def test_there_are_pages_and_tables() -> None:
 
 
 def test_the_readme_is_short_and_shows_the_tree_as_it_is() -> None:
-    sys.path.insert(0, str(ROOT / "docs"))
-    try:
-        from house import written  # type: ignore[import-not-found]
-    finally:
-        sys.path.pop(0)
     readme = (ROOT / "README.md").read_text("utf-8")
-    assert readme == written(readme), "run python docs/house.py"
+    assert readme == script("house").written(readme), "run python docs/house.py"
     assert len(readme.splitlines()) < 150
     assert set(re.findall(r"\]\(#([a-z-]+)\)", readme)) <= {
         heading.lower().replace(" ", "-") for heading in re.findall(r"^## (.*)$", readme, re.MULTILINE)
@@ -116,11 +119,7 @@ def test_the_readme_is_short_and_shows_the_tree_as_it_is() -> None:
 
 def test_the_reference_of_settings_is_that_of_the_schema() -> None:
     """docs/config.md is current, and names every setting of the schema in a table of its own section."""
-    sys.path.insert(0, str(ROOT / "docs"))
-    try:
-        import reference  # type: ignore[import-not-found]
-    finally:
-        sys.path.pop(0)
+    reference = script("reference")
     page = (ROOT / "docs/config.md").read_text("utf-8")
     assert page == reference.written(), "run python docs/reference.py"
     sections = dict(part.split("\n", 1) for part in re.split(r"^#{2,3} ", page, flags=re.MULTILINE)[1:])

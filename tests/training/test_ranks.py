@@ -8,28 +8,15 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from maskedmodel.training import checkpoint as checkpoints
-from tests.runs import ENVIRONMENT, SMALL, command, pretrain, wait_for
+from tests.runs import ENVIRONMENT, SMALL, command, on_two_ranks, pretrain, wait_for
 
 SETTINGS = ("train.steps=6", "train.checkpoint_every=3")
-
-
-def on_two_ranks(run: Path, *overrides: str) -> None:
-    launched = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "maskedmodel",
-         "--", "pretrain", "--run", str(run), *SMALL, *overrides],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        timeout=240,
-    )  # fmt: skip
-    assert launched.returncode == 0, launched.stderr
 
 
 def on_one(run: Path, *overrides: str) -> None:
