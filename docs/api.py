@@ -82,7 +82,8 @@ def members(cls: type) -> Iterator[tuple[str, Any, str]]:
 def entry(name: str, value: Any) -> str:
     """One public name."""
     if not (inspect.isclass(value) or callable(value)):
-        return f"### {name}\n\n```python\n{name} = {value!r}\n```\n"
+        shown = repr(value).replace("'", '"')  # as the formatter of this project writes texts
+        return f"### {name}\n\n```python\n{name} = {shown}\n```\n"
     shown = f"class {signature(name, value)}" if inspect.isclass(value) else signature(name, value)
     parts = [f"### {name}", f"```python\n{shown}\n```", said(value)]
     if inspect.isclass(value):
