@@ -45,7 +45,8 @@ from maskedmodel.engine.flops import TRAIN, forward_flops
 from maskedmodel.engine.settings import DecoderSettings, EncoderSettings, ModelSettings
 from maskedmodel.noise import seeded
 from maskedmodel.training.distributed import World
-from maskedmodel.training.loop import backward
+from maskedmodel.training.masked import MaskedModelling
+from maskedmodel.training.parts import Part, backward
 
 WORK = WORKS["vit-ti"]
 GOAL = 0.02  # of a step, for what has no weights
@@ -140,7 +141,8 @@ class Bench:
         start = perf_counter()
         mask = scheduler.sample(tokens, PROGRESS, noise)
         self.model.scheduler = scheduler  # whose own loss is asked for
-        backward(self.model, [(tokens, mask)], mask.scored, SETTINGS, WORLD, PROGRESS)
+        learning = MaskedModelling(self.model, SETTINGS)
+        backward(learning, self.model, [Part(tokens, mask, mask.scored)], mask.scored, WORLD, PROGRESS)
         for optimizer in (self.optimizer, turns.optimizer):
             if optimizer is not None:
                 optimizer.step()

@@ -19,7 +19,7 @@ from maskedmodel.noise import seeded
 from maskedmodel.plugins import load_registry
 from maskedmodel.training.data import Broken, Guarded, spread
 from maskedmodel.training.distributed import pick_device
-from maskedmodel.training.state import fit_all
+from maskedmodel.training.fitting import fit_all
 from maskedmodel.training.tracking import environment
 from maskedmodel.weights.start import start
 

@@ -16,7 +16,7 @@ from maskedmodel.plugins import load_registry
 from maskedmodel.report.page import write as write_report
 from maskedmodel.training.checkpoint import newest, read_state
 from maskedmodel.training.data import Reading, eval_batches
-from maskedmodel.training.state import fit_all
+from maskedmodel.training.fitting import fit_all
 
 log = logging.getLogger("maskedmodel")
 

@@ -24,6 +24,7 @@ from maskedmodel.training.folder import claimed, run_folder, settle, write_json,
 from maskedmodel.training.hanging import stacks_in
 from maskedmodel.training.interrupt import Signals
 from maskedmodel.training.loop import TrainResult, train
+from maskedmodel.training.masked import MaskedModelling
 from maskedmodel.training.tracking import environment
 from maskedmodel.weights.start import begin
 
@@ -92,7 +93,7 @@ def pretrain(
             world.wait()
             begin(resolved, folder, model, registry, leads=False)
             with stacks_in(folder):
-                train(resolved, folder, model, parts.source, world, quiet=True)
+                train(resolved, folder, MaskedModelling(model, resolved.train), parts.source, world, quiet=True)
             return None
         with claimed(folder):
             settle(folder, resolved, registry)
@@ -100,7 +101,8 @@ def pretrain(
             begin(resolved, folder, model, registry)
             write_json(folder / "environment.json", environment(world.device))
             world.wait()
-            training = train(resolved, folder, model, parts.source, world, quiet=quiet)
+            learning = MaskedModelling(model, resolved.train)
+            training = train(resolved, folder, learning, parts.source, world, quiet=quiet)
             with Signals() as signals, signals.may_cut():
                 return _look(resolved, folder, model, parts, training, world.device, quiet)
 

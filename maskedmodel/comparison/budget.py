@@ -34,9 +34,11 @@ from maskedmodel.schedulers import MaskScheduler
 from maskedmodel.tokens import Tokens, hidden_count
 from maskedmodel.training.data import StepBatches, train_batches
 from maskedmodel.training.distributed import World, pick_device
-from maskedmodel.training.loop import backward, micro_batches
+from maskedmodel.training.fitting import fit_statistics
+from maskedmodel.training.masked import MaskedModelling
+from maskedmodel.training.optimizer import make_optimizer, trained
 from maskedmodel.training.packing import grouped, pays
-from maskedmodel.training.state import fit_statistics, make_optimizer
+from maskedmodel.training.parts import backward
 
 Budget = Literal["flops", "tokens", "seconds", "steps"]
 UNITS: dict[Budget, str] = {"flops": "FLOPs", "tokens": "encoder tokens", "seconds": "seconds", "steps": "steps"}
@@ -82,13 +84,14 @@ class Stand:
         order = StepBatches(len(data), min(config.train.batch, _SAMPLES), config.train.seed, 0, 1)
         batch = next(train_batches(data, model.tokenizer, order)).to(device)
         model.train()
+        learning = MaskedModelling(model, config.train)
         for progress in _MEASURED:
-            micro = micro_batches(model, batch, config.train.model_copy(update={"accumulate": 1}), progress)
-            for _, mask in micro:
-                mask.check()
-            backward(model, micro, max(sum(mask.scored for _, mask in micro), 1), config.train, world, progress)
+            (part,) = learning.parts(batch, progress, accumulate=1)
+            if part.mask is not None:
+                part.mask.check()
+            backward(learning, model, [part], part.count or 1, world, progress)
         model.zero_grad(set_to_none=True)
-        return cls(config, model, parts.source, micro[0][0], device)
+        return cls(config, model, parts.source, part.tokens, device)
 
     @property
     def lengths(self) -> list[int]:
@@ -185,14 +188,14 @@ def seconds(stand: Stand, progress: float) -> float:
     data = stand.source.open("train")
     order = StepBatches(len(data), config.train.batch, config.train.seed, 0, 1_000_000)
     batches = train_batches(data, model.tokenizer, order, workers=config.train.workers)
-    optimizer = make_optimizer(model, config.optim)
+    optimizer, learning = make_optimizer(trained(model), config.optim), MaskedModelling(model, config.train)
     for group in optimizer.param_groups:
         group["lr"] = 0.0  # the work of a step, and the weights as they are
     taken: list[float] = []
     while len(taken) < 4 or sum(taken) < 0.2:
         began = time.perf_counter()
-        parts = micro_batches(model, next(batches).to(stand.device), config.train, progress)
-        backward(model, parts, max(sum(mask.scored for _, mask in parts), 1), config.train, world, progress)
+        parts = learning.parts(next(batches).to(stand.device), progress)
+        backward(learning, model, parts, sum(part.count for part in parts) or 1, world, progress)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if stand.device.type == "cuda":

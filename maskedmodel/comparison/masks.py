@@ -23,7 +23,7 @@ from maskedmodel.plugins import Registry
 from maskedmodel.tokens import Tokens
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training.data import Batch, Reading, eval_batches
-from maskedmodel.training.state import fit_statistics
+from maskedmodel.training.fitting import fit_statistics
 
 SAMPLES = 256  # of the validation part, whose masks are looked at
 SHOWN = 3  # samples in pictures

@@ -28,10 +28,11 @@ from maskedmodel.plugins import Registry, load_registry
 from maskedmodel.report.page import write as write_report
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training.distributed import World, pick_device
+from maskedmodel.training.fitting import fit_statistics
 from maskedmodel.training.folder import claimed, settle, write_json, write_summary
 from maskedmodel.training.interrupt import Interrupted, Signals
 from maskedmodel.training.loop import train
-from maskedmodel.training.state import fit_statistics
+from maskedmodel.training.masked import MaskedModelling
 from maskedmodel.training.tracking import environment
 from maskedmodel.weights.start import begin
 
@@ -76,7 +77,7 @@ def perform(job: Job, registry: Registry, channel: Channel) -> Measured:
             write_json(folder / "environment.json", environment(world.device))
             begin(config, folder, model, registry)
             channel.progress("pretraining", 0, config.train.steps)
-            training = train(config, folder, model, parts.source, world, quiet=True)
+            training = train(config, folder, MaskedModelling(model, config.train), parts.source, world, quiet=True)
         with Signals() as signals, signals.may_cut():
             if job.kind == "untrained":
                 begin(config, folder, model, registry)

@@ -32,7 +32,7 @@ from maskedmodel.training.checkpoint import find, read_state
 from maskedmodel.training.data import Reading, eval_batches
 from maskedmodel.training.distributed import World
 from maskedmodel.training.folder import write_json
-from maskedmodel.training.loop import validation_loss
+from maskedmodel.training.masked import validation_loss
 from maskedmodel.training.tracking import read_lines
 
 FORMAT = 1

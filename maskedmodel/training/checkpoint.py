@@ -160,13 +160,13 @@ def keep_last(run: Path, count: int) -> None:
             log.warning("An old checkpoint can't be removed: %s (%s)", path, error.strerror)
 
 
-def mark_best(run: Path, step: int, loss: float) -> None:
-    """Note that the checkpoint of a step has the lowest validation loss so far."""
-    write_text(run / "checkpoints" / BEST, json.dumps({"step": step, "val_loss": loss}) + "\n")
+def mark_best(run: Path, step: int, name: str, value: float) -> None:
+    """Note that no validation so far gave a better `name` than that of a step, whose checkpoint is kept."""
+    write_text(run / "checkpoints" / BEST, json.dumps({"step": step, name: value}) + "\n")
 
 
 def best(run: Path) -> Path | None:
-    """The checkpoint of the lowest validation loss, where the run keeps one and it is whole."""
+    """The checkpoint of the best validation, where the run keeps one and it is whole."""
     try:
         step = json.loads((run / "checkpoints" / BEST).read_text())["step"]
         found = folder_of(run, int(step))

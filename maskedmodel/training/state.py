@@ -5,63 +5,29 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from maskedmodel.components import DataSource, SampleDataset, Tokenizer
-from maskedmodel.config.sections import OptimSettings, RunConfig, TrainSettings
-from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.components import DataSource
+from maskedmodel.config.sections import RunConfig
 from maskedmodel.errors import CheckpointError, ConfigError, TrainingError
-from maskedmodel.schedulers import MaskScheduler
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training.data import (
     Batch,
     Broken,
-    Reading,
     broken_error,
-    eval_batches,
     fingerprint,
     fingerprint_of_ids,
 )
 from maskedmodel.training.distributed import World
+from maskedmodel.training.optimizer import make_optimizer
+from maskedmodel.training.parts import Learning
 from maskedmodel.training.tracking import Records
 
 log = logging.getLogger("maskedmodel")
-STATISTICS_SAMPLES = 4096  # what Tokenizer.fit_statistics sees at most
-
-
-def make_optimizer(model: nn.Module, optim: OptimSettings) -> torch.optim.AdamW:
-    """Fused AdamW. As in MAE, weight decay is for tensors of two or more dimensions that aren't biases."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in named if p.ndim > 1 and not name.endswith("bias")]
-    plain = [p for name, p in named if p.ndim <= 1 or name.endswith("bias")]
-    groups = [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True)
-
-
-def fit_statistics(model: MaskedAutoencoder, dataset: SampleDataset, settings: TrainSettings) -> None:
-    """Let the tokenizer, and then the scheduler, measure what their settings leave to be measured."""
-
-    def batches() -> Iterator[Tensor]:
-        reading = Reading.of(settings, model.device, limit=STATISTICS_SAMPLES)
-        prepared = eval_batches(dataset, model.tokenizer, reading)
-        return (batch.signal for batch in prepared)
-
-    fit_all(model.tokenizer, model.scheduler, batches)
-
-
-def fit_all(tokenizer: Tokenizer[Any], scheduler: MaskScheduler[Any], batches: Callable[[], Iterable[Tensor]]) -> None:
-    """As `fit_statistics`, over what `batches()` gives."""
-    with torch.no_grad():
-        if tokenizer.needs_statistics:
-            tokenizer.fit_statistics(batches())
-        if scheduler.needs_statistics:
-            scheduler.fit_statistics(tokenizer.tokenize(signal) for signal in batches())
 
 
 def _place(folder: Path) -> tuple[int, int] | None:
@@ -77,9 +43,10 @@ class Run:
     """One run in its folder: what the loop needs at hand, and what a checkpoint holds."""
 
     def __init__(
-        self, config: RunConfig, folder: Path, model: MaskedAutoencoder, source: DataSource[Any], world: World
+        self, config: RunConfig, folder: Path, learning: Learning[Any, Any], source: DataSource[Any], world: World
     ) -> None:
-        self.config, self.folder, self.model, self.world = config, folder, model, world
+        self.config, self.folder, self.learning, self.world = config, folder, learning, world
+        self.model = learning.model
         self.settings = config.train
         if self.settings.batch % (world.size * self.settings.accumulate):
             raise ConfigError(
@@ -89,8 +56,8 @@ class Run:
                 got=self.settings.batch,
             )
         self.train_data, self.val_data = source.open("train"), source.open("val")
-        self.optimizer = make_optimizer(model, config.optim)
-        self.names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
+        self.optimizer = make_optimizer(learning.groups(), config.optim)
+        self.names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
         self.broken: dict[str, Broken] = {}
         self.notes: Counter[str] = Counter()  # what was converted or left out of samples, by this process
         self.step = self.saved = 0
@@ -102,7 +69,7 @@ class Run:
         """Take up the newest checkpoint, if there is one."""
         found = checkpoints.find(self.folder)
         if found is None:
-            fit_statistics(self.model, self.train_data, self.settings)
+            self.learning.fit(self.train_data)
             return
         state = checkpoints.read_state(found)
         # 0.1.0 knew a data set by its ids alone; ":" stands in what is kept since.
@@ -130,12 +97,14 @@ class Run:
             checkpoints.rehearse(self.folder, self.model.state_dict(), self._state)
 
     def keep_best(self, records: Records) -> None:
-        """Write this step's checkpoint where no validation so far had a lower loss."""
-        loss = records.validated[self.step]
-        if self.settings.keep_best and self.step and loss <= min(records.validated.values()):
+        """Write this step's checkpoint where no validation so far was better."""
+        name, higher = self.learning.best_by
+        value = records.validated[self.step][name]
+        others = [found[name] for found in records.validated.values() if name in found]
+        if self.settings.keep_best and self.step and value == (max(others) if higher else min(others)):
             records.sync()
             self.save()
-            checkpoints.mark_best(self.folder, self.step, loss)
+            checkpoints.mark_best(self.folder, self.step, name, value)
 
     def keep_batch(self, batch: Batch, loss: float, norm: float) -> Path:
         """Keep a batch that spoilt a step: what it was, and its signal as stored."""

@@ -150,12 +150,13 @@ class Records:
     """All that a run writes down as it goes. Only the leading rank's is `active`."""
 
     def __init__(self, folder: Path, resumed: int | None, trackers: Sequence[str], config: RunConfig, active: bool):
-        self.validated: dict[int, float] = {}  # step to validation loss
+        self.validated: dict[int, dict[str, float]] = {}  # step to what was measured there
         self.files: list[Lines] = []
         self.trackers = Trackers([], folder, {})
         if active:
             self.files = [Lines(folder / f"{name}.jsonl", resumed) for name in ("metrics", "timings")]
-            self.validated = {line["step"]: line["val_loss"] for line in self.files[0].kept if "val_loss" in line}
+            kept = [dict(line) for line in self.files[0].kept if "val_loss" in line]
+            self.validated = {line.pop("step"): line for line in kept}
             self.trackers = Trackers(trackers, folder, config.model_dump(mode="json"))
 
     def __enter__(self) -> Self:
@@ -168,10 +169,10 @@ class Records:
         for lines in self.files:
             lines.file.close()
 
-    def validation(self, step: int, loss: float, ratio: float) -> None:
-        """The loss under fixed masks that hide `ratio` of the tokens."""
-        self.validated[step] = loss
-        self._write(0, step, val_loss=loss, val_ratio=ratio)
+    def validation(self, step: int, measured: dict[str, float]) -> None:
+        """What validation measured, `val_loss` among it."""
+        self.validated[step] = measured
+        self._write(0, step, **measured)
 
     def step(self, step: int, **values: float) -> None:
         self._write(0, step, **values)

@@ -33,7 +33,8 @@ from maskedmodel.plugins import Registry
 from maskedmodel.training import packing
 from maskedmodel.training.data import StepBatches, train_batches
 from maskedmodel.training.distributed import World
-from maskedmodel.training.loop import backward, micro_batches
+from maskedmodel.training.masked import MaskedModelling
+from maskedmodel.training.parts import Part, backward
 from tests.comparison.conftest import TINY
 
 MASKS = ["uniform", "uniform:ratio=0.25", "ramped", "blocks", "ramped:start=0.9,end=0.3,shape=cosine"]
@@ -104,13 +105,15 @@ def test_a_scheduler_pays_for_what_it_multiplies(
     data = stand.source.open("train")
     batch = next(train_batches(data, model.tokenizer, StepBatches(len(data), 16, 0, 0, 1)))
     with FlopCounterMode(display=False) as whole, sdpa_kernel(SDPBackend.MATH):
-        parts = micro_batches(model, batch, train, 0.5)
-        backward(model, parts, 1.0, train, World(0, 1, torch.device("cpu")), 0.5)
+        learning = MaskedModelling(model, train)
+        parts = learning.parts(batch, 0.5)
+        backward(learning, model, parts, 1.0, World(0, 1, torch.device("cpu")), 0.5)
         with torch.no_grad():
             model.scheduler.after_step(model.encoder, 0.5)
     with FlopCounterMode(display=False) as alone:
-        for tokens, drawn in parts:
-            model(tokens, replace(drawn, gates=None)).loss.backward()
+        for part in parts:
+            assert part.mask is not None
+            model(part.tokens, replace(part.mask, gates=None)).loss.backward()
     counted = (whole.get_total_flops() - alone.get_total_flops()) / 16
     said = model.scheduler.flops(16)
     assert said == pytest.approx(counted, rel=0.002)
@@ -145,7 +148,8 @@ def test_a_step_of_uneven_rows_is_charged_what_it_multiplies(
     assert visible.unique().numel() > 2
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         world = World(0, 1, torch.device("cpu"))
-        backward(stand.model, [(stand.tokens, mask)], mask.scored, arm.config.train, world, 0.5)
+        learning, part = MaskedModelling(stand.model, arm.config.train), Part(stand.tokens, mask, mask.scored)
+        backward(learning, stand.model, [part], mask.scored, world, 0.5)
     (cost,), (seen,) = costs_of([stand], "flops"), costs_of([stand], "tokens")
     full = TRAIN * forward_flops(stand.model, int(visible.max()), int(mask.hidden.sum(1).max()), 16).total
     counted = counter.get_total_flops() * 16 / stand.tokens.batch

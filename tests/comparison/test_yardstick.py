@@ -22,6 +22,7 @@ from maskedmodel.config.sections import RunConfig
 from maskedmodel.plugins import Registry
 from maskedmodel.training.distributed import World
 from maskedmodel.training.loop import train
+from maskedmodel.training.masked import MaskedModelling
 from tests.comparison.conftest import TINY, Silent
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -135,7 +136,7 @@ def test_masks_of_a_scheduler_that_learns_are_those_of_its_state_along_the_run(
     with_drift = replace(registry, mask_schedulers={**registry.mask_schedulers, "drift": Drift})
     config = config_of(with_drift, "drift", "train.checkpoint_every=3", "train.keep=9", "train.steps=12")
     model, parts = build(config, with_drift)
-    train(config, tmp_path, model, parts.source, ALONE, quiet=True)
+    train(config, tmp_path, MaskedModelling(model, config.train), parts.source, ALONE, quiet=True)
     states = list(along_the_run(config, tmp_path, model, True, with_drift, parts.source))
     assert [progress for progress, _ in states] == [0.0, 0.25, 0.5, 0.75, 1.0]
     report, _ = look(

@@ -22,6 +22,7 @@ from maskedmodel.plugins import Registry, load_registry
 from maskedmodel.sources import Split
 from maskedmodel.training.distributed import World
 from maskedmodel.training.loop import TrainResult, train
+from maskedmodel.training.masked import MaskedModelling
 
 
 class WaveSettings(Settings):
@@ -143,6 +144,7 @@ def run(configured: Callable[..., RunConfig], registry: Registry) -> Callable[..
         config = configured(*overrides)
         folder.mkdir(parents=True, exist_ok=True)
         model, source = build(config, registry)
-        return train(config, folder, model, source, World(0, 1, torch.device("cpu")), quiet=True)
+        learning = MaskedModelling(model, config.train)
+        return train(config, folder, learning, source, World(0, 1, torch.device("cpu")), quiet=True)
 
     return go

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from maskedmodel.training import checkpoint as checkpoints
-from maskedmodel.training import loop
+from maskedmodel.training import loop, masked
 from maskedmodel.training.interrupt import Interrupted, Signals
 from tests.training.test_loop import assert_same_run
 
@@ -48,7 +48,7 @@ def test_stopped_during_validation_saves_and_resumes_the_same(
     run: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path / "straight")
-    real = loop.validation_loss
+    real = masked.validation_loss
     calls = []
 
     def slow(*arguments: Any) -> float:
@@ -58,7 +58,7 @@ def test_stopped_during_validation_saves_and_resumes_the_same(
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "validation_loss", slow)
+        patch.setattr(masked, "validation_loss", slow)
         with pytest.raises(Interrupted):
             run(tmp_path / "cut")
     assert checkpoints.read_state(checkpoints.newest(tmp_path / "cut"))["step"] == 5

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from maskedmodel.config.sections import RunConfig
 from maskedmodel.errors import CheckpointError, ConfigError, DataError, TrainingError
 from maskedmodel.training import checkpoint as checkpoints
-from maskedmodel.training import loop
+from maskedmodel.training import loop, masked
 from maskedmodel.training.distributed import World
-from maskedmodel.training.loop import learning_rate, validation_loss
+from maskedmodel.training.loop import learning_rate
+from maskedmodel.training.masked import validation_loss
 from tests.training.conftest import Waves, build
 
 Go = Callable[..., loop.TrainResult]
@@ -84,9 +85,9 @@ def test_killed_twice_and_between_checkpoint_and_validation(
         with pytest.raises(Killed):
             run(tmp_path / "cut", *overrides)
     with monkeypatch.context() as patch:
-        real = loop.validation_loss
+        real = masked.validation_loss
         patch.setattr(
-            loop,
+            masked,
             "validation_loss",
             lambda m, *a: real(m, *a) if not list((tmp_path / "cut/checkpoints").glob("step-*")) else die(),
         )
@@ -244,8 +245,9 @@ def test_loss_that_is_not_finite_stops_before_the_update(run: Go, tmp_path: Path
 def test_batch_that_does_not_divide_over_ranks(configured: Any, registry: Any, tmp_path: Path) -> None:
     config = configured()
     model, source = build(config, registry)
+    learning = masked.MaskedModelling(model, config.train)
     with pytest.raises(ConfigError, match="doesn't divide"):
-        loop.train(config, tmp_path, model, source, World(0, 3, torch.device("cpu")), quiet=True)
+        loop.train(config, tmp_path, learning, source, World(0, 3, torch.device("cpu")), quiet=True)
 
 
 def test_changed_data_is_refused(run: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

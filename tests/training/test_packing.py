@@ -16,8 +16,9 @@ from maskedmodel.noise import seeded
 from maskedmodel.testing.fixtures import Box, Direct, Fixed
 from maskedmodel.training import packing
 from maskedmodel.training.distributed import World
-from maskedmodel.training.loop import backward
+from maskedmodel.training.masked import MaskedModelling
 from maskedmodel.training.packing import GROUPS, packed, pays
+from maskedmodel.training.parts import Part, backward
 
 WIDE = packing.WORTH  # an encoder for which any batch is large
 COUNTS = torch.tensor([4, 12, 8, 4, 12, 12, 8, 4, 12])
@@ -74,7 +75,8 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(
     for together in (True, False):  # a compiled model takes the batch as it is
         model.zero_grad()
         settings = TrainSettings(compile=together, precision="fp32")
-        losses.append(backward(model, [(tokens, mask)], mask.scored, settings, world))
+        learning = MaskedModelling(model, settings)
+        losses.append(backward(learning, model, [Part(tokens, mask, mask.scored)], mask.scored, world))
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
     assert len(packed(tokens, mask, WIDE)) > 1
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)

@@ -25,7 +25,7 @@ from maskedmodel.config.load import dump_config
 from maskedmodel.errors import CheckpointError, ConfigError, TrainingError
 from maskedmodel.files import replacing
 from maskedmodel.training import checkpoint as checkpoints
-from maskedmodel.training import loop, tracking
+from maskedmodel.training import loop, masked, tracking
 from maskedmodel.training.folder import claimed, settle
 from maskedmodel.training.tracking import Clock, Display, read_lines
 from maskedmodel.weights.runs import load
@@ -84,7 +84,7 @@ def test_validation_hides_the_mean_of_the_masks_ratio(run: Go, tmp_path: Path, m
 
 def test_the_best_checkpoint_is_kept(run: Go, tmp_path: Path, registry: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([9.0, 3.0, 1.0, 2.0, 5.0, 5.0])
-    monkeypatch.setattr(loop, "validation_loss", lambda *_: next(losses))
+    monkeypatch.setattr(masked, "validation_loss", lambda *_: next(losses))
     run(tmp_path, "train.keep_best=true", "train.keep=1", "train.validate_every=3")
     kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*"))
     assert kept == ["step-00000006", "step-00000014"]
@@ -111,11 +111,11 @@ def test_half_the_micro_batch_gives_the_curve_of_accumulation(
     run(tmp_path / "four", mask, "train.accumulate=4")
     real = loop.backward
 
-    def small(model: nn.Module, parts: Any, *arguments: Any) -> float:
-        if max(tokens.batch for tokens, _ in parts) > 2:
-            real(model, parts, *arguments)  # what was done before memory ran out must leave no trace
+    def small(learning: Any, model: nn.Module, parts: Any, *arguments: Any) -> float:
+        if max(part.tokens.batch for part in parts) > 2:
+            real(learning, model, parts, *arguments)  # what was done before memory ran out must leave no trace
             raise error
-        return real(model, parts, *arguments)
+        return real(learning, model, parts, *arguments)
 
     monkeypatch.setattr(loop, "backward", small)
     run(tmp_path / "halved", mask, "train.on_out_of_memory=halve")
@@ -162,8 +162,8 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(
     run(tmp_path / "two", "train.steps=14", "train.checkpoint_every=2")
     real, count = loop.backward, [0]
 
-    def spoilt(model: Any, *arguments: Any) -> float:
-        loss = real(model, *arguments)
+    def spoilt(learning: Any, model: Any, *arguments: Any) -> float:
+        loss = real(learning, model, *arguments)
         count[0] += 1
         if count[0] == 3:
             next(model.parameters()).grad.view(-1)[0] = torch.nan

@@ -13,7 +13,7 @@ from maskedmodel.config.build import build_components
 from maskedmodel.config.load import load_config
 from maskedmodel.plugins import load_registry
 from maskedmodel.training.distributed import World
-from maskedmodel.training.loop import validation_loss
+from maskedmodel.training.masked import validation_loss
 from maskedmodel.training.tracking import read_lines
 
 GOLDEN = sorted((Path(__file__).parent / "golden").iterdir())

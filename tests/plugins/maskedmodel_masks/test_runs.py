@@ -21,6 +21,7 @@ from maskedmodel.plugins import load_registry
 from maskedmodel.testing.fixtures import Box
 from maskedmodel.training.distributed import World
 from maskedmodel.training.loop import train
+from maskedmodel.training.masked import MaskedModelling
 from tests.plugins.maskedmodel_masks.test_learned import model_of
 from tests.training.conftest import BASE, Wave, Waves, build
 from tests.training.test_loop import Killed, assert_same_run, final, kill_after
@@ -47,7 +48,8 @@ def go(folder: Path, mask: dict[str, Any], *overrides: str, world: World | None 
     config = load_config({**BASE, "mask": mask}, overrides, registry=registry)
     folder.mkdir(parents=True, exist_ok=True)
     model, source = build(config, registry)
-    train(config, folder, model, source, world or World(0, 1, torch.device("cpu")), quiet=True)
+    learning = MaskedModelling(model, config.train)
+    train(config, folder, learning, source, world or World(0, 1, torch.device("cpu")), quiet=True)
 
 
 @pytest.mark.parametrize("mask", MASKS, ids=lambda mask: mask["name"])
