@@ -1,8 +1,8 @@
 """Masked autoencoders for any signal that can be cut into tokens.
 
 The names below are what most people need. What plugins build on is grouped: `maskedmodel.errors`, `.nn` (parts of the
-engine), `.pictures`, `.schedulers`, `.sources` (files, labels, splits), `.tokenizers` and `.tokens`, each with an
-`__all__`. Names are loaded on first use, so that `import maskedmodel` and `maskedmodel --help` answer at once.
+engine), `.pictures`, `.schedulers`, `.sources` (files, labels, splits), `.tasks`, `.tokenizers` and `.tokens`, each
+with an `__all__`. Names are loaded on first use, so that `import maskedmodel` and `maskedmodel --help` answer at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from maskedmodel.commands import doctor as doctor
     from maskedmodel.commands import embed as embed
     from maskedmodel.commands import export as export
+    from maskedmodel.commands import finetune as finetune
     from maskedmodel.commands import import_weights as import_weights
+    from maskedmodel.commands import predict as predict
     from maskedmodel.commands import pretrain as pretrain
     from maskedmodel.commands import preview as preview
     from maskedmodel.commands import probe as probe
@@ -29,12 +31,14 @@ if TYPE_CHECKING:
     from maskedmodel.components import Objective as Objective
     from maskedmodel.components import Sample as Sample
     from maskedmodel.components import Tokenizer as Tokenizer
+    from maskedmodel.engine.finetuned import FineTuned as FineTuned
     from maskedmodel.engine.model import MaskedAutoencoder as MaskedAutoencoder
     from maskedmodel.errors import MaskedModelError as MaskedModelError
     from maskedmodel.hookspecs import hookimpl as hookimpl
     from maskedmodel.noise import Noise as Noise
     from maskedmodel.schedulers import MaskScheduler as MaskScheduler
     from maskedmodel.settings import Settings as Settings
+    from maskedmodel.tasks import Task as Task
     from maskedmodel.tokenizers.grid import GridTokenizer as GridTokenizer
     from maskedmodel.tokenizers.normalised import NormalisedTokenizer as NormalisedTokenizer
     from maskedmodel.tokens import Mask as Mask
@@ -52,19 +56,23 @@ _HOME = {
         "doctor",
         "embed",
         "export",
+        "finetune",
         "import_weights",
+        "predict",
         "pretrain",
         "preview",
         "probe",
         "reconstruct",
     ],
     "maskedmodel.components": ["Component", "DataSource", "Fact", "Objective", "Sample", "Tokenizer"],
+    "maskedmodel.engine.finetuned": ["FineTuned"],
     "maskedmodel.engine.model": ["MaskedAutoencoder"],
     "maskedmodel.errors": ["MaskedModelError"],
     "maskedmodel.hookspecs": ["hookimpl"],
     "maskedmodel.noise": ["Noise"],
     "maskedmodel.schedulers": ["MaskScheduler"],
     "maskedmodel.settings": ["Settings"],
+    "maskedmodel.tasks": ["Task"],
     "maskedmodel.tokenizers.grid": ["GridTokenizer"],
     "maskedmodel.tokenizers.normalised": ["NormalisedTokenizer"],
     "maskedmodel.tokens": ["Mask", "Output", "Tokens"],
@@ -76,7 +84,7 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-GROUPS = ("errors", "nn", "pictures", "schedulers", "sources", "tokenizers", "tokens")
+GROUPS = ("errors", "nn", "pictures", "schedulers", "sources", "tasks", "tokenizers", "tokens")
 
 # Names of 0.1.0 that lie elsewhere or are called otherwise since.
 _MOVED = {

@@ -1,4 +1,4 @@
-"""The four hooks by which a plugin provides components.
+"""The five hooks by which a plugin provides components.
 
 A plugin is a module named in the entry-point group `maskedmodel`, with functions of these names marked `hookimpl`:
 
@@ -21,6 +21,7 @@ import pluggy
 from maskedmodel.components import DataSource, Objective, Tokenizer
 from maskedmodel.installed import PROJECT
 from maskedmodel.schedulers import MaskScheduler
+from maskedmodel.tasks import Task
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -44,3 +45,7 @@ class Hooks(Protocol):
     @hookspec
     def maskedmodel_data_sources(self) -> list[type[DataSource[Any]]]:
         """Data sources: where samples come from."""
+
+    @hookspec
+    def maskedmodel_tasks(self) -> list[type[Task[Any]]]:
+        """Tasks: what is learned on top of an encoder."""

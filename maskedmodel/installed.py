@@ -18,7 +18,7 @@ PROJECT = "maskedmodel"  # the distribution, and the group of entry points that 
 ALLOW_VARIABLE = "MASKEDMODEL_PLUGINS"
 BLOCK_VARIABLE = "MASKEDMODEL_BLOCK_PLUGINS"
 
-Kind = Literal["tokenizer", "mask_scheduler", "objective", "data_source"]
+Kind = Literal["tokenizer", "mask_scheduler", "objective", "data_source", "task"]
 
 
 @dataclass(frozen=True)

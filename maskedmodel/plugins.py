@@ -32,11 +32,18 @@ from maskedmodel.installed import (
 )
 from maskedmodel.qualified import qualified
 from maskedmodel.schedulers import MaskScheduler
+from maskedmodel.tasks import Task
 
 __all__ = ["KINDS", "Failure", "Kind", "Plugin", "Registry", "label", "load_registry"]
 
 KINDS: Mapping[Kind, type[Component[Any]]] = MappingProxyType(
-    {"tokenizer": Tokenizer, "mask_scheduler": MaskScheduler, "objective": Objective, "data_source": DataSource}
+    {
+        "tokenizer": Tokenizer,
+        "mask_scheduler": MaskScheduler,
+        "objective": Objective,
+        "data_source": DataSource,
+        "task": Task,
+    }
 )
 _HOOKS: Mapping[str, Kind] = MappingProxyType({f"{PROJECT}_{kind}s": kind for kind in KINDS})
 
@@ -68,6 +75,7 @@ class Registry:
     mask_schedulers: Mapping[str, type[MaskScheduler[Any]]] = field(default_factory=dict)
     objectives: Mapping[str, type[Objective[Any]]] = field(default_factory=dict)
     data_sources: Mapping[str, type[DataSource[Any]]] = field(default_factory=dict)
+    tasks: Mapping[str, type[Task[Any]]] = field(default_factory=dict)
     plugins: tuple[Plugin, ...] = ()
     failures: tuple[Failure, ...] = ()
     blocked: tuple[str, ...] = ()

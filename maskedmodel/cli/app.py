@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import maskedmodel
+from maskedmodel.cli import adapting
 from maskedmodel.cli import plugins as plugin_commands
 from maskedmodel.cli.arguments import (
     ConfigAndOverrides,
@@ -28,7 +29,7 @@ from maskedmodel.cli.arguments import (
     is_override,
     split,
 )
-from maskedmodel.cli.output import discard, flush_or_discard, plain_lines, print_error, print_json
+from maskedmodel.cli.output import discard, flush_or_discard, plain_lines, print_error, print_json, print_result
 from maskedmodel.cli.plugin_verbs import with_plugin_verbs
 from maskedmodel.errors import MaskedModelError
 
@@ -43,6 +44,8 @@ app = typer.Typer(
 config_app = typer.Typer(help="Show a config, or the schema of all configs.", rich_markup_mode=None)
 app.add_typer(plugin_commands.app, name="plugins")
 app.add_typer(config_app, name="config")
+app.command()(adapting.finetune)
+app.command()(adapting.predict)
 
 
 def _print_version(wanted: bool) -> None:
@@ -80,7 +83,7 @@ def pretrain(
     from maskedmodel import commands
 
     strict = bool(context.parent and context.parent.params.get("strict_plugins"))
-    _print_result(commands.pretrain(config, run=run, overrides=overrides, strict_plugins=strict))
+    print_result(commands.pretrain(config, run=run, overrides=overrides, strict_plugins=strict))
 
 
 @app.command()
@@ -141,7 +144,7 @@ def compare(
     if as_json:
         print_json(result.data)
     else:
-        _print_result(result)
+        print_result(result)
 
 
 @app.command()
@@ -159,7 +162,7 @@ def reconstruct(
     existing_run(run)
     from maskedmodel import commands
 
-    _print_result(commands.reconstruct(run, files or (), mode=mode, out=out, count=count))
+    print_result(commands.reconstruct(run, files or (), mode=mode, out=out, count=count))
 
 
 @app.command()
@@ -175,7 +178,7 @@ def probe(run: Run, overrides: Overrides = None, as_json: Json = False) -> None:
     if as_json:
         print_json(result.to_dict())
     else:
-        _print_result(result)
+        print_result(result)
 
 
 @app.command()
@@ -198,7 +201,7 @@ def embed(
     existing_run(run)
     from maskedmodel import commands
 
-    _print_result(commands.embed(run, chosen, to=to, overrides=overrides))
+    print_result(commands.embed(run, chosen, to=to, overrides=overrides))
 
 
 @app.command("import")
@@ -222,7 +225,7 @@ def import_(
     size = image_sizes(image_size)
     from maskedmodel import commands
 
-    _print_result(
+    print_result(
         commands.import_weights(
             source, to=to, heads=heads, decoder_heads=decoder_heads, image_size=size, normalise=normalise
         )
@@ -254,7 +257,7 @@ def export(
     from maskedmodel import commands
 
     step = int(checkpoint) if checkpoint is not None and checkpoint.isdigit() else checkpoint
-    _print_result(commands.export(run, to, out=out, checkpoint=step, tolerance=tolerance, push=push, public=public))
+    print_result(commands.export(run, to, out=out, checkpoint=step, tolerance=tolerance, push=push, public=public))
 
 
 @app.command()
@@ -263,7 +266,7 @@ def preview(arguments: ConfigAndOverrides = None, out: Out = None) -> None:
     config, overrides = config_and_overrides(arguments)
     from maskedmodel import commands
 
-    _print_result(commands.preview(config, overrides=overrides, out=out))
+    print_result(commands.preview(config, overrides=overrides, out=out))
 
 
 @app.command()
@@ -300,18 +303,6 @@ def config_schema() -> None:
     from maskedmodel.plugins import load_registry
 
     print_json(load.config_schema(load_registry()))
-
-
-def _print_result(result: object) -> None:
-    """Results print as their own summary; all but the first rank of several get None.
-
-    The work is done and lies in files by then, so a terminal or pipe that has gone away is no failure.
-    """
-    if result is not None:
-        try:
-            print(result, flush=True)
-        except OSError:
-            discard(sys.stdout)
 
 
 def run_cli(arguments: list[str]) -> int:

@@ -68,3 +68,15 @@ def plain_lines(value: object, indent: str = "") -> list[str]:
         else:
             lines.append(f"{indent}{key} {'none' if item in (None, [], (), {}) else item}")
     return lines
+
+
+def print_result(result: object) -> None:
+    """Results print as their own summary; all but the first rank of several get None.
+
+    The work is done and lies in files by then, so a terminal or pipe that has gone away is no failure.
+    """
+    if result is not None:
+        try:
+            print(result, flush=True)
+        except OSError:
+            discard(sys.stdout)

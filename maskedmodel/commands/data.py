@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from maskedmodel.components import DataSource, Sample, SampleDataset, Split
-from maskedmodel.config.build import build_components
+from maskedmodel.config.build import component
 from maskedmodel.config.load import load_config
-from maskedmodel.config.sections import RunConfig
+from maskedmodel.config.sections import Trained
 from maskedmodel.errors import DataError, EmptySplitError
 from maskedmodel.plugins import Registry
 from maskedmodel.sources.file_settings import FileSettings
@@ -17,13 +17,14 @@ from maskedmodel.sources.file_settings import FileSettings
 ARCHIVES = (".zip", ".tar")  # a file that is a folder
 
 
-def read_file(path: Path, config: RunConfig, registry: Registry) -> Sample:
+def read_file(path: Path, config: Trained, registry: Registry) -> Sample:
     """One file as the run's data source reads it, or, for imported weights, as the source that knows such files."""
-    source = source_at(path, config, registry) if config.data is None else build_components(config, registry).source
-    return source.read(path)
+    source = source_at(path, config, registry) if config.data is None else component("data", config.data, registry)
+    sample: Sample = source.read(path)
+    return sample
 
 
-def source_at(path: Path, config: RunConfig, registry: Registry, overrides: Sequence[str] = ()) -> DataSource[Any]:
+def source_at(path: Path, config: Trained, registry: Registry, overrides: Sequence[str] = ()) -> DataSource[Any]:
     """The data source for a path: the run's own kind, with its settings but for names, where it knows such data."""
     if not path.exists():
         raise DataError("There is no such data.", where=path, expected="train, val, or the path of a file or folder")
@@ -46,8 +47,12 @@ def source_at(path: Path, config: RunConfig, registry: Registry, overrides: Sequ
         if key not in FileSettings.model_fields and str not in (field.annotation, *get_args(field.annotation))
     }
     data = {**kept, "name": name or known[0], "path": str(path)}
-    settled = load_config({**config.model_dump(mode="json"), "data": data}, overrides, registry=registry)
-    return build_components(settled, registry).source
+    settled = load_config(
+        {**config.model_dump(mode="json"), "data": data}, overrides, registry=registry, kind=type(config)
+    )
+    assert settled.data is not None
+    source: DataSource[Any] = component("data", settled.data, registry)
+    return source
 
 
 def is_one_sample(path: Path, registry: Registry) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,8 @@ from maskedmodel.evaluation.probes import ProbeResult
 from maskedmodel.plugins import Registry, load_registry
 from maskedmodel.training.data import Reading, eval_batches
 from maskedmodel.training.distributed import pick_device
-from maskedmodel.training.folder import write_json
 from maskedmodel.training.tracking import Display
-from maskedmodel.weights.runs import load
+from maskedmodel.weights.runs import load_pretrained
 
 log = logging.getLogger("maskedmodel")
 Config = str | Path | Mapping[Any, Any] | None
@@ -35,7 +33,7 @@ def opened(run: str | Path) -> tuple[Path, RunConfig, Registry, MaskedAutoencode
     """A run folder, its config, and its model on the device of its config."""
     registry = load_registry()
     folder = Path(run).expanduser()
-    model = load(folder, registry=registry)
+    model = load_pretrained(folder, registry=registry)
     config = load_config(folder / "config.yaml", registry=registry, needs_data=False)
     device = pick_device(config.train.device)
     return folder, config, registry, model.to(device), device
@@ -93,12 +91,3 @@ def run_probe(
             progress=display.phase,
         )
     return result
-
-
-def tell(source: DataSource[Any], folder: Path) -> None:
-    """Say what was left out, converted or guessed of the data as a whole, and keep all of it with the run."""
-    facts = source.facts()
-    for fact in facts:
-        if fact.notice:
-            log.warning("%s: %s", fact.about, fact.text)
-    write_json(folder / "data.json", {"facts": [asdict(fact) for fact in facts]})

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from maskedmodel.commands.run import Config, draw, pictures_folder, run_probe, some_samples, tell
+from maskedmodel.commands.run import Config, draw, pictures_folder, run_probe, some_samples
 from maskedmodel.config.build import Components, build_components
 from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import RunConfig
@@ -20,7 +20,7 @@ from maskedmodel.noise import seeded
 from maskedmodel.plugins import load_registry
 from maskedmodel.report.page import write as write_report
 from maskedmodel.training.distributed import join
-from maskedmodel.training.folder import claimed, run_folder, settle, write_json, write_summary
+from maskedmodel.training.folder import claimed, run_folder, settle, tell, write_json, write_summary
 from maskedmodel.training.hanging import stacks_in
 from maskedmodel.training.interrupt import Signals
 from maskedmodel.training.loop import TrainResult, train

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from maskedmodel.components import DataSource, Objective, Settings, Tokenizer
 from maskedmodel.config.errors import shown
-from maskedmodel.config.sections import SECTIONS, RunConfig
+from maskedmodel.config.finetune import FinetuneConfig
+from maskedmodel.config.sections import RunConfig
 from maskedmodel.errors import ConfigError, DependencyError, MaskedModelError, PluginError
-from maskedmodel.plugins import Registry, label
+from maskedmodel.plugins import Kind, Registry, label
 from maskedmodel.schedulers import MaskScheduler
+from maskedmodel.tasks import Task
+
+_KIND_OF: Mapping[str, Kind] = {**RunConfig.components, **FinetuneConfig.components}
 
 
 @dataclass(frozen=True)
@@ -38,26 +43,55 @@ def build_components(config: RunConfig, registry: Registry) -> Components:
         )
     _agree(config.tokenizer, config.data, registry)
     parts = Components(
-        tokenizer=_build("tokenizer", config.tokenizer, registry),
-        scheduler=_build("mask", config.mask, registry),
-        objective=_build("objective", config.objective, registry),
-        source=_build("data", config.data, registry),
+        tokenizer=component("tokenizer", config.tokenizer, registry),
+        scheduler=component("mask", config.mask, registry),
+        objective=component("objective", config.objective, registry),
+        source=component("data", config.data, registry),
     )
-    _agree_on_absence(parts, registry)
+    _agree_on_absence(parts.tokenizer, parts.source, registry)
     return parts
 
 
-def _agree_on_absence(parts: Components, registry: Registry) -> None:
+@dataclass(frozen=True)
+class FinetuneComponents:
+    """The components of a fine-tuning run; no `scheduler` where nothing is hidden, no `source` for a model alone."""
+
+    tokenizer: Tokenizer[Any]
+    task: Task[Any]
+    scheduler: MaskScheduler[Any] | None
+    source: DataSource[Any] | None
+
+
+def build_finetune(config: FinetuneConfig, registry: Registry) -> FinetuneComponents:
+    """As `build_components`, for a fine-tuning run. Raises ConfigError, too, where data carry no labels."""
+    if config.data is None:
+        raise ConfigError(
+            "There is nothing to learn from: the weights come without data.",
+            where="data",
+            fix="Name labelled data: data.name=image_folder data.path=FOLDER, say.",
+        )
+    _agree(config.tokenizer, config.data, registry)
+    source = component("data", config.data, registry)
+    parts = FinetuneComponents(
+        tokenizer=component("tokenizer", config.tokenizer, registry),
+        task=component("task", config.task, registry),
+        scheduler=None if config.mask is None else component("mask", config.mask, registry),
+        source=source,
+    )
+    _agree_on_absence(parts.tokenizer, source, registry)
+    return parts
+
+
+def _agree_on_absence(tokenizer: Tokenizer[Any], source: DataSource[Any], registry: Registry) -> None:
     """What one calls absent is a broken sample to the other, which a run would meet sample by sample."""
-    if parts.source.gives_nan and not parts.tokenizer.accepts_nan:
+    if source.gives_nan and not tokenizer.accepts_nan:
         takes = [name for name, cls in sorted(registry.tokenizers.items()) if cls.accepts_nan is True]
         raise ConfigError(
-            f"The data source {parts.source.settings.name!r} gives NaN where a value is absent, and the tokenizer "
-            f"{parts.tokenizer.settings.name!r} takes none.",
+            f"The data source {source.settings.name!r} gives NaN where a value is absent, and the tokenizer "
+            f"{tokenizer.settings.name!r} takes none.",
             where="data.name, tokenizer.name",
             expected=f"a tokenizer with accepts_nan = True{': ' if takes else ''}{', '.join(takes)}",
-            got=f"gives_nan = True in {type(parts.source).__name__}, "
-            f"accepts_nan = False in {type(parts.tokenizer).__name__}",
+            got=f"gives_nan = True in {type(source).__name__}, accepts_nan = False in {type(tokenizer).__name__}",
             fix="Choose another tokenizer, or other data. In a class of your own set accepts_nan = True: "
             "a GridTokenizer then leaves absent values out by itself.",
         )
@@ -65,7 +99,7 @@ def _agree_on_absence(parts: Components, registry: Registry) -> None:
 
 def _agree(tokenizer: Settings, data: Settings, registry: Registry) -> None:
     """A signal that is taken for another one trains without an error, so what both are told is compared."""
-    for name in registry.get(SECTIONS["tokenizer"], tokenizer.name).shared_with_data:
+    for name in registry.get("tokenizer", tokenizer.name).shared_with_data:
         cut, given = getattr(tokenizer, name), getattr(data, name, None)
         if given is not None and given != cut:
             raise ConfigError(
@@ -77,8 +111,9 @@ def _agree(tokenizer: Settings, data: Settings, registry: Registry) -> None:
             )
 
 
-def _build(section: str, settings: Settings, registry: Registry) -> Any:
-    kind = SECTIONS[section]
+def component(section: str, settings: Settings, registry: Registry) -> Any:
+    """The component of a section of the config, its errors told with the section. Raises as `build_components`."""
+    kind = _KIND_OF[section]
     where = f"{section}: {shown(settings.model_dump(mode='json', include=settings.model_fields_set | {'name'}), 300)}"
     try:
         return registry.build(kind, settings)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError, create_model
 
 from maskedmodel.config.errors import Problem, config_error, dotted, shown, translate
 from maskedmodel.config.files import apply_overrides, find_config, parse_override, plain, read_config
-from maskedmodel.config.sections import SECTIONS, RunConfig
+from maskedmodel.config.sections import RunConfig, Trained
 from maskedmodel.engine.settings import PRESETS
 
 
@@ -52,7 +52,9 @@ def read_given(source: str | Path | Mapping[Any, Any] | None, overrides: Sequenc
     return Given(data, changes, f"{where} and the overrides" if changes else where)
 
 
-def check_early(source: str | Path | Mapping[Any, Any] | None, overrides: Sequence[str] = ()) -> None:
+def check_early(
+    source: str | Path | Mapping[Any, Any] | None, overrides: Sequence[str] = (), kind: type[Trained] = RunConfig
+) -> None:
     """Raise the ConfigError of a config whose fault needs no component to be seen.
 
     Such as a wrong name, unreadable YAML, an unknown section, or a setting of `model`, `optim`, `train` or `evaluate`.
@@ -60,23 +62,23 @@ def check_early(source: str | Path | Mapping[Any, Any] | None, overrides: Sequen
     """
     given = read_given(source, overrides)
     data = given.settled()
-    known = {key: {} if value is None and key in RunConfig.model_fields else value for key, value in data.items()}
-    free: dict[str, Any] = {section: (Any, None) for section in SECTIONS}
-    model = create_model("Early", __base__=RunConfig, **free)
+    known = {key: {} if value is None and key in kind.model_fields else value for key, value in data.items()}
+    free: dict[str, Any] = {section: (Any, None) for section in kind.components}
+    model = create_model("Early", __base__=kind, **free)
     problems: list[Problem] = []
     try:
         settled = model.model_validate(known)
     except ValidationError as error:
         problems += translate(error.errors(), known, lambda section: section_model(section, model))
     else:
-        fixed = {key: value for key, value in known.items() if key not in SECTIONS}
-        problems += truth_as_number(fixed, settled.model_dump(exclude=set(SECTIONS)), ())
+        fixed = {key: value for key, value in known.items() if key not in kind.components}
+        problems += truth_as_number(fixed, settled.model_dump(exclude=set(kind.components)), ())
     if problems:
-        rest = ", ".join(SECTIONS)
+        rest = ", ".join(kind.components)
         raise config_error(problems, given.where, fix=f"Mend that first; {rest} are looked at after it.")
 
 
-def section_model(section: str, model: type[RunConfig]) -> type[BaseModel] | None:
+def section_model(section: str, model: type[Trained]) -> type[BaseModel] | None:
     """The model behind a section that every run has; "" is the whole config."""
     if not section:
         return model

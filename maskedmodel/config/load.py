@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, overload
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -15,28 +15,59 @@ from maskedmodel.components import Component
 from maskedmodel.config.early import read_given, section_model, truth_as_number
 from maskedmodel.config.errors import Problem, config_error, shown, translate
 from maskedmodel.config.files import to_yaml
-from maskedmodel.config.sections import DEFAULTS, SECTIONS, RunConfig
+from maskedmodel.config.sections import RunConfig, Trained
 from maskedmodel.plugins import Kind, Registry, label
 from maskedmodel.settings import Settings
 
+C = TypeVar("C", bound=Trained)
 
-def build_model(registry: Registry, *, needs_data: bool = True) -> type[RunConfig]:
+
+@overload
+def build_model(registry: Registry, *, needs_data: bool = True) -> type[RunConfig]: ...
+
+
+@overload
+def build_model(registry: Registry, *, needs_data: bool = True, kind: type[C]) -> type[C]: ...
+
+
+def build_model(registry: Registry, *, needs_data: bool = True, kind: type[Any] = RunConfig) -> type[Any]:
     """The run's pydantic model with the settings of every component in the registry, told apart by `name`."""
     fields: dict[str, Any] = {}
-    for section, kind in SECTIONS.items():
-        classes = [cls.settings_class for _, cls in sorted(registry.of(kind).items())]
+    for section, of in kind.components.items():
+        classes = [cls.settings_class for _, cls in sorted(registry.of(of).items())]
         annotation: Any = reduce(or_, classes) if classes else Settings
         if len(classes) > 1:  # pydantic refuses a discriminator where there is nothing to tell apart
             annotation = Annotated[annotation, Field(discriminator="name")]
-        description = RunConfig.model_fields[section].description
-        default = DEFAULTS.get(section)
-        if default is not None and default["name"] in registry.of(kind):
+        description = kind.model_fields[section].description
+        default = kind.defaults.get(section)
+        if default is not None and default["name"] in registry.of(of):
             fields[section] = (annotation, Field(dict(default), validate_default=True, description=description))
-        elif section == "data" and not needs_data:
+        elif (section == "data" and not needs_data) or section in kind.nullable:
             fields[section] = (annotation | None, Field(None, description=description))
         else:
             fields[section] = (annotation, Field(description=description))
-    return create_model("Run", __base__=RunConfig, __doc__=RunConfig.__doc__, **fields)
+    return create_model("Run", __base__=kind, __doc__=kind.__doc__, **fields)
+
+
+@overload
+def load_config(
+    source: str | Path | Mapping[Any, Any] | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    registry: Registry,
+    needs_data: bool = True,
+) -> RunConfig: ...
+
+
+@overload
+def load_config(
+    source: str | Path | Mapping[Any, Any] | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    registry: Registry,
+    needs_data: bool = True,
+    kind: type[C],
+) -> C: ...
 
 
 def load_config(
@@ -45,8 +76,9 @@ def load_config(
     *,
     registry: Registry,
     needs_data: bool = True,
-) -> RunConfig:
-    """The validated config.
+    kind: type[Any] = RunConfig,
+) -> Any:
+    """The validated config, of the `kind` that is asked for.
 
     `source` is None (the default config), the bare name of a config that comes with the package, a path, or a mapping.
     `overrides` are texts like `train.steps=500`, applied in order. An override of a component's name drops the
@@ -58,22 +90,25 @@ def load_config(
     Raises one ConfigError that lists all problems.
     """
     given = read_given(source, overrides)
-    for section, default in DEFAULTS.items():
+    for section, default in kind.defaults.items():
         given.data.setdefault(section, dict(default))
     for keys, value in given.changes:
         if len(keys) == 2 and keys[1] == "name":
-            _drop_unknown(given.data, keys[0], value, registry)
+            _drop_unknown(given.data, keys[0], value, registry, kind)
     data = given.settled()
-    _canonical(data, registry)
+    _canonical(data, registry, kind)
+    for section in kind.nullable:
+        if data.get(section) is None:
+            data.pop(section, None)
     if not needs_data and data.get("data") is None:
         data.pop("data", None)
-    _unset(data, given.changes, registry)
-    return _validate(data, registry, given.where, needs_data)
+    _unset(data, given.changes, registry, kind)
+    return _validate(data, registry, given.where, needs_data, kind)
 
 
-def _canonical(data: dict[Any, Any], registry: Registry) -> None:
+def _canonical(data: dict[Any, Any], registry: Registry, config: type[Trained]) -> None:
     """A component given as plugin:name where its name is its own again, since its rival has gone, is named alone."""
-    for section, kind in SECTIONS.items():
+    for section, kind in config.components.items():
         given = data.get(section)
         if isinstance(given, dict) and isinstance(given.get("name"), str):
             data[section] = {**given, "name": registry.canonical(kind, given["name"])}
@@ -84,9 +119,9 @@ def _named(registry: Registry, kind: Kind, name: object) -> type[Component[Any]]
     return registry.of(kind).get(registry.canonical(kind, name)) if isinstance(name, str) else None
 
 
-def _drop_unknown(data: dict[Any, Any], section: str, name: object, registry: Registry) -> None:
+def _drop_unknown(data: dict[Any, Any], section: str, name: object, registry: Registry, config: type[Trained]) -> None:
     """Leave to a section only what the component `name` knows."""
-    kind, given = SECTIONS.get(section), data.get(section)
+    kind, given = config.components.get(section), data.get(section)
     if kind is None or not isinstance(given, dict) or name == given.get("name"):
         return
     component = _named(registry, kind, name)
@@ -96,10 +131,12 @@ def _drop_unknown(data: dict[Any, Any], section: str, name: object, registry: Re
     data[section] = {key: value for key, value in given.items() if key in known}
 
 
-def _unset(data: dict[Any, Any], changes: Sequence[tuple[tuple[str, ...], Any]], registry: Registry) -> None:
+def _unset(
+    data: dict[Any, Any], changes: Sequence[tuple[tuple[str, ...], Any]], registry: Registry, config: type[Trained]
+) -> None:
     """Leave out what an override sets to null and what can't be null: null then means its default."""
     for keys, value in changes:
-        component = SECTIONS.get(keys[0])
+        component = config.components.get(keys[0])
         section = data.get(keys[0])
         if value is not None or len(keys) != 2 or component is None or not isinstance(section, dict):
             continue
@@ -117,12 +154,14 @@ def _takes_null(field: FieldInfo) -> bool:
         return False
 
 
-def _validate(data: dict[Any, Any], registry: Registry, where: str, needs_data: bool) -> RunConfig:
-    data = {key: {} if value is None and key in RunConfig.model_fields else value for key, value in data.items()}
-    unnamed = _name_problems(data, registry)
+def _validate(data: dict[Any, Any], registry: Registry, where: str, needs_data: bool, config: type[C]) -> C:
+    data = {key: {} if value is None and key in config.model_fields else value for key, value in data.items()}
+    unnamed = _name_problems(data, registry, config)
     if not needs_data and "data" not in data:
         del unnamed["data"]
-    model = build_model(registry, needs_data=needs_data)
+    for section in config.nullable - data.keys():
+        unnamed.pop(section, None)
+    model = build_model(registry, needs_data=needs_data, kind=config)
     problems = list(unnamed.values())
     try:
         settled = model.model_validate({key: value for key, value in data.items() if key not in unnamed})
@@ -133,13 +172,13 @@ def _validate(data: dict[Any, Any], registry: Registry, where: str, needs_data: 
     problems += truth_as_number(data, settled.model_dump(), ())
     if problems:
         raise config_error(problems, where)
-    return RunConfig(**{name: getattr(settled, name) for name in RunConfig.model_fields})
+    return config(**{name: getattr(settled, name) for name in config.model_fields})
 
 
-def _name_problems(data: Mapping[Any, Any], registry: Registry) -> dict[str, Problem]:
+def _name_problems(data: Mapping[Any, Any], registry: Registry, config: type[Trained]) -> dict[str, Problem]:
     """Component sections whose component can't be told, by section."""
     problems = {}
-    for section, kind in SECTIONS.items():
+    for section, kind in config.components.items():
         given, known = data.get(section, {}), registry.of(kind)
         listed = f"Known: {', '.join(sorted(known))}." if known else f"No {label(kind)} is installed."
         if not isinstance(given, Mapping):
@@ -156,25 +195,25 @@ def _name_problems(data: Mapping[Any, Any], registry: Registry) -> dict[str, Pro
 
 
 def _model_of(
-    section: str, data: Mapping[Any, Any], model: type[RunConfig], registry: Registry
+    section: str, data: Mapping[Any, Any], model: type[Trained], registry: Registry
 ) -> type[BaseModel] | None:
     """The model behind a section's settings; "" is the whole config."""
-    if section not in SECTIONS:
+    if section not in model.components:
         return section_model(section, model)
     given = data.get(section)
-    component = _named(registry, SECTIONS[section], given.get("name")) if isinstance(given, Mapping) else None
+    component = _named(registry, model.components[section], given.get("name")) if isinstance(given, Mapping) else None
     return component.settings_class if component is not None else None
 
 
-def dump_config(config: RunConfig) -> str:
+def dump_config(config: Trained) -> str:
     """The config as YAML with every default written out; `load_config` reads the same config back."""
     return to_yaml(config.model_dump(mode="json"))
 
 
-def config_schema(registry: Registry) -> dict[str, Any]:
+def config_schema(registry: Registry, kind: type[Trained] = RunConfig) -> dict[str, Any]:
     """JSON Schema of a config with the components at hand, for editors. `name` is required in each component."""
-    schema = build_model(registry).model_json_schema()
-    named = {cls.settings_class.__name__ for kind in SECTIONS.values() for cls in registry.of(kind).values()}
+    schema = build_model(registry, kind=kind).model_json_schema()
+    named = {cls.settings_class.__name__ for of in kind.components.values() for cls in registry.of(of).values()}
     for name, definition in schema.get("$defs", {}).items():
         if name.rsplit("__", 1)[-1] in named:
             definition["required"] = ["name", *(key for key in definition.get("required", ()) if key != "name")]
@@ -189,7 +228,7 @@ class _NotSet:
 NOT_SET = _NotSet()
 
 
-def difference(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:
+def difference(old: Trained, new: Trained) -> list[tuple[str, Any, Any]]:
     """Where two configs differ: (path, old value, new value), NOT_SET where one has no such setting."""
     before, after = (_leaves(config.model_dump(mode="json")) for config in (old, new))
     pairs = [(path, before.get(path, NOT_SET), after.get(path, NOT_SET)) for path in {**before, **after}]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
@@ -27,11 +27,13 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {"mask": {"name": "uniform"}, "objec
 _Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A section of settings that isn't a component's."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class StartSettings(_Section):
+class StartSettings(Section):
     """Weights to start from instead of fresh ones. `start: PATH` is short for `start: {weights: PATH}`."""
 
     weights: str | None = Field(
@@ -59,7 +61,7 @@ class StartSettings(_Section):
         return self
 
 
-class OptimSettings(_Section):
+class OptimSettings(Section):
     """AdamW with linear warm-up and cosine decay."""
 
     lr: float = Field(1.5e-4, gt=0, description="Peak learning rate for per_batch samples; scaled with train.batch.")
@@ -80,7 +82,7 @@ class OptimSettings(_Section):
         return round(self.warmup * steps if self.warmup < 1 else self.warmup)
 
 
-class TrainSettings(_Section):
+class TrainSettings(Section):
     """The training run."""
 
     steps: int = Field(2000, gt=0, description="Optimizer steps of the whole run.")
@@ -128,7 +130,7 @@ class TrainSettings(_Section):
         return accumulate
 
 
-class EvaluateSettings(_Section):
+class EvaluateSettings(Section):
     """What is looked at after training: features, probes and pictures."""
 
     pool: Literal["mean", "class"] = Field(
@@ -150,10 +152,45 @@ class EvaluateSettings(_Section):
     probe: bool = Field(True, description="Whether a run ends with k-NN and a linear probe, where there are labels.")
 
 
-class RunConfig(BaseModel):
-    """All settings of a run. Made by `load_config`, which knows the settings classes of the components."""
+class Trained(BaseModel):
+    """What the config of every kind of training run has, with the components it names.
+
+    components  the sections that name a component, and the kind of it.
+    defaults    what they hold where they aren't given.
+    nullable    those that may be null: nothing of the kind is used.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    components: ClassVar[Mapping[str, Kind]]
+    defaults: ClassVar[Mapping[str, Mapping[str, Any]]]
+    nullable: ClassVar[frozenset[str]] = frozenset()
+
+    if TYPE_CHECKING:
+        data: SerializeAsAny[Settings] | None
+        tokenizer: SerializeAsAny[Settings]
+        start: StartSettings
+        optim: OptimSettings
+        train: TrainSettings
+
+    @field_validator("train", check_fields=False)
+    @classmethod
+    def _schedule_fits(cls, train: TrainSettings, info: ValidationInfo) -> TrainSettings:
+        optim = info.data.get("optim")
+        if optim is None:
+            return train
+        if optim.warmup >= 1 and optim.warmup_steps(train.steps) >= train.steps:
+            raise at_path("optim.warmup", f"{optim.warmup:g} steps of warm-up fill a run of {train.steps} steps.")
+        peak = optim.peak_lr(train.batch)
+        if optim.min_lr > peak:
+            raise at_path("optim.min_lr", f"{optim.min_lr:g} is above the peak of {peak:g}, which is lr after scaling.")
+        return train
+
+
+class RunConfig(Trained):
+    """All settings of a run. Made by `load_config`, which knows the settings classes of the components."""
+
+    components: ClassVar[Mapping[str, Kind]] = SECTIONS
+    defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = DEFAULTS
 
     data: SerializeAsAny[Settings] | None = Field(
         None, description="Where samples come from: a data source by name. Imported weights have none."
@@ -168,19 +205,6 @@ class RunConfig(BaseModel):
     evaluate: EvaluateSettings = Field(
         default_factory=EvaluateSettings, validate_default=True, description="What is measured and shown at the end."
     )
-
-    @field_validator("train")
-    @classmethod
-    def _schedule_fits(cls, train: TrainSettings, info: ValidationInfo) -> TrainSettings:
-        optim = info.data.get("optim")
-        if optim is None:
-            return train
-        if optim.warmup >= 1 and optim.warmup_steps(train.steps) >= train.steps:
-            raise at_path("optim.warmup", f"{optim.warmup:g} steps of warm-up fill a run of {train.steps} steps.")
-        peak = optim.peak_lr(train.batch)
-        if optim.min_lr > peak:
-            raise at_path("optim.min_lr", f"{optim.min_lr:g} is above the peak of {peak:g}, which is lr after scaling.")
-        return train
 
     @field_validator("evaluate")
     @classmethod

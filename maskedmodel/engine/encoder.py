@@ -48,8 +48,13 @@ class Encoder(nn.Module):
         where: Layout,
         chosen: Selection,
         last: bool = True,
+        kept: Tensor | None = None,
+        norm: bool = True,
     ) -> Tensor:
         """The latent (B, S + K, D); without the `last` block and the norm after it, what that block is given.
+
+        `kept` (B, blocks, 2) multiplies what each half of a block adds, as in `Block`. Without the `norm` the latent is
+        what the last block gives.
 
         It takes named tuples of tensors and not Tokens and Mask, whose ids are computed when asked for: torch.compile
         would trace that, and its reads of a mask's counts, with the engine.
@@ -69,9 +74,9 @@ class Encoder(nn.Module):
         if angles is not None:
             angles = prepend(gather_tokens(angles, ids_keep_BK), self.prefix, 0)
         key_valid = None if keep_valid_BK is None else prepend(keep_valid_BK, self.prefix, True)
-        for block in self.blocks if last else self.blocks[:-1]:
-            x = block(x, angles, key_valid)
-        return self.norm(x) if last else x  # type: ignore[no-any-return]
+        for index, block in enumerate(self.blocks if last else self.blocks[:-1]):
+            x = block(x, angles, key_valid, kept_B2=None if kept is None else kept[:, index])
+        return self.norm(x) if last and norm else x  # type: ignore[no-any-return]
 
     def features(self, tokens: Tokens) -> Tensor:
         """The latent (B, S + L, D) of tokens of which nothing is hidden."""

@@ -87,11 +87,13 @@ class Block(nn.Module):
         key_valid_BT: Tensor | None = None,
         qkv: Tensor | None = None,
         ask_from: int = 0,
+        kept_B2: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T - ask_from, D).
 
         `qkv` (B, T, 3D) is the normed projection where the caller already has it. Only tokens from `ask_from` on ask
-        and are returned; all answer.
+        and are returned; all answer. `kept_B2` multiplies what attention and the MLP add to each sample: 0 drops it
+        (stochastic depth, Huang et al. 2016).
         """
         dim = x_BTD.shape[-1]
         if qkv is not None:
@@ -106,8 +108,11 @@ class Block(nn.Module):
         if angles is not None:
             q, k = apply_rotary(q, angles[..., ask_from:, :]), apply_rotary(k, angles)
         mixed = attend(q, k, v, key_valid_BT).transpose(1, 2).flatten(2)
-        x_BUD = x_BTD[:, ask_from:] + self.proj(mixed)
-        return x_BUD + self.mlp(self.norm2(x_BUD))  # type: ignore[no-any-return]
+        if kept_B2 is None:
+            x_BUD = x_BTD[:, ask_from:] + self.proj(mixed)
+            return x_BUD + self.mlp(self.norm2(x_BUD))  # type: ignore[no-any-return]
+        x_BUD = x_BTD[:, ask_from:] + self.proj(mixed) * kept_B2[:, 0, None, None]
+        return x_BUD + self.mlp(self.norm2(x_BUD)) * kept_B2[:, 1, None, None]  # type: ignore[no-any-return]
 
     def class_attention(
         self, x_BTD: Tensor, angles: Tensor | None = None, key_valid_BT: Tensor | None = None

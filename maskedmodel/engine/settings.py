@@ -84,10 +84,15 @@ class DecoderSettings(_Stack):
     )
 
 
-class ModelSettings(BaseModel):
-    """The asymmetric encoder-decoder."""
+class EncoderOnly(BaseModel):
+    """An encoder without a decoder: what is fine-tuned."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     encoder: EncoderSettings = Field(default_factory=EncoderSettings, description="The encoder.")
+
+
+class ModelSettings(EncoderOnly):
+    """The asymmetric encoder-decoder."""
+
     decoder: DecoderSettings = Field(default_factory=DecoderSettings, description="The decoder.")

@@ -19,19 +19,27 @@ STATISTICS_SAMPLES = 4096  # what Tokenizer.fit_statistics sees at most
 
 def fit_statistics(model: MaskedAutoencoder, dataset: SampleDataset, settings: TrainSettings) -> None:
     """Let the tokenizer, and then the scheduler, measure what their settings leave to be measured."""
+    fit_all(model.tokenizer, model.scheduler, prepared(model.tokenizer, dataset, settings, model.device))
+
+
+def prepared(
+    tokenizer: Tokenizer[Any], dataset: SampleDataset, settings: TrainSettings, device: torch.device
+) -> Callable[[], Iterator[Tensor]]:
+    """What gives the prepared batches of a data set, anew each time it is called."""
 
     def batches() -> Iterator[Tensor]:
-        reading = Reading.of(settings, model.device, limit=STATISTICS_SAMPLES)
-        prepared = eval_batches(dataset, model.tokenizer, reading)
-        return (batch.signal for batch in prepared)
+        reading = Reading.of(settings, device, limit=STATISTICS_SAMPLES)
+        return (batch.signal for batch in eval_batches(dataset, tokenizer, reading))
 
-    fit_all(model.tokenizer, model.scheduler, batches)
+    return batches
 
 
-def fit_all(tokenizer: Tokenizer[Any], scheduler: MaskScheduler[Any], batches: Callable[[], Iterable[Tensor]]) -> None:
+def fit_all(
+    tokenizer: Tokenizer[Any], scheduler: MaskScheduler[Any] | None, batches: Callable[[], Iterable[Tensor]]
+) -> None:
     """As `fit_statistics`, over what `batches()` gives."""
     with torch.no_grad():
         if tokenizer.needs_statistics:
             tokenizer.fit_statistics(batches())
-        if scheduler.needs_statistics:
+        if scheduler is not None and scheduler.needs_statistics:
             scheduler.fit_statistics(tokenizer.tokenize(signal) for signal in batches())

@@ -13,8 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from maskedmodel.components import DataSource
 from maskedmodel.config.load import difference, dump_config, load_config
-from maskedmodel.config.sections import RunConfig
+from maskedmodel.config.sections import Trained
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import CheckpointError, ConfigError, TrainingError
 from maskedmodel.files import remove_leftovers
@@ -82,7 +83,7 @@ def claimed(folder: Path) -> Iterator[None]:
             yield
 
 
-def settle(folder: Path, config: RunConfig, registry: Registry) -> None:
+def settle(folder: Path, config: Trained, registry: Registry) -> None:
     """Write config.yaml, or hold the config against the one a checkpoint was trained with.
 
     Raises ConfigError listing every setting that changed and may not, and CheckpointError where there are checkpoints
@@ -96,7 +97,7 @@ def settle(folder: Path, config: RunConfig, registry: Registry) -> None:
             fix="Bring config.yaml back, or start a new run with --run ANOTHER_FOLDER.",
         )
     if found is not None:
-        changed = difference(load_config(path, registry=registry), config)
+        changed = difference(load_config(path, registry=registry, kind=type(config)), config)
         bound = [(where, old, new) for where, old, new in changed if not where.startswith((*FREE, *TOLD))]
         step = read_state(found)["step"]
         for where, old, new in changed:
@@ -141,3 +142,12 @@ def write_summary(folder: Path, model: MaskedAutoencoder, training: TrainResult,
             "broken": [asdict(sample) for sample in training.broken],
         },
     )
+
+
+def tell(source: DataSource[Any], folder: Path) -> None:
+    """Say what was left out, converted or guessed of the data as a whole, and keep all of it with the run."""
+    facts = source.facts()
+    for fact in facts:
+        if fact.notice:
+            log.warning("%s: %s", fact.about, fact.text)
+    write_json(folder / "data.json", {"facts": [asdict(fact) for fact in facts]})

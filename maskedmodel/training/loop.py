@@ -20,14 +20,13 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from maskedmodel.components import DataSource
-from maskedmodel.config.sections import OptimSettings, RunConfig, TrainSettings
+from maskedmodel.config.sections import OptimSettings, Trained, TrainSettings
 from maskedmodel.errors import TrainingError
 from maskedmodel.training.data import Batch, Broken, StepBatches, train_batches
 from maskedmodel.training.distributed import World
 from maskedmodel.training.interrupt import Interrupted, Signals
 from maskedmodel.training.parts import Learning, backward
-from maskedmodel.training.state import Run
+from maskedmodel.training.state import Opens, Run
 from maskedmodel.training.tracking import Clock, Display, Records, peak_memory
 
 log = logging.getLogger("maskedmodel")
@@ -67,10 +66,10 @@ def learning_rate(step: int, settings: TrainSettings, optim: OptimSettings) -> f
 
 
 def train(
-    config: RunConfig,
+    config: Trained,
     folder: Path,
     learning: Learning[Any, Any],
-    source: DataSource[Any],
+    source: Opens,
     world: World,
     *,
     quiet: bool = False,

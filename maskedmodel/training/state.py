@@ -6,13 +6,13 @@ import json
 import logging
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors.torch import save_file
 from torch import Tensor
 
-from maskedmodel.components import DataSource
-from maskedmodel.config.sections import RunConfig
+from maskedmodel.components import SampleDataset, Split
+from maskedmodel.config.sections import Trained
 from maskedmodel.errors import CheckpointError, ConfigError, TrainingError
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training.data import (
@@ -39,11 +39,18 @@ def _place(folder: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+class Opens(Protocol):
+    """Where a run's samples come from: a data source, or what chose some of its samples."""
+
+    def open(self, split: Split) -> SampleDataset:
+        """The samples of a split."""
+
+
 class Run:
     """One run in its folder: what the loop needs at hand, and what a checkpoint holds."""
 
     def __init__(
-        self, config: RunConfig, folder: Path, learning: Learning[Any, Any], source: DataSource[Any], world: World
+        self, config: Trained, folder: Path, learning: Learning[Any, Any], source: Opens, world: World
     ) -> None:
         self.config, self.folder, self.learning, self.world = config, folder, learning, world
         self.model = learning.model

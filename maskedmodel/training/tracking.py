@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from maskedmodel.config.sections import RunConfig
+from maskedmodel.config.sections import Trained
 from maskedmodel.errors import TrainingError
 from maskedmodel.training.checkpoint import write_text
 
@@ -149,7 +149,7 @@ class Trackers:
 class Records:
     """All that a run writes down as it goes. Only the leading rank's is `active`."""
 
-    def __init__(self, folder: Path, resumed: int | None, trackers: Sequence[str], config: RunConfig, active: bool):
+    def __init__(self, folder: Path, resumed: int | None, trackers: Sequence[str], config: Trained, active: bool):
         self.validated: dict[int, dict[str, float]] = {}  # step to what was measured there
         self.files: list[Lines] = []
         self.trackers = Trackers([], folder, {})

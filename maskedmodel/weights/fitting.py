@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from maskedmodel.config.sections import StartSettings
+from maskedmodel.engine.finetuned import FineTuned
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.engine.positions import resampled
+from maskedmodel.engine.signals import SignalModel
 from maskedmodel.errors import CheckpointError
 from maskedmodel.tokenizers.grid import GridTokenizer
 from maskedmodel.weights import convert
@@ -28,7 +30,7 @@ class Plan:
     """What is to become of every tensor. Nothing is copied before all of it is known to fit."""
 
     theirs: MaskedAutoencoder
-    model: MaskedAutoencoder
+    model: MaskedAutoencoder | FineTuned
     settings: StartSettings
     tensors: dict[str, Tensor] = field(default_factory=dict)
     converted: dict[str, str] = field(default_factory=dict)
@@ -99,7 +101,7 @@ def fit_prefix(plan: Plan) -> None:
             plan.take(name, torch.cat([old[:, :both], new[:, both:]], 1), how)
 
 
-def _layout(model: MaskedAutoencoder) -> TokenLayout | None:
+def _layout(model: SignalModel) -> TokenLayout | None:
     """How the values of a token lie, or None where a tokenizer doesn't say."""
     tokenizer = model.tokenizer
     if not isinstance(tokenizer, GridTokenizer):
@@ -167,6 +169,7 @@ def _steps(old: TokenLayout, new: TokenLayout, sources: list[int | None] | None,
 
 def _predicts_values(plan: Plan, old: TokenLayout, new: TokenLayout) -> bool:
     """Whether both heads predict the values of a token, by the same objective."""
+    assert isinstance(plan.model, MaskedAutoencoder)
     widths = [model.decoder.head.out_features for model in (plan.theirs, plan.model)]
     objectives = [model.objective.component_name() for model in (plan.theirs, plan.model)]
     return widths == [old.width, new.width] and objectives[0] == objectives[1]

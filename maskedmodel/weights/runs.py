@@ -14,12 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from maskedmodel.config.files import read_config, to_yaml
+from maskedmodel.engine.finetuned import FineTuned
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.engine.settings import ModelSettings
 from maskedmodel.errors import CheckpointError, ConfigError, MaskedModelError, suggestion
 from maskedmodel.noise import seeded
 from maskedmodel.plugins import Kind, Registry, load_registry
 from maskedmodel.training import checkpoint as checkpoints
+from maskedmodel.weights.finetuned import is_finetuned, load_finetuned
 from maskedmodel.weights.foreign import read_json
 from maskedmodel.weights.place import CONFIG, EXPORT, path_of, require_run
 from maskedmodel.weights.read import read_weights
@@ -36,8 +38,10 @@ def load(
     checkpoint: str | Path | int | None = None,
     device: str | torch.device = "cpu",
     registry: Registry | None = None,
-) -> MaskedAutoencoder:
+) -> MaskedAutoencoder | FineTuned:
     """The model of a run, of one of its checkpoints, of imported weights or of an export, in evaluation mode.
+
+    A pretrained one is a MaskedAutoencoder, a fine-tuned one a FineTuned; both have `encoder`, `encode` and `embed`.
 
     run          a run's folder, the folder of one checkpoint in it, or a folder that `maskedmodel export` wrote to
                  safetensors, huggingface or timm.
@@ -52,17 +56,42 @@ def load(
         if checkpoint is not None:
             raise CheckpointError("An export has no checkpoints.", where=folder, got=f"checkpoint={checkpoint}")
         return _exported(folder, registry).to(device).eval()
+    folder, chosen = chosen_checkpoint(folder, checkpoint)
+    registry = registry if registry is not None else load_registry()
+    path = folder / CONFIG
+    config = read_config(path)
+    if is_finetuned(config):
+        return load_finetuned(folder, chosen, registry)[0].to(device).eval()
+    model = _build(config, path, registry)
+    state = checkpoints.read_state(chosen)
+    _fill(model, checkpoints.read_model(chosen), state.get("encoder_only") is True, chosen)
+    return model.to(device).eval()
+
+
+def load_pretrained(
+    run: str | Path, *, checkpoint: str | Path | int | None = None, registry: Registry | None = None
+) -> MaskedAutoencoder:
+    """As `load`, for what needs a decoder. Raises CheckpointError on a fine-tuned run."""
+    model = load(run, checkpoint=checkpoint, registry=registry)
+    if isinstance(model, FineTuned):
+        raise CheckpointError(
+            "This is a fine-tuned run: it has a head and no decoder.",
+            where=run,
+            expected="a pretrained run",
+            fix="Name the run it started from, which its start.json tells; `maskedmodel predict` and `maskedmodel "
+            "embed` use the fine-tuned one.",
+        )
+    return model
+
+
+def chosen_checkpoint(folder: Path, checkpoint: str | Path | int | None = None) -> tuple[Path, Path]:
+    """A run's folder and the folder of one of its checkpoints, as `load` takes them. Raises as `load`."""
     if folder.parent.name == "checkpoints" and (folder.parent.parent / CONFIG).is_file():
         if checkpoint is not None:
             raise CheckpointError("This folder is a checkpoint already.", where=folder, got=f"checkpoint={checkpoint}")
         folder, checkpoint = folder.parent.parent, folder.name
     require_run(folder)
-    chosen = checkpoints.newest(folder) if checkpoint is None else _checkpoint(folder, checkpoint)
-    state = checkpoints.read_state(chosen)
-    path = folder / CONFIG
-    model = _build(read_config(path), path, registry if registry is not None else load_registry())
-    _fill(model, checkpoints.read_model(chosen), state.get("encoder_only") is True, chosen)
-    return model.to(device).eval()
+    return folder, checkpoints.newest(folder) if checkpoint is None else _checkpoint(folder, checkpoint)
 
 
 def _fill(model: MaskedAutoencoder, tensors: dict[str, Tensor], encoder_only: bool, where: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from maskedmodel.config.sections import RunConfig, StartSettings
+from maskedmodel.config.sections import StartSettings, Trained
+from maskedmodel.engine.finetuned import FineTuned
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import CheckpointError
 from maskedmodel.plugins import Registry
@@ -21,7 +22,7 @@ from maskedmodel.weights.origin import START, origin
 from maskedmodel.weights.place import CONFIG, EXPORT
 from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.report import LoadReport
-from maskedmodel.weights.runs import load
+from maskedmodel.weights.runs import load_pretrained
 
 log = logging.getLogger("maskedmodel")
 _SIZES = ("dim", "depth", "heads", "mlp_ratio")  # settings of a stack by which weights of it are of another model
@@ -92,7 +93,9 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(shown[:6]) + (f", and {len(shown) - 6} more" if len(shown) > 6 else "")
 
 
-def begin(config: RunConfig, folder: Path, model: MaskedAutoencoder, registry: Registry, *, leads: bool = True) -> None:
+def begin(
+    config: Trained, folder: Path, model: MaskedAutoencoder | FineTuned, registry: Registry, *, leads: bool = True
+) -> None:
     """Put the start of a run into its model, tell what became of each tensor and keep it in start.json.
 
     Does nothing where the config names no start, or the run has checkpoints to go on from. Raises as `start`.
@@ -105,8 +108,12 @@ def begin(config: RunConfig, folder: Path, model: MaskedAutoencoder, registry: R
         write_json(folder / START, report.as_dict())
 
 
-def start(model: MaskedAutoencoder, settings: StartSettings, registry: Registry | None = None) -> StartReport:
+def start(
+    model: MaskedAutoencoder | FineTuned, settings: StartSettings, registry: Registry | None = None
+) -> StartReport:
     """Copy weights into a fresh model, converted where they have to be; all that belong or none.
+
+    Of a model to be fine-tuned that is the encoder, and what the tokenizer measured where both cut signals alike.
 
     Raises CheckpointError where there are none or they can't be read, and where they don't fit: with the settings that
     differ, the tensors by name, and what would settle it.
@@ -116,18 +123,22 @@ def start(model: MaskedAutoencoder, settings: StartSettings, registry: Registry 
     theirs, imported = _read(source, registry)
     plan = Plan(theirs, model, settings)
     _tokenizers(plan)
-    decoder = settings.parts == "all" and theirs.decoder_loaded
+    decoder = settings.parts == "all" and theirs.decoder_loaded and isinstance(model, MaskedAutoencoder)
     for side in ("encoder", "decoder"):
         if side == "encoder" or decoder:
             _settings(plan, side)
             _tensors(plan, side)
+        elif isinstance(model, FineTuned):
+            plan.fresh += [f"task.{name}" for name in model.task.state_dict()]
+            _measured(plan)
         else:
             plan.fresh += [f"decoder.{name}" for name in model.decoder.state_dict()]
             why = "as start.parts says" if theirs.decoder_loaded else "the weights hold an encoder only"
             plan.notes.append(f"the decoder is fresh: {why}")
     if decoder:
         _objectives(plan)
-    plan.left_out += sorted(name for name in theirs.state_dict() if _elsewhere(name, theirs, decoder))
+    elsewhere = (name for name in theirs.state_dict() if _elsewhere(name, theirs, decoder))
+    plan.left_out += sorted(name for name in elsewhere if name not in plan.tensors)
     plan.refuse(source)
     own = model.state_dict()
     for name, tensor in plan.tensors.items():
@@ -162,7 +173,7 @@ def _elsewhere(name: str, theirs: MaskedAutoencoder, decoder: bool) -> bool:
 def _read(source: Path, registry: Registry | None) -> tuple[MaskedAutoencoder, LoadReport | None]:
     """A run, a checkpoint or an export of ours, or foreign weights with their report."""
     if (source / CONFIG).is_file() or (source / EXPORT).is_file() or source.parent.name == "checkpoints":
-        return load(source, registry=registry), None
+        return load_pretrained(source, registry=registry), None
     try:
         return read_weights(source, registry=registry)
     except CheckpointError as error:
@@ -206,6 +217,15 @@ def _statistics(tokenizer: nn.Module) -> str:
     return f"mean {numbers[0]} and spread {numbers[1]}"
 
 
+def _measured(plan: Plan) -> None:
+    """What the tokenizer of the start measured, where the run's has the same settings: the encoder knows no other."""
+    theirs, ours = plan.theirs.tokenizer, plan.model.tokenizer
+    if theirs.settings == ours.settings:
+        for name, tensor in theirs.state_dict().items():
+            assert tensor.shape == plan.new[f"tokenizer.{name}"].shape, "equal settings make equal buffers"
+            plan.take(f"tokenizer.{name}", tensor)
+
+
 def _settings(plan: Plan, side: str) -> None:
     """Settings by which equal tensors make another model."""
     there, here = (getattr(settings, side) for settings in (plan.theirs.settings, plan.model.settings))
@@ -224,6 +244,7 @@ def _settings(plan: Plan, side: str) -> None:
 
 def _objectives(plan: Plan) -> None:
     """Whether the head was trained to predict something else."""
+    assert isinstance(plan.model, MaskedAutoencoder)
     there, here = (m.objective.settings.model_dump(mode="json") for m in (plan.theirs, plan.model))
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     if names:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskedmodel import Display, MaskedAutoencoder, load, read_weights
-from maskedmodel.errors import ConfigError, DataError
+from maskedmodel.errors import CheckpointError, ConfigError, DataError
 from maskedmodel_timeseries.baselines import last_value, seasonal_naive
 from maskedmodel_timeseries.chart import check_suffix, draw_chart, written
 from maskedmodel_timeseries.columns import TableReading
@@ -210,7 +210,12 @@ def _model(run: str | Path) -> MaskedAutoencoder:
     checkpoint = path.parent.name == "checkpoints"
     if path.exists() and not (path / "config.yaml").exists() and not checkpoint:
         return read_weights(path)[0]
-    return load(path)
+    model = load(path)
+    if not isinstance(model, MaskedAutoencoder):
+        raise CheckpointError(
+            "A fine-tuned run has no decoder to forecast with.", where=path, fix="Name a pretrained one."
+        )
+    return model
 
 
 def _device(name: str) -> torch.device:

@@ -30,7 +30,7 @@ from maskedmodel.weights.export.written import Written, samples
 from maskedmodel.weights.mapping import expected_input
 from maskedmodel.weights.origin import origin
 from maskedmodel.weights.place import EXPORT
-from maskedmodel.weights.runs import load
+from maskedmodel.weights.runs import load_pretrained
 
 Target = Literal["safetensors", "huggingface", "timm", "onnx", "torch"]
 TARGETS: tuple[str, ...] = get_args(Target)
@@ -105,7 +105,7 @@ def export(
         )
     check_name(push)
     source = Path(source).expanduser()
-    model = load(source, checkpoint=checkpoint, registry=registry)
+    model = load_pretrained(source, checkpoint=checkpoint, registry=registry)
     folder = Path(out).expanduser() if out is not None else _home(source) / "exports" / to
     if folder.exists():
         raise CheckpointError(

@@ -1,0 +1,1 @@
+"""Fine-tuning: one run, its twin from scratch, a curve over numbers of labels, predictions."""

@@ -1,0 +1,130 @@
+"""One fine-tuning run: labelled data, weights to start from, the training, and how well it does."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskedmodel.config.build import FinetuneComponents, build_finetune
+from maskedmodel.config.finetune import FinetuneConfig
+from maskedmodel.evaluation.judged import Judged
+from maskedmodel.plugins import Registry
+from maskedmodel.tasks import Labels
+from maskedmodel.training.data import Reading
+from maskedmodel.training.distributed import World
+from maskedmodel.training.folder import claimed, settle, tell, write_json
+from maskedmodel.training.hanging import stacks_in
+from maskedmodel.training.interrupt import Signals
+from maskedmodel.training.labelled import LabelledData, labelled
+from maskedmodel.training.loop import TrainResult, train
+from maskedmodel.training.supervised import Supervised, predicted
+from maskedmodel.training.tracking import Display, environment
+from maskedmodel.weights.finetuned import build, write_labels
+from maskedmodel.weights.start import begin
+
+OUTCOME = "outcome.json"
+log = logging.getLogger("maskedmodel")
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What a run came to: how well its model does on the validation part, and of how many labelled samples."""
+
+    folder: Path
+    judged: Judged
+    labels: int
+    training: TrainResult | None  # None where the run had been finished before
+
+
+def adapt(
+    config: FinetuneConfig, folder: Path, registry: Registry, world: World, *, quiet: bool = False
+) -> Adapted | None:
+    """Fine-tune in a folder, from its newest checkpoint where it has one. All ranks but the first get None.
+
+    Raises ConfigError, DataError and CheckpointError before anything is trained for what can't be; Interrupted after
+    SIGTERM or SIGINT, the state saved.
+    """
+    parts = build_finetune(config, registry)
+    assert parts.source is not None
+    resolved = config.model_copy(update={"data": parts.source.resolved()})
+    reading = Reading.of(config.train, world.device)
+    data = labelled(parts.source, reading, config.adapt.labels, config.train.seed, parts.task.strata)
+    names = tuple(parts.source.class_names() or ())
+    if not world.leads:
+        world.wait()
+        with stacks_in(folder):
+            _train(resolved, folder, parts, data, names, registry, world, quiet=True)
+        return None
+    with claimed(folder):
+        settle(folder, resolved, registry)
+        tell(parts.source, folder)
+        write_labels(folder, Labels(names, data.counts), data.left_out)
+        write_json(folder / "environment.json", environment(world.device))
+        world.wait()
+        learning, training = _train(resolved, folder, parts, data, names, registry, world, quiet=quiet)
+        with Signals() as signals, signals.may_cut(), Display("looking", 1, quiet=quiet) as display:
+            found = predicted(
+                learning.model,
+                data.val,
+                reading,
+                config.train.precision,
+                lambda done, total: display.phase("predictions of the validation part", done, total),
+            )
+            judged = Judged.of(
+                learning.model.task,
+                found,
+                config.train.seed,
+                lambda done, total: display.phase("intervals", done, total),
+            )
+        count = sum(data.counts)
+        _write(folder, learning, training, judged, count)
+        return Adapted(folder, judged, count, training)
+
+
+def _train(
+    config: FinetuneConfig,
+    folder: Path,
+    parts: FinetuneComponents,
+    data: LabelledData,
+    names: tuple[str, ...],
+    registry: Registry,
+    world: World,
+    *,
+    quiet: bool,
+) -> tuple[Supervised, TrainResult]:
+    model = build(config, parts, Labels(names, data.counts))
+    begin(config, folder, model, registry, leads=world.leads)
+    learning = Supervised(model, config)
+    return learning, train(config, folder, learning, data, world, quiet=quiet)
+
+
+def _write(folder: Path, learning: Supervised, training: TrainResult, judged: Judged, labels: int) -> None:
+    """summary.json and outcome.json."""
+    model = learning.model
+    write_json(
+        folder / "summary.json",
+        {
+            "steps": training.steps,
+            "first": training.first,
+            "last": training.last,
+            "seconds": round(training.seconds, 1),
+            "parameters": {
+                "encoder": sum(p.numel() for p in model.encoder.parameters()),
+                "head": sum(p.numel() for p in model.task.parameters()),
+                "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            },
+            "broken": [vars(sample) for sample in training.broken],
+        },
+    )
+    write_json(folder / OUTCOME, {"labels": labels, "judged": judged.to_dict()})
+
+
+def outcome(folder: Path) -> Adapted | None:
+    """What a finished run came to, or None where it isn't finished, or what it came to can't be read."""
+    try:
+        kept = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
+        return Adapted(folder, Judged.from_dict(kept["judged"]), int(kept["labels"]), None)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None

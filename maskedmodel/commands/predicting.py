@@ -1,0 +1,90 @@
+"""`maskedmodel predict`: what a fine-tuned model says of files."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from maskedmodel.adapting.predictions import check_target, write_predictions
+from maskedmodel.commands.data import is_one_sample, read_file, source_at, whole
+from maskedmodel.components import SampleDataset
+from maskedmodel.config.build import build_finetune
+from maskedmodel.config.files import read_config
+from maskedmodel.errors import CheckpointError, DataError
+from maskedmodel.plugins import load_registry
+from maskedmodel.training import checkpoint as checkpoints
+from maskedmodel.training.data import Reading
+from maskedmodel.training.distributed import pick_device
+from maskedmodel.training.tracking import Display
+from maskedmodel.weights.finetuned import is_finetuned, load_finetuned
+from maskedmodel.weights.place import CONFIG, path_of
+from maskedmodel.weights.runs import chosen_checkpoint
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """Where predictions were written, and how many."""
+
+    path: Path
+    rows: int
+
+    def __str__(self) -> str:
+        return f"{self.rows} predictions in {self.path}"
+
+
+def predict(
+    run: str | Path,
+    data: str | Path | Sequence[str | Path],
+    *,
+    to: str | Path,
+    overrides: Sequence[str] = (),
+    checkpoint: str | int | None = None,
+    quiet: bool = False,
+) -> PredictResult:
+    """What a fine-tuned run's model says of data, to a .parquet or .csv file: one row per sample.
+
+    data        "train" or "val", the labelled and unlabelled samples of that split of the run's own data; files that
+                the run's data source reads as one sample each; or the path of other data of the kind.
+    to          the file. Columns: id, and what the task gives, such as the label and the probability of each class.
+    overrides   settings that say how other data are read, such as "data.name=image_folder".
+    checkpoint  as in `load`.
+
+    The same call after a kill goes on where that stopped. Raises CheckpointError where the run isn't fine-tuned.
+    """
+    target = check_target(path_of(to).absolute())
+    given = [data] if isinstance(data, str | Path) else list(data)
+    registry = load_registry()
+    folder, chosen = chosen_checkpoint(path_of(run), checkpoint)
+    if not is_finetuned(read_config(folder / CONFIG)):
+        raise CheckpointError(
+            "This run isn't fine-tuned: its model predicts hidden tokens and no labels.",
+            where=folder,
+            fix=f"Fine-tune it first: maskedmodel finetune {shlex.quote(str(folder))}",
+        )
+    model, config = load_finetuned(folder, chosen, registry)
+    datasets: list[SampleDataset] = []
+    if len(given) == 1 and str(given[0]) in ("train", "val"):
+        source = build_finetune(config, registry).source
+        assert source is not None
+        datasets.append(source.open("train" if str(given[0]) == "train" else "val"))
+    elif overrides or not all(is_one_sample(Path(path).expanduser(), registry) for path in given):
+        if len(given) > 1:
+            raise DataError("Name either files, each of one sample, or one folder.", got=", ".join(map(str, given[:3])))
+        datasets += whole(source_at(Path(given[0]).expanduser(), config, registry, overrides))
+    else:
+        datasets.append([read_file(Path(path).expanduser(), config, registry) for path in given])
+    device = pick_device(config.train.device)
+    key = (chosen / checkpoints.COMMITTED).read_text(encoding="utf-8")
+    with Display("predicting", 1, quiet=quiet) as display:
+        rows = write_predictions(
+            model.to(device),
+            datasets,
+            target,
+            key,
+            replace(Reading.of(config.train, device), limit=None),
+            config.train.precision,
+            lambda done, total: display.phase("predicting", done, total),
+        )
+    return PredictResult(target, rows)

@@ -1,0 +1,221 @@
+"""A task on labels as a way to learn: the recipe of MAE's fine-tuning (He et al. 2021), each part of it a setting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maskedmodel.components import SampleDataset, Tokenizer
+from maskedmodel.config.finetune import AdaptSettings, FinetuneConfig
+from maskedmodel.engine.finetuned import FineTuned
+from maskedmodel.errors import ConfigError
+from maskedmodel.noise import Noise
+from maskedmodel.training.data import Batch, Reading, eval_batches
+from maskedmodel.training.distributed import World
+from maskedmodel.training.fitting import fit_all, prepared
+from maskedmodel.training.mixing import mixed
+from maskedmodel.training.optimizer import Group, Groups
+from maskedmodel.training.parts import Learning, Part, autocast
+
+HEAD = "head"  # what the head's groups of parameters are called
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledPart(Part):
+    """Tokens with what they should give.
+
+    targets  pairs of a target (B, ...) and its weight (B,): more than one where samples were mixed.
+    kept     (B, blocks, 2), what the halves of the encoder's blocks are multiplied by, or None.
+    """
+
+    targets: tuple[tuple[Tensor, Tensor], ...]
+    kept: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """Predictions of a data set on the CPU, in its order, and what they should be."""
+
+    prediction: Tensor
+    target: Tensor
+    loss: float
+    ids: tuple[str | int, ...]
+
+
+def predicted(
+    model: FineTuned,
+    dataset: SampleDataset,
+    reading: Reading,
+    precision: str = "fp32",
+    progress: Callable[[int, int], None] | None = None,
+) -> Predicted:
+    """What a model predicts of labelled samples, in evaluation mode, and its mean loss. Modes stay as they were."""
+    predictions, targets, ids = [], [], []
+    total, weight, was_training = 0.0, 0.0, model.training
+    count = len(dataset) if reading.limit is None else min(reading.limit, len(dataset))
+    task: Any = model.average["task"] if model.average is not None else model.task
+    model.eval()
+    device = torch.device(reading.device)
+    with torch.inference_mode():
+        for batch in eval_batches(dataset, model.tokenizer, reading):
+            with autocast(precision, device):
+                prediction = model(batch.signal).float()
+            target = task.target(batch.labels.to(device))
+            weights = task.weight(target)
+            total += float((task.loss(prediction, target) * weights).sum())
+            weight += float(weights.sum())
+            predictions.append(prediction.cpu())
+            targets.append(target.cpu())
+            ids += batch.ids
+            if progress is not None:
+                progress(len(ids), count)
+    model.train(was_training)
+    return Predicted(torch.cat(predictions), torch.cat(targets), total / weight if weight else 0.0, tuple(ids))
+
+
+def branches(noise: Noise, depth: int, rate: float) -> Tensor | None:
+    """(B, depth, 2): zero where a half of a block is left out for a sample, else one over how often it is kept.
+
+    The rate grows evenly from 0 in the first block to `rate` in the last, as in timm and MAE.
+    """
+    if not rate:
+        return None
+    rates = torch.linspace(0, rate, depth, device=noise.keys.device).repeat_interleave(2)
+    return ((noise.uniform(2 * depth, "drop path") >= rates) / (1 - rates)).view(-1, depth, 2)
+
+
+class Supervised(Learning[FineTuned, LabelledPart]):
+    """A fine-tuned model on labelled samples."""
+
+    title = "fine-tuning"
+
+    def __init__(self, model: FineTuned, config: FinetuneConfig) -> None:
+        super().__init__(model, config.train)
+        self.adapt: AdaptSettings = config.adapt
+        self.best_by = (f"val_{model.task.score}", model.task.higher_is_better)
+        size = config.train.batch // config.train.accumulate
+        if self.mixes and size % 2:
+            raise ConfigError(
+                "Samples are mixed in pairs, and a micro-batch has an odd number of them.",
+                where="train.batch, train.accumulate",
+                expected="an even number of samples in each micro-batch",
+                got=size,
+            )
+        freeze(model, self.adapt.freeze)
+
+    @property
+    def tokenizer(self) -> Tokenizer[Any]:
+        return self.model.tokenizer
+
+    def parts(self, batch: Batch, progress: float, accumulate: int | None = None) -> list[LabelledPart]:
+        """Tokens and targets, weighted as the task says."""
+        if not batch.ids:
+            return []
+        noise = batch.noise(self.settings.seed)
+        signal = self.tokenizer.augment(batch.signal, noise)
+        labels = batch.labels.to(signal.device)
+        parts = []
+        for rows in self.rows(batch, accumulate):
+            own = noise.rows(rows)
+            tokens, target = self.model.tokens(signal[rows]), self.model.task.target(labels[rows])
+            weight = self.model.task.weight(target)
+            targets: tuple[tuple[Tensor, Tensor], ...] = ((target, weight),)
+            if self.mixes:
+                tokens, share, partner = mixed(tokens, own, self.adapt.mixup, self.adapt.cutmix)
+                targets = ((target, weight * share), (target[partner], weight[partner] * (1 - share)))
+            mask = None if self.model.scheduler is None else self.model.scheduler.sample(tokens, progress, own)
+            kept = branches(own, self.model.settings.encoder.depth, self.adapt.drop_path)
+            count = float(sum(weight.sum() for _, weight in targets))
+            parts.append(LabelledPart(tokens, mask, count, targets, kept))
+        return parts
+
+    def rows(self, batch: Batch, accumulate: int | None) -> Iterator[slice]:
+        """As for all, but no pair of mixed samples is cut in two."""
+        size = math.ceil(len(batch.ids) / (accumulate or self.settings.accumulate))
+        size += size % 2 if self.mixes else 0
+        for start in range(0, len(batch.ids), size):
+            yield slice(start, start + size)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether samples are mixed in pairs."""
+        return bool(self.adapt.mixup or self.adapt.cutmix)
+
+    def loss(self, model: nn.Module, part: LabelledPart, progress: float) -> tuple[Tensor, Tensor | None]:
+        device = part.tokens.values.device
+        with autocast(self.settings.precision, device):
+            prediction = model(part.tokens, part.mask, part.kept)
+        task = self.model.task
+        losses = [(task.loss(prediction.float(), target) * weight).sum() for target, weight in part.targets]
+        return torch.stack(losses).sum(), None
+
+    def idle(self, model: nn.Module) -> Tensor:
+        example = self.tokenizer.example(1, torch.Generator().manual_seed(0)).to(self.model.device)
+        loss: Tensor = model(self.model.tokens(self.tokenizer.prepare(example))).float().sum().mul(0)
+        return loss
+
+    def validate(self, dataset: SampleDataset, world: World) -> dict[str, float]:
+        size = max(self.settings.batch // self.settings.accumulate, 1)
+        reading = Reading.of(self.settings, world.device, batch=size, limit=self.settings.validation_samples)
+        found = predicted(self.model, dataset, reading, self.settings.precision)
+        metrics = self.model.task.metrics(found.prediction, found.target)
+        return {"val_loss": found.loss, **{f"val_{name}": value for name, value in metrics.items()}}
+
+    def fit(self, dataset: SampleDataset) -> None:
+        batches = prepared(self.tokenizer, dataset, self.settings, self.model.device)
+        fit_all(self.tokenizer, self.model.scheduler, batches)
+        self.model.follow(0.0)  # weights may have been put in since the average was made
+
+    def groups(self) -> Groups:
+        """The head at the full rate, and each block of the encoder at less the further it is from it."""
+        decay, depth = self.adapt.layer_decay, self.model.settings.encoder.depth
+        layers: dict[tuple[int, str], list[tuple[str, nn.Parameter]]] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                part = HEAD if name.startswith("task.") else ""
+                layers.setdefault((layer_of(name, depth), part), []).append((name, parameter))
+        return [Group(decay ** (depth + 1 - layer), named, part) for (layer, part), named in sorted(layers.items())]
+
+    def weigh(self, groups: list[dict[str, Any]], rate: float, step: int) -> None:
+        """As of `adapt.head_steps` all learn; before that the head alone."""
+        alone = self.adapt.head_steps
+        until = round(alone * self.settings.steps) if alone < 1 else alone
+        for group in groups:
+            group["lr"] = 0.0 if step < until and group["part"] != HEAD else rate * group["scale"]
+
+    def after_step(self, progress: float) -> None:
+        if self.adapt.ema is not None:  # a young average follows faster, or it would long be that of fresh weights
+            step = round(progress * max(self.settings.steps - 1, 1))
+            self.model.follow(min(self.adapt.ema, (1 + step) / (10 + step)))
+        if self.model.scheduler is not None:
+            self.model.scheduler.after_step(self.model.encoder, progress)
+
+    def figures(self, progress: float) -> dict[str, float]:
+        return {} if self.model.scheduler is None else {"ratio": self.model.scheduler.ratio(progress)}
+
+    def compile(self) -> None:
+        self.model.encoder.compile()
+
+
+def layer_of(name: str, depth: int) -> int:
+    """Which layer a parameter belongs to, as MAE counts: 0 embeddings and tokens, n the n-th block, then the rest."""
+    if name.startswith("encoder.blocks."):
+        return int(name.split(".")[2]) + 1
+    first = name.startswith("encoder.") and not name.startswith("encoder.norm.")
+    return 0 if first else depth + 1
+
+
+def freeze(model: FineTuned, blocks: int | str) -> None:
+    """Let the first `blocks` blocks of the encoder and its embeddings be, or all of it; of 0, nothing."""
+    if blocks == 0:
+        return
+    depth = model.settings.encoder.depth
+    last = depth + 1 if blocks == "all" else int(blocks)
+    for name, parameter in model.encoder.named_parameters():
+        if layer_of(f"encoder.{name}", depth) <= last:
+            parameter.requires_grad_(False)

@@ -1,0 +1,92 @@
+"""Any number of labels per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from sklearn.metrics import average_precision_score, f1_score  # type: ignore[import-untyped]
+from torch import Tensor
+from torch.nn import functional as F
+
+from maskedmodel import Tokenizer
+from maskedmodel.errors import ConfigError
+from maskedmodel.tasks import Labels, Table
+from maskedmodel_tasks.pooled import Pooled, PooledSettings
+
+
+class TagSettings(PooledSettings):
+    name: Literal["tag"] = "tag"
+    separator: str = Field("|", min_length=1, description="What stands between the tags in a sample's label.")
+    threshold: float = Field(0.5, gt=0, lt=1, description="Probability from which a tag is given.")
+
+
+class Tag(Pooled[TagSettings]):
+    """Binary cross entropy per tag, as in AudioMAE's fine-tuning. A sample's label holds its tags: `dog|rain`."""
+
+    score = "mAP"
+    table: Tensor
+
+    def attach(self, tokenizer: Tokenizer[Any], dim: int, labels: Labels) -> None:
+        sets = [{tag.strip() for tag in name.split(self.settings.separator) if tag.strip()} for name in labels.names]
+        self.names = tuple(sorted(set().union(*sets)))
+        if not any(len(tags) > 1 for tags in sets):
+            raise ConfigError(
+                "No sample has more than one tag.",
+                where="task.separator",
+                expected=f"labels such as a{self.settings.separator}b",
+                got=", ".join(labels.names[:5]),
+                fix="Set task.separator to what stands between tags, or task.name=classify for one label per sample.",
+            )
+        table = torch.tensor([[float(tag in tags) for tag in self.names] for tags in sets])
+        self.register_buffer("table", table)
+        self.make_head(dim, len(self.names))
+
+    def target(self, labels: Tensor) -> Tensor:
+        """(B, tags) of zeros and ones."""
+        return self.table[labels]
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(prediction, target, reduction="none").mean(1)
+
+    def _known(self, target: Tensor) -> Tensor:
+        """Tags that some samples have and others haven't."""
+        return (target.sum(0) > 0) & (target.sum(0) < len(target))
+
+    def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        """Mean average precision over tags that some samples have and others haven't; F1 over all, and by tag."""
+        known = self._known(target)
+        guess = (prediction.sigmoid() >= self.settings.threshold).numpy()
+        precision = float("nan")
+        if bool(known.any()):
+            precision = float(average_precision_score(target[:, known].numpy(), prediction[:, known].numpy()))
+        truth = target.numpy()
+        return {
+            "mAP": precision,
+            "f1": float(f1_score(truth, guess, average="micro", zero_division=0)),
+            "f1_macro": float(f1_score(truth, guess, average="macro", zero_division=0)),
+        }
+
+    def tables(self, prediction: Tensor, target: Tensor) -> list[Table]:
+        guess = prediction.sigmoid() >= self.settings.threshold
+        rows = []
+        for index, name in enumerate(self.names):
+            truth = target[:, index].numpy()
+            defined = bool(self._known(target)[index])
+            average = float(average_precision_score(truth, prediction[:, index].numpy())) if defined else float("nan")
+            score = float(f1_score(truth, guess[:, index].numpy(), zero_division=0))
+            rows.append((name, average, score, int(truth.sum())))
+        return [Table("By tag", ("tag", "average precision", "F1", "samples"), rows)]
+
+    def columns(self, prediction: Tensor) -> Mapping[str, Tensor | Sequence[str]]:
+        """The tags given, and the probability of each."""
+        shares = prediction.sigmoid()
+        given = [
+            self.settings.separator.join(
+                name for name, share in zip(self.names, row, strict=True) if share >= self.settings.threshold
+            )
+            for row in shares.tolist()
+        ]
+        return {"tags": given, **{f"p_{name}": shares[:, index] for index, name in enumerate(self.names)}}
