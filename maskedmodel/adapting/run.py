@@ -9,7 +9,7 @@ from pathlib import Path
 
 from maskedmodel.config.build import FinetuneComponents, build_finetune
 from maskedmodel.config.finetune import FinetuneConfig
-from maskedmodel.evaluation.judged import Judged
+from maskedmodel.evaluation.judged import OUTCOME, Judged
 from maskedmodel.plugins import Registry
 from maskedmodel.tasks import Labels
 from maskedmodel.training.data import Reading
@@ -24,7 +24,6 @@ from maskedmodel.training.tracking import Display, environment
 from maskedmodel.weights.finetuned import build, write_labels
 from maskedmodel.weights.start import begin
 
-OUTCOME = "outcome.json"
 log = logging.getLogger("maskedmodel")
 
 
@@ -62,6 +61,9 @@ def adapt(
         tell(parts.source, folder)
         write_labels(folder, Labels(names, data.counts), data.left_out)
         write_json(folder / "environment.json", environment(world.device))
+        done = outcome(folder, config.train.steps) if world.size == 1 else None
+        if done is not None:
+            return done
         world.wait()
         learning, training = _train(resolved, folder, parts, data, names, registry, world, quiet=quiet)
         with Signals() as signals, signals.may_cut(), Display("looking", 1, quiet=quiet) as display:
@@ -121,10 +123,10 @@ def _write(folder: Path, learning: Supervised, training: TrainResult, judged: Ju
     write_json(folder / OUTCOME, {"labels": labels, "judged": judged.to_dict()})
 
 
-def outcome(folder: Path) -> Adapted | None:
-    """What a finished run came to, or None where it isn't finished, or what it came to can't be read."""
+def outcome(folder: Path, steps: int) -> Adapted | None:
+    """What a run of so many steps came to, or None where it isn't finished, or what it came to can't be read."""
     try:
-        kept = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
-        return Adapted(folder, Judged.from_dict(kept["judged"]), int(kept["labels"]), None)
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        return Adapted(folder, *Judged.read(folder / OUTCOME), None) if summary["steps"] == steps else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -24,15 +24,39 @@ def finetune(
     run: Annotated[
         Path | None, typer.Option("--run", metavar="DIR", help="Folder of the run. Default: runs/NAME-finetune.")
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels",
+            metavar="N,N%,...",
+            help="Labelled training samples to use. Several, or several seeds, give a curve.",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How often each is done.")] = 1,
+    from_scratch: Annotated[
+        bool,
+        typer.Option("--from-scratch", help="From fresh weights; of a curve: each beside the same from fresh weights."),
+    ] = False,
     no_twin: Annotated[bool, typer.Option("--no-twin", help="Leave out the same training from fresh weights.")] = False,
 ) -> None:
     """Adapt an encoder to labels, beside the same from scratch. The same command again resumes."""
     source, overrides = split(arguments)
     if source is None:
         raise typer.BadParameter("Say what to fine-tune: a run, weights or a config.")
+    counts = [int(text) if text.isdigit() else text for text in (labels or "").replace(" ", "").split(",") if text]
     from maskedmodel import commands
 
-    print_result(commands.finetune(source, run=run, overrides=overrides, twin=not no_twin))
+    print_result(
+        commands.finetune(
+            source,
+            run=run,
+            overrides=overrides,
+            labels=counts,
+            seeds=seeds,
+            scratch=from_scratch,
+            twin=not no_twin,
+        )
+    )
 
 
 def predict(

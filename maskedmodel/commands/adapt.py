@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maskedmodel.adapting.curve import LabelCurve, label_curve, labelled_by
 from maskedmodel.adapting.run import Adapted, adapt
 from maskedmodel.adapting.source import finetune_config, from_scratch, name_of
+from maskedmodel.aligned import aligned
+from maskedmodel.evaluation.judged import TWIN
 from maskedmodel.plugins import load_registry
+from maskedmodel.report.label_curve import PICTURE
+from maskedmodel.report.label_curve import write as write_curve
 from maskedmodel.report.page import write as write_report
 from maskedmodel.training.distributed import join
 
-TWIN = "from-scratch"  # the folder of a run's twin, within that of the run
 log = logging.getLogger("maskedmodel")
 
 
@@ -35,15 +39,11 @@ class FinetuneResult:
             rows.append(("same, from scratch", self.twin.judged))
         names = list(judged.metrics)
         cells = [["", *names], *([name, *(str(found.metrics[m]) for m in names)] for name, found in rows)]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(names) + 1)]
-        table = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
-        ]
         run = shlex.quote(str(self.adapted.folder))
         scratch = "" if self.twin is None else " From scratch: fresh weights, without layer-wise decay and freezing."
         return "\n".join(
             [
-                *table,
+                *aligned(cells),
                 "",
                 f"{self.adapted.labels} labelled training and {judged.samples} validation samples, after the last step."
                 f"{scratch} Intervals: 95 %, bootstrap over the validation samples.",
@@ -56,30 +56,60 @@ class FinetuneResult:
         )
 
 
+@dataclass(frozen=True)
+class CurveResult:
+    """A label curve, and its page."""
+
+    curve: LabelCurve
+    report: Path
+
+    def __str__(self) -> str:
+        return f"{self.curve}\n\npicture  {self.curve.folder / PICTURE}\nreport   {self.report}"
+
+
 def finetune(
     source: str | Path | Mapping[Any, Any],
     *,
     run: str | Path | None = None,
     overrides: Sequence[str] = (),
+    labels: Sequence[int | str] = (),
+    seeds: int = 1,
+    scratch: bool = False,
     twin: bool = True,
     strict_plugins: bool = False,
     quiet: bool = False,
-) -> FinetuneResult | None:
+) -> FinetuneResult | CurveResult | None:
     """Fine-tune a run's encoder, other weights, or what a config says, on labelled data.
 
     source  a run's folder, weights that `import` reads, a config's path or name, or a mapping.
     run     the folder; default runs/<name>-finetune. The same call again resumes.
+    labels  numbers of labelled training samples, or shares such as "10%". Several of them, or several seeds, give a
+            label curve: the score by number of labels, in runs/<name>-finetune-labels.
+    seeds   how often each is done, with seeds from train.seed on.
+    scratch for a label curve: each beside the same from fresh weights. Else: from fresh weights alone.
     twin    whether the same is trained from fresh weights, too, so that what the start was worth can be seen.
 
     Under torchrun every rank calls it; all but the first get None. Raises MaskedModelError for what a user can mend.
     """
     registry = load_registry(strict=strict_plugins)
     config = finetune_config(source, overrides, registry)
-    folder = Path(run).expanduser() if run is not None else Path("runs") / name_of(source)
+    curve = len(labels) > 1 or seeds > 1
+    if not curve and labels:
+        config = labelled_by(config, labels[0])
+    if not curve and scratch:
+        config = from_scratch(config)
+    suffix = "-labels" if curve else "-scratch" if scratch else ""
+    folder = Path(run).expanduser() if run is not None else Path("runs") / f"{name_of(source)}{suffix}"
     for failure in registry.failures:
         log.warning("%s", failure.notice)
     started = config.start.weights is not None
     with join(config.train.device) as world:
+        if curve:
+            counts: Sequence[int | str] = labels or ["100%"]
+            found = label_curve(
+                config, folder, registry, world, labels=counts, seeds=seeds, scratch=scratch, quiet=quiet
+            )
+            return None if found is None else CurveResult(found, write_curve(folder))
         adapted = adapt(config, folder, registry, world, quiet=quiet)
         other: Adapted | None = None
         if twin and started:

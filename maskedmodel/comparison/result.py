@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskedmodel.aligned import aligned
 from maskedmodel.comparison.statistics import Direction
 from maskedmodel.comparison.yardstick import RATIOS
 from maskedmodel.errors import DataError, DependencyError, install_hint
@@ -131,14 +132,9 @@ class Comparison:
         if untrained:
             figures = [f"{untrained[m.key]:.{m.digits}f}" if m.key in untrained else "-" for m in known]
             rows.append(["weights at the start", "0", "-", *figures])
-        widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (headings, *rows)
-        ]
         return "\n".join(
             [
-                *lines,
+                *aligned([headings, *rows]),
                 "",
                 *self.verdicts(),
                 "",

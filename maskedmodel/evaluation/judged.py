@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ import torch
 from maskedmodel.tasks import Table, Task
 from maskedmodel.training.supervised import Predicted
 
+OUTCOME = "outcome.json"  # what a finished run came to
+TWIN = "from-scratch"  # the folder, within that of a run, of the same from fresh weights
 RESAMPLES = 200
 LEVEL = 0.95
 
@@ -65,6 +69,12 @@ class Judged:
         }
         tables = tuple(task.tables(found.prediction, found.target))
         return cls(measures, task.score, task.higher_is_better, found.loss, count, tables)
+
+    @classmethod
+    def read(cls, path: Path) -> tuple[Judged, int]:
+        """That of an outcome.json, and how many labels it had. Raises OSError, ValueError, KeyError or TypeError."""
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return cls.from_dict(kept["judged"]), int(kept["labels"])
 
     @property
     def best(self) -> Measure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from html import escape
 from importlib import resources
 from typing import Any
@@ -22,6 +23,14 @@ def text(value: object, most: int = CELL) -> str:
 def section(heading: str, body: str) -> str:
     """A part of the page, or nothing where it has no body."""
     return f"<section>\n<h2>{heading}</h2>\n{body}\n</section>" if body else ""
+
+
+def table(caption: str, headings: Sequence[str], rows: Sequence[str]) -> str:
+    """A table of rows that are markup already."""
+    head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
+    top = (f"<caption>{caption}</caption>" if caption else "") + (f"<thead><tr>{head}</tr></thead>" if head else "")
+    kind = ' class="two"' if len(headings) != 3 else ""
+    return f'<div class="scroll"><table{kind}>{top}<tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def number(value: Any, digits: int = 4) -> str:

@@ -16,10 +16,12 @@ from typing import Any
 
 from maskedmodel.evaluation.classifiers import Accuracy
 from maskedmodel.evaluation.probes import ProbeResult
+from maskedmodel.report.adapted import worth
 from maskedmodel.report.charts import Series, legend, line_chart, smoothed
 from maskedmodel.report.markup import number as _number
 from maskedmodel.report.markup import part as _part
 from maskedmodel.report.markup import section as _section
+from maskedmodel.report.markup import table as _table
 from maskedmodel.report.markup import text as _text
 from maskedmodel.report.reader import RunData, read
 from maskedmodel.training.checkpoint import write_text
@@ -44,6 +46,7 @@ def render(data: RunData) -> str:
     template, style = (_part(name) for name in ("template.html", "style.css"))
     name = data.run.resolve().name
     sections = [
+        _section("What it is worth", worth(data)),
         _section("Loss", _losses(data)),
         _section("Pictures", _pictures(data)),
         _section("What the features are worth", _probes(data)),
@@ -65,14 +68,6 @@ def render(data: RunData) -> str:
     )
 
 
-def _table(caption: str, headings: Sequence[str], rows: Sequence[str]) -> str:
-    """A table of rows that are markup already."""
-    head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
-    top = (f"<caption>{caption}</caption>" if caption else "") + (f"<thead><tr>{head}</tr></thead>" if head else "")
-    kind = ' class="two"' if len(headings) != 3 else ""
-    return f'<div class="scroll"><table{kind}>{top}<tbody>{"".join(rows)}</tbody></table></div>'
-
-
 def _status(data: RunData) -> str:
     if data.steps is None:
         return f"Step {data.step:,}." if data.step else "Not trained here."
@@ -84,6 +79,10 @@ def _status(data: RunData) -> str:
 def _tiles(data: RunData) -> str:
     tiles: list[tuple[str, str, str]] = []
     losses = [line["val_loss"] for line in data.validation]
+    if data.judged is not None:
+        judged, best = data.judged[0], data.judged[0].best
+        other = "" if data.twin is None else f"{_number(data.twin[0].best.value, 3)} from scratch"
+        tiles.append((judged.score, _number(best.value, 3), other))
     if losses:
         against = "" if data.baseline is None else f", predicting zero {_number(data.baseline, 3)}"
         small = f"{_number(losses[0], 3)} at the start{against}" if len(losses) > 1 else against[2:]
@@ -134,9 +133,23 @@ def _losses(data: RunData) -> str:
     if data.baseline is not None:
         series.append(Series("always predicting zero", [0.0], [data.baseline], "rule", 3))
     rate = Series("learning rate", *_column(data.training, "lr"), "line", 4)
-    body = _figure("loss", "Loss on hidden tokens", series, "loss, training target space")
+    if data.finetuned:
+        series[2] = Series("validation", *_column(data.validation, "val_loss"), "dots", 2)
+        body = _figure("loss", "Loss of the task", series, "loss")
+        body += "".join(
+            _figure(f"metric-{index}", f"Validation: {name}", [Series(name, *found, "dots", 2)], name)
+            for index, (name, found) in enumerate(_measured(data).items())
+        )
+    else:
+        body = _figure("loss", "Loss on hidden tokens", series, "loss, training target space")
     body += _figure("rate", "Learning rate", [rate], "learning rate", from_zero=True)
     return f'<div class="charts">{body}</div>' if body else ""
+
+
+def _measured(data: RunData) -> dict[str, tuple[list[float], list[float]]]:
+    """What validation measured beside the loss, by name."""
+    names = dict.fromkeys(key for line in data.validation for key in line if key.startswith("val_"))
+    return {name.removeprefix("val_"): _column(data.validation, name) for name in names if name != "val_loss"}
 
 
 def _curves(data: RunData) -> str:
@@ -233,6 +246,11 @@ def _broken(data: RunData) -> str:
 
 def _next(data: RunData) -> str:
     run = shlex.quote(str(data.run))
+    if data.finetuned:
+        return _commands(
+            [f"maskedmodel predict {run} FILES --to predictions.parquet   # what it says of your own files"],
+            f"import maskedmodel\nmodel = maskedmodel.load({str(data.run)!r})\nprediction = model(signal)",
+        )
     lines = []
     if data.steps is not None and data.step < data.steps:
         config = shlex.quote(str(data.run / "config.yaml"))
@@ -241,8 +259,13 @@ def _next(data: RunData) -> str:
         f"maskedmodel reconstruct {run}   # pictures: add your own files behind it",
         f"maskedmodel probe {run}         # k-NN and linear probe against random weights",
         f"maskedmodel embed {run} DATA --to features.parquet",
+        f"maskedmodel finetune {run}      # adapt the encoder to labels",
     ]
     python = f"import maskedmodel\nmodel = maskedmodel.load({str(data.run)!r})\nfeatures = model.encode(signal)"
+    return _commands(lines, python)
+
+
+def _commands(lines: Sequence[str], python: str) -> str:
     return f"<pre>{_text(chr(10).join(lines), 4000)}</pre><pre>{_text(python, 4000)}</pre>"
 
 

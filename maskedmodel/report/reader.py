@@ -11,6 +11,7 @@ from typing import Any
 
 from maskedmodel.config.files import read_config
 from maskedmodel.errors import DataError, MaskedModelError
+from maskedmodel.evaluation.judged import OUTCOME, TWIN, Judged
 from maskedmodel.evaluation.probes import ProbeResult
 from maskedmodel.training.tracking import damaged_lines, read_lines
 
@@ -52,6 +53,8 @@ class RunData:
     environment: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     probe: ProbeResult | None = None
+    judged: tuple[Judged, int] | None = None  # how a fine-tuned model does, and of how many labelled samples
+    twin: tuple[Judged, int] | None = None  # the same from scratch
     other_probes: list[ProbeResult] = field(default_factory=list)
     broken: list[tuple[str, str]] = field(default_factory=list)
     facts: list[tuple[str, str]] = field(default_factory=list)  # what the data was taken for, notices first
@@ -61,6 +64,11 @@ class RunData:
         default_factory=list
     )  # what the run's weights began with, and what became of it
     unreadable: list[str] = field(default_factory=list)
+
+    @property
+    def finetuned(self) -> bool:
+        """Whether this is a fine-tuning run."""
+        return "task" in self.config
 
     @property
     def step(self) -> int:
@@ -113,6 +121,8 @@ def read(run: Path) -> RunData:
             data.unreadable.append(f"{name}: {damaged} damaged lines are left out")
     data.environment = attempt(run / "environment.json", _mapping, {})
     data.summary = attempt(run / "summary.json", _mapping, {})
+    data.judged = attempt(run / OUTCOME, Judged.read, None)
+    data.twin = attempt(run / TWIN / OUTCOME, Judged.read, None)
     data.probe = attempt(run / "probe.json", lambda path: ProbeResult.from_dict(_mapping(path)), None)
     for path in sorted(run.glob("probe-*.json")):
         other = attempt(path, lambda path: ProbeResult.from_dict(_mapping(path)), None)
