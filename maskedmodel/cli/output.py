@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
+from maskedmodel.aligned import aligned
+
 
 def print_json(value: object) -> None:
     print(json.dumps(value, indent=2, default=str))
