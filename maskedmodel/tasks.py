@@ -93,6 +93,11 @@ class Task(Component[S], nn.Module, ABC):
         nn.Module.__init__(self)
         Component.__init__(self, settings, **values)
 
+    @classmethod
+    def example_labels(cls) -> tuple[str, ...]:
+        """What labels may be called where this task is checked without data."""
+        return ("0.5", "1.5", "2.25")
+
     @abstractmethod
     def attach(self, tokenizer: Tokenizer[Any], dim: int, labels: Labels) -> None:
         """Make the head, for an encoder of width `dim` and these labels. Called once, before anything else.

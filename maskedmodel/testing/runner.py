@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from maskedmodel.components import Component
 from maskedmodel.errors import PluginError, suggestion
 from maskedmodel.plugins import KINDS, Kind, Plugin, Registry
-from maskedmodel.testing import absent, components, objectives, schedulers, signals, sources, tokenizers, training
+from maskedmodel.testing import (
+    absent,
+    components,
+    objectives,
+    schedulers,
+    signals,
+    sources,
+    tasks,
+    tokenizers,
+    training,
+)
 from maskedmodel.testing.building import REGISTRY, built, check_builds
 from maskedmodel.testing.rules import CheckFailed, NotApplicable, describe, kind_of
 
@@ -39,7 +49,12 @@ OF_INSTANCE: tuple[Check, ...] = (
 )
 # What all other checks of a kind rest on. Of a mask scheduler each check takes the layouts that fit.
 FIRST_OF_KIND: Mapping[Kind, Check] = MappingProxyType(
-    {"tokenizer": signals.check_basics, "objective": objectives.check_width, "data_source": sources.check_opens}
+    {
+        "tokenizer": signals.check_basics,
+        "objective": objectives.check_width,
+        "data_source": sources.check_opens,
+        "task": tasks.check_predicts,
+    }
 )
 OF_KIND: Mapping[Kind, tuple[Check, ...]] = MappingProxyType(
     {
@@ -103,6 +118,17 @@ OF_KIND: Mapping[Kind, tuple[Check, ...]] = MappingProxyType(
             sources.check_labels,
             sources.check_workers,
             sources.check_global_generators,
+        ),
+        "task": (
+            tasks.check_predicts,
+            tasks.check_samples_independent,
+            tasks.check_padding,
+            tasks.check_loss,
+            tasks.check_gradient,
+            tasks.check_metrics,
+            tasks.check_columns,
+            tasks.check_rebuilt_alike,
+            tasks.check_learns,
         ),
     }
 )

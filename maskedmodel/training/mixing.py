@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from scipy.special import betaincinv  # type: ignore[import-untyped]
 from torch import Tensor
 
 from maskedmodel.errors import ConfigError
@@ -53,6 +52,8 @@ def mixed(tokens: Tokens, noise: Noise, mixup: float, cutmix: float) -> tuple[To
 
 def _beta(uniform: Tensor, alpha: float) -> Tensor:
     """Beta(alpha, alpha) out of uniform numbers, by the inverse of its distribution."""
+    from scipy.special import betaincinv  # type: ignore[import-untyped]
+
     return torch.as_tensor(betaincinv(alpha, alpha, uniform.double().cpu().numpy())).to(uniform)
 
 

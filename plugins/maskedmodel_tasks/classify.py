@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -71,6 +70,8 @@ class Classify(Pooled[ClassifySettings]):
 
     def _auc(self, prediction: Tensor, target: Tensor, present: Sequence[int]) -> float:
         """Mean over the classes that occur, of those that don't fill all samples."""
+        from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
+
         shares = prediction.softmax(1)
         areas = [
             float(roc_auc_score((target == label).numpy(), shares[:, label].numpy()))
@@ -80,6 +81,8 @@ class Classify(Pooled[ClassifySettings]):
         return sum(areas) / len(areas) if areas else float("nan")
 
     def tables(self, prediction: Tensor, target: Tensor) -> list[Table]:
+        from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
         guess, labels = prediction.argmax(1).numpy(), list(range(len(self.names)))
         found = precision_recall_fscore_support(target.numpy(), guess, labels=labels, zero_division=0)
         rows = [

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from sklearn.metrics import average_precision_score, f1_score  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,6 +27,10 @@ class Tag(Pooled[TagSettings]):
 
     score = "mAP"
     table: Tensor
+
+    @classmethod
+    def example_labels(cls) -> tuple[str, ...]:
+        return ("a", "a|b", "b|c")
 
     def attach(self, tokenizer: Tokenizer[Any], dim: int, labels: Labels) -> None:
         sets = [{tag.strip() for tag in name.split(self.settings.separator) if tag.strip()} for name in labels.names]
@@ -57,6 +60,8 @@ class Tag(Pooled[TagSettings]):
 
     def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
         """Mean average precision over tags that some samples have and others haven't; F1 over all, and by tag."""
+        from sklearn.metrics import average_precision_score, f1_score  # type: ignore[import-untyped]
+
         known = self._known(target)
         guess = (prediction.sigmoid() >= self.settings.threshold).numpy()
         precision = float("nan")
@@ -70,6 +75,8 @@ class Tag(Pooled[TagSettings]):
         }
 
     def tables(self, prediction: Tensor, target: Tensor) -> list[Table]:
+        from sklearn.metrics import average_precision_score, f1_score
+
         guess = prediction.sigmoid() >= self.settings.threshold
         rows = []
         for index, name in enumerate(self.names):
