@@ -75,6 +75,10 @@ class Table:
     rows: Sequence[Sequence[str | float | int]]
     shaded: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "headings", tuple(self.headings))
+        object.__setattr__(self, "rows", tuple(map(tuple, self.rows)))
+
 
 class Task(Component[S], nn.Module, ABC):
     """What is learned on top of an encoder. Built anew for each run; `attach` makes its head.

@@ -75,8 +75,9 @@ def wanted_count(labels: int | str | None, total: int) -> int:
     """How many samples `adapt.labels` means of `total` labelled ones. Raises DataError where there are fewer."""
     if labels is None:
         return total
-    count = labels if isinstance(labels, int) else max(round(float(labels.removesuffix("%")) / 100 * total), 1)
-    if count > total:
+    exact = labels if isinstance(labels, int) else float(labels.removesuffix("%")) / 100 * total
+    count = max(round(exact), 1)
+    if exact > total:
         raise DataError(
             "There are fewer labelled training samples than that.",
             where="adapt.labels",

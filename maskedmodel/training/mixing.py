@@ -42,6 +42,7 @@ def mixed(tokens: Tokens, noise: Noise, mixup: float, cutmix: float) -> tuple[To
     drawn = noise.uniform(2 + axes, "mixing")[first]
     cuts = drawn[:, 0] < (0.5 if mixup and cutmix else float(cutmix > 0))
     own = torch.where(cuts, _beta(drawn[:, 1], cutmix or 1.0), _beta(drawn[:, 1], mixup or 1.0))
+    own = torch.where(partner == order, 1.0, own)
     boxed = _box(tokens, 1 - own, drawn[:, 2:])
     # The share that a box really takes: it ends at the border, and covers whole tokens.
     share = torch.where(cuts, 1 - boxed.float().mean(1), own)

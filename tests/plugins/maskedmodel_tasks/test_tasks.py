@@ -1,0 +1,148 @@
+"""The tasks: the conformance kit, losses and metrics by hand, and a fine-tuned ViT against timm's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import timm
+import torch
+from maskedmodel_tasks.classify import Classify
+from maskedmodel_tasks.regress import Regress
+from maskedmodel_tasks.tag import Tag
+
+from maskedmodel import FineTuned
+from maskedmodel.engine.settings import EncoderOnly
+from maskedmodel.errors import ConfigError
+from maskedmodel.tasks import Labels
+from maskedmodel.testing import parametrize_checks
+from maskedmodel.testing.fixtures import Box, generator
+from maskedmodel.weights.vit import from_timm
+
+
+@parametrize_checks(
+    [
+        Classify,
+        Classify(pool="class", smoothing=0.0, class_weights="balanced"),
+        Tag,
+        Tag(pool="class", threshold=0.3),
+        Regress,
+        Regress(loss="huber"),
+    ]
+)
+def test_conformance(check: Callable[[], None]) -> None:
+    check()
+
+
+def attached(task: Classify | Tag | Regress, names: tuple[str, ...], counts: tuple[int, ...]) -> None:
+    task.attach(Box(), 8, Labels(names, counts))
+
+
+@pytest.mark.parametrize("pool", ["mean", "class"])
+def test_a_fine_tuned_model_computes_what_timms_does(pool: str) -> None:
+    """As MAE's fine-tuning is in timm: mean of the patch tokens and a fresh norm, or the class token behind the norm."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = timm.models.VisionTransformer(
+            img_size=24, patch_size=6, embed_dim=32, depth=3, num_heads=2, num_classes=5,
+            global_pool="avg" if pool == "mean" else "token",
+        ).eval()  # fmt: skip
+        backbone = timm.models.VisionTransformer(
+            img_size=24, patch_size=6, embed_dim=32, depth=3, num_heads=2, num_classes=0, global_pool="token"
+        ).eval()
+        for parameter in theirs.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    backbone.load_state_dict({**backbone.state_dict(), **_without_head(theirs.state_dict())})
+    encoder = from_timm(backbone)
+    names = tuple("abcde")
+    settings = EncoderOnly(encoder=encoder.settings.encoder)
+    model = FineTuned(encoder.tokenizer, Classify(pool=pool), settings, Labels(names, (1,) * 5)).eval()
+    model.encoder.load_state_dict(encoder.encoder.state_dict())
+    model.task.head.load_state_dict(theirs.head.state_dict())
+    if pool == "mean":
+        model.task.norm.load_state_dict(theirs.fc_norm.state_dict())
+    pictures = torch.rand(4, 3, 24, 24, generator=generator())
+    mean, std = (x.reshape(-1, 1, 1) for x in (encoder.tokenizer.mean, encoder.tokenizer.std))
+    with torch.no_grad():
+        torch.testing.assert_close(model(pictures), theirs((pictures - mean) / std), rtol=1e-5, atol=1e-5)
+
+
+def _without_head(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in state.items() if not name.startswith(("head.", "fc_norm."))}
+
+
+def test_cross_entropy_with_smoothing_by_hand() -> None:
+    task = Classify(smoothing=0.1)
+    attached(task, ("a", "b"), (1, 1))
+    prediction = torch.tensor([[2.0, 0.0]])
+    log = [-math.log(1 + math.exp(-2)), -2 - math.log(1 + math.exp(-2))]
+    expected = -(0.95 * log[0] + 0.05 * log[1])
+    assert float(task.loss(prediction, torch.tensor([0]))) == pytest.approx(expected, rel=1e-6)
+
+
+def test_balanced_weights_are_one_over_the_size_of_a_class() -> None:
+    task = Classify(class_weights="balanced")
+    attached(task, ("a", "b", "never"), (6, 2, 0))
+    assert task.weight(torch.tensor([0, 1])).tolist() == pytest.approx([8 / 12, 2.0])
+
+
+def test_metrics_of_classes_by_hand() -> None:
+    task = Classify()
+    attached(task, ("a", "b"), (3, 3))
+    prediction = torch.tensor([[3.0, 0.0], [1.0, 0.0], [0.0, 0.5], [0.0, 2.0]])
+    found = task.metrics(prediction, torch.tensor([0, 0, 0, 1]))
+    assert found["accuracy"] == 0.75
+    assert found["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
+    assert found["auc"] == 1.0
+    by_class, confusion = task.tables(prediction, torch.tensor([0, 0, 0, 1]))
+    assert by_class.rows[0] == ("a", 1.0, pytest.approx(2 / 3), pytest.approx(0.8), 3)
+    assert confusion.rows == (("a", 2, 1), ("b", 0, 1))
+    columns = task.columns(prediction)
+    assert columns["label"] == ["a", "a", "b", "b"]
+    torch.testing.assert_close(columns["p_a"] + columns["p_b"], torch.ones(4))
+    assert math.isnan(task.metrics(prediction[:2], torch.tensor([0, 0]))["auc"])
+
+
+def test_tags_are_read_out_of_labels() -> None:
+    task = Tag()
+    attached(task, ("dog|rain", "rain", "cat | dog"), (1, 1, 1))
+    assert task.names == ("cat", "dog", "rain")
+    target = task.target(torch.tensor([0, 1, 2]))
+    assert target.tolist() == [[0, 1, 1], [0, 0, 1], [1, 1, 0]]
+    prediction = torch.where(target > 0, 2.0, -2.0)
+    assert task.metrics(prediction, target) == {"mAP": 1.0, "f1": 1.0, "f1_macro": 1.0}
+    assert task.columns(prediction)["tags"] == ["dog|rain", "rain", "cat|dog"]
+    prediction[0, 0] = 3.0  # of the two samples that are said to be cats one is
+    assert task.metrics(prediction, target)["mAP"] == pytest.approx((0.5 + 1 + 1) / 3)
+    assert task.metrics(prediction, target)["f1"] == pytest.approx(10 / 11)
+    with pytest.raises(ConfigError, match="No sample has more than one tag"):
+        attached(Tag(separator=","), ("a|b", "a"), (1, 1))
+
+
+def test_numbers_are_predicted_in_units_of_their_spread() -> None:
+    task = Regress()
+    attached(task, ("1", "3"), (3, 1))
+    assert float(task.mean) == 1.5
+    assert float(task.spread) == pytest.approx(math.sqrt(0.75))
+    target = task.target(torch.tensor([0, 1]))
+    assert target.tolist() == [[1.0], [3.0]]
+    perfect = (target - task.mean) / task.spread
+    assert task.loss(perfect, target).tolist() == [0.0, 0.0]
+    assert float(task.loss(perfect + 2, target)[0]) == pytest.approx(4.0)
+    assert task.metrics(perfect, target) == {"R2": 1.0, "MAE": 0.0}
+    torch.testing.assert_close(task.columns(perfect)["value"], torch.tensor([1.0, 3.0]))
+    mean = torch.zeros(2, 1)  # always the mean of the training labels: errors 0.5 and 1.5 about a mean of 2
+    assert task.metrics(mean, target) == {"R2": pytest.approx(1 - 2.5 / 2), "MAE": 1.0}
+
+
+def test_several_numbers_and_what_is_none() -> None:
+    task = Regress()
+    attached(task, ("1;10", "2;30"), (1, 1))
+    assert task.target(torch.tensor([1])).tolist() == [[2.0, 30.0]]
+    assert set(task.columns(torch.zeros(1, 2))) == {"value_0", "value_1"}
+    for names, text in ((("1", "cat"), "no number"), (("1", "1;2"), "equally many"), (("nan", "1"), "no number")):
+        with pytest.raises(ConfigError, match=text):
+            attached(Regress(), names, (1, 1))
+    with pytest.raises(ConfigError, match="the same for every"):
+        attached(Regress(), ("1", "2"), (4, 0))
