@@ -119,7 +119,7 @@ def test_predictions_of_files_and_folders(tuned: Path, tmp_path: Path) -> None:
     for index in range(3):
         values = generator.integers(0, 255, (16, 16), dtype=np.uint8)
         Image.fromarray(values).save(tmp_path / f"new/{index}.png")
-    done = _maskedmodel("predict", str(tuned), "new", "data.name=image_folder", "data.size=16", "--to", "folder.csv",
+    done = _maskedmodel("predict", str(tuned), "new", "data.name=image_folder", "data.size=16", "data.mode=grey", "--to", "folder.csv",
                         cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "3 predictions in" in done.stdout
