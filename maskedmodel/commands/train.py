@@ -89,7 +89,7 @@ def pretrain(
         model = MaskedAutoencoder(parts.tokenizer, parts.scheduler, parts.objective, resolved.model)
     with join(resolved.train.device) as world:
         if not world.leads:
-            world.wait()
+            world.wait_patiently()
             begin(resolved, folder, model, registry, leads=False)
             with stacks_in(folder):
                 train(resolved, folder, model, parts.source, world, quiet=True)
@@ -99,7 +99,7 @@ def pretrain(
             tell(parts.source, folder)
             begin(resolved, folder, model, registry)
             write_json(folder / "environment.json", environment(world.device))
-            world.wait()
+            world.wait_patiently()
             training = train(resolved, folder, model, parts.source, world, quiet=quiet)
             with Signals() as signals, signals.may_cut():
                 return _look(resolved, folder, model, parts, training, world.device, quiet)

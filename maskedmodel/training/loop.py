@@ -179,7 +179,7 @@ def train(
     run = Run(config, folder, model.to(world.device), source, world)
     run.resume()
     run.rehearse()
-    world.wait()
+    world.wait_patiently()
     if settings.compile:
         model.compile_engine()
     wrapped: nn.Module = model
@@ -199,6 +199,8 @@ def train(
     display = Display("pretraining", settings.steps, run.step, quiet=quiet or not world.leads)
     records = Records(folder, run.step if run.saved else None, settings.trackers, config, active=world.leads)
     model.train()
+    for step in world.joined(sorted(records.validated)):  # the first rank alone has read which ones are done
+        records.validated.setdefault(step, math.nan)
     with Signals() as signals, records, display:
         try:
             steps(run, wrapped, batches, records, signals, display)
@@ -280,6 +282,7 @@ def steps(
             with clock.stopped():
                 records.sync()
                 run.save()
+                world.wait_patiently()
         if stop or (alone and signals.received is not None):
             raise Interrupted(signals.received or signal.SIGTERM)
 
