@@ -9,6 +9,7 @@ from maskedmodel.components import DataSource, Objective, Settings, Tokenizer
 from maskedmodel.config.errors import shown
 from maskedmodel.config.sections import SECTIONS, RunConfig
 from maskedmodel.errors import ConfigError, DependencyError, MaskedModelError, PluginError
+from maskedmodel.noise import seeded, stable_hash
 from maskedmodel.plugins import Registry, label
 from maskedmodel.schedulers import MaskScheduler
 
@@ -26,6 +27,9 @@ class Components:
 def build_components(config: RunConfig, registry: Registry) -> Components:
     """Build the components that the config names.
 
+    What one draws from torch's generator as it is built, such as weights of its own, follows from `train.seed` and its
+    section alone.
+
     What a component refuses keeps its error class and says which section of the config it belongs to. Any other
     exception becomes a PluginError, an ImportError a DependencyError. Raises ConfigError where tokenizer and data give
     different values to what they share, such as a sample rate, and where the data have NaN that the tokenizer refuses.
@@ -38,10 +42,10 @@ def build_components(config: RunConfig, registry: Registry) -> Components:
         )
     _agree(config.tokenizer, config.data, registry)
     parts = Components(
-        tokenizer=_build("tokenizer", config.tokenizer, registry),
-        scheduler=_build("mask", config.mask, registry),
-        objective=_build("objective", config.objective, registry),
-        source=_build("data", config.data, registry),
+        tokenizer=_build("tokenizer", config.tokenizer, registry, config.train.seed),
+        scheduler=_build("mask", config.mask, registry, config.train.seed),
+        objective=_build("objective", config.objective, registry, config.train.seed),
+        source=_build("data", config.data, registry, config.train.seed),
     )
     _agree_on_absence(parts, registry)
     return parts
@@ -77,11 +81,12 @@ def _agree(tokenizer: Settings, data: Settings, registry: Registry) -> None:
             )
 
 
-def _build(section: str, settings: Settings, registry: Registry) -> Any:
+def _build(section: str, settings: Settings, registry: Registry, seed: int) -> Any:
     kind = SECTIONS[section]
     where = f"{section}: {shown(settings.model_dump(mode='json', include=settings.model_fields_set | {'name'}), 300)}"
     try:
-        return registry.build(kind, settings)
+        with seeded(stable_hash(f"{seed}/{section}")):
+            return registry.build(kind, settings)
     except MaskedModelError as error:
         place = where if error.where is None else f"{error.where}, in {where}"
         told = type(error)(error.what, where=place, expected=error.expected, got=error.got, fix=error.fix)
