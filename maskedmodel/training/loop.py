@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from maskedmodel.components import DataSource, SampleDataset
 from maskedmodel.config.sections import OptimSettings, RunConfig, TrainSettings
 from maskedmodel.engine.model import MaskedAutoencoder
-from maskedmodel.errors import TrainingError
+from maskedmodel.errors import TrainingError, out_of_memory
 from maskedmodel.schedulers import MaskScheduler, Observed
 from maskedmodel.tokens import Mask, Tokens
 from maskedmodel.training.data import Batch, Broken, Reading, StepBatches, eval_batches, train_batches
@@ -208,6 +208,16 @@ def train(
             records.sync()
             run.save()
             raise
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise TrainingError(
+                "There isn't enough memory beside the steps, as for a validation.",
+                where=f"step {run.step}, on {world.device}",
+                got=" ".join(str(error).split())[:160] or type(error).__name__,
+                fix=f"Set train.accumulate={settings.accumulate * 2} (validation takes as many samples at once as a "
+                "part of a step, the result is the same), a smaller train.batch, or larger tokens.",
+            ) from error
     losses = records.validated
     first, last = (losses[min(losses)], losses[max(losses)]) if losses else (math.nan, math.nan)
     ratio = validation_ratio(model, settings)
@@ -323,13 +333,6 @@ def gradient(
             math.ceil(len(batch.ids) / run.accumulate),
             run.accumulate,
         )
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error is about memory: CUDA's, Python's, or what torch's allocator says on a CPU."""
-    said = str(error)
-    words = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in said for word in words)
 
 
 def memory_error(run: Run, batch: Batch, size: int, error: BaseException) -> TrainingError:
