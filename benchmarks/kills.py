@@ -1,6 +1,10 @@
 """Kill commands at random moments, start them again, and hold what they leave against a run that nobody disturbed.
 
-    python benchmarks/kills.py --kills 1000 [--jobs pretrain,compare,embed] [--out benchmarks/results/kills]
+    python benchmarks/kills.py --kills 1000 [--jobs pretrain,compare,embed] [--until 23:00]
+
+A thousand kills take hours, so they are made in sittings: rounds.jsonl in the folder of results holds every round there
+ever was, and each call goes on from it until there are as many kills as asked for, or until the time. Of the jobs
+named, the one with the fewest kills plays next.
 
 A round starts a command again and again, each time to be killed by SIGKILL (the command and all its processes, but for
 `compare-parent`), until it comes to its end. The moment is drawn at random within a phase that is drawn first, so that
@@ -9,7 +13,8 @@ before must still be there; at the end of the round every result must equal the 
 counts once its round has ended and was compared.
 
 Commands run in processes that are forked from this one, where everything is imported already: a kill then costs no
-second start of torch. The same command again goes on where it was stopped. Each job is one entry of JOBS.
+second start of torch. Each job is one entry of JOBS: its command, and how its files tell what it does, what is complete
+and what came of it. A command that makes a run takes `run_phase`, `run_complete` and `run_results`.
 """
 
 from __future__ import annotations
@@ -22,15 +27,17 @@ import platform
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import date
+from datetime import date, datetime
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -121,6 +128,10 @@ def newest_step(run: Path) -> int:
     return -1 if found is None else checkpoints.read_state(found)["step"]
 
 
+def run_complete(run: Path) -> dict[str, int]:
+    return {"newest checkpoint": newest_step(run)}
+
+
 def run_phase(run: Path, since: float, last: str = "summary.json", looks: Sequence[str] = ("pictures",)) -> str:
     folder = run / "checkpoints"
     with suppress(OSError):
@@ -178,7 +189,7 @@ JOBS: dict[str, Job] = {
                               f"train.workers={draw.choice((0, 0, 1))}"],
         ("start", "training", "checkpoint", "probes", "report"),
         run_phase,
-        lambda folder: {"newest checkpoint": newest_step(folder)},
+        run_complete,
         run_results,
     ),
     "compare": Job(
@@ -194,7 +205,7 @@ JOBS: dict[str, Job] = {
         ("working", "writing"),
         embed_phase,
         embed_complete,
-        lambda folder: {EMBEDDED: digest(folder / EMBEDDED)},
+        lambda folder: {EMBEDDED: digest(folder / EMBEDDED), "files": str(sorted(os.listdir(folder)))},
     ),
 }  # fmt: skip
 
@@ -204,10 +215,14 @@ JOBS["compare-parent"] = replace(JOBS["compare"], alone=True)
 
 @dataclass
 class Round:
-    """What came of one: `kills` as (phase drawn, phase hit), and what differs from the straight run, or was lost."""
+    """What came of one: `kills` as (phase drawn, phase hit), and what differs from the straight run, or was lost.
+
+    `sitting` is the line of sittings.jsonl that tells of the call that played it.
+    """
 
     number: int
     job: str
+    sitting: int = 0
     kills: list[tuple[str, str]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
@@ -303,9 +318,9 @@ def strike(job: Job, folder: Path, draw: random.Random, aim: str, lengths: Mappi
     return None
 
 
-def play(number: int, name: str, work: Path, seed: int) -> Round:
+def play(number: int, name: str, work: Path, seed: int, sitting: int) -> Round:
     """One round."""
-    job, found = JOBS[name], Round(number, name)
+    job, found = JOBS[name], Round(number, name, sitting)
     expected, lengths = straight(name, work)
     draw, folder = random.Random(f"{seed}/{number}/{name}"), work / f"{name}-round"
     shutil.rmtree(folder, ignore_errors=True)
@@ -341,67 +356,99 @@ def play(number: int, name: str, work: Path, seed: int) -> Round:
     return found
 
 
-def report(rounds: Sequence[Round], out: Path, commands: Sequence[str]) -> None:
+def revision() -> str:
+    """Which version of the code runs, as git tells it; nothing where it can't."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "maskedmodel", "plugins", "benchmarks/kills.py")
+    return git("rev-parse", "--short", "HEAD") + (" and changes" if changed else "")
+
+
+def sitting_of(options: argparse.Namespace) -> dict[str, str]:
+    """What tells the figures of this call from those of others."""
+    return {
+        "command": f"python benchmarks/kills.py --kills {options.kills} --jobs {options.jobs} --seed {options.seed}",
+        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} thread",
+        "maskedmodel": " ".join(filter(None, [maskedmodel.__version__, revision()])),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "date": date.today().isoformat(),
+    }
+
+
+def report(rounds: Sequence[Round], sittings: Sequence[Mapping[str, str]], out: Path) -> None:
     """results.json and table.md, written anew after every round."""
     phases = [(name, phase) for name in JOBS for phase in JOBS[name].phases]
     hits = Counter((one.job, hit) for one in rounds for _, hit in one.kills)
+    each = [[one for one in rounds if one.sitting == number] for number in range(len(sittings))]
     about = {
-        "commands": list(commands),
-        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} thread",
-        "versions": {"maskedmodel": maskedmodel.__version__, "torch": torch.__version__,
-                     "python": platform.python_version(), "system": platform.system()},
-        "date": date.today().isoformat(),
         "kills": hits.total(),
         "rounds": len(rounds),
         "faults": [f"round {one.number}, {one.job}: {fault}" for one in rounds for fault in one.faults],
         "hits": [{"job": name, "phase": phase, "kills": hits[name, phase]} for name, phase in phases],
-    }  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
+        "sittings": [
+            {**told, "rounds": len(own), "kills": sum(len(one.kills) for one in own)}
+            for told, own in zip(sittings, each, strict=True)
+        ],
+    }
     (out / "results.json").write_text(json.dumps(about, indent=1) + "\n")
     rows = "".join(f"| {name} | {phase} | {hits[name, phase]} |\n" for name, phase in phases if hits[name, phase])
-    ran = ", then ".join(f"`{command}`" for command in commands)
+    told = "".join(
+        f"- {one['kills']} kills in {one['rounds']} rounds: `{one['command']}`; {one['machine']}, maskedmodel "
+        f"{one['maskedmodel']}, torch {one['torch']}, Python {one['python']}, {one['system']}, {one['date']}\n"
+        for one in about["sittings"]
+    )
     (out / "table.md").write_text(
         f"{hits.total()} kills in {len(rounds)} rounds, {len(about['faults'])} faults.\n\n"
-        f"| command | killed in | kills |\n|---|---|---|\n{rows}\n{ran}; {about['machine']}, "
-        f"maskedmodel {maskedmodel.__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
-        f"{about['date']}.\n"
+        f"| command | killed in | kills |\n|---|---|---|\n{rows}\nSittings, one after another:\n\n{told}"
     )
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def add_line(path: Path, values: Mapping[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(values) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--jobs", default="pretrain,embed,compare,compare-parent", help="played in turn")
+    parser.add_argument("--kills", type=int, default=1000, help="in all sittings together")
+    parser.add_argument("--jobs", default=",".join(JOBS), help="which play, the one with the fewest kills next")
+    parser.add_argument("--until", help="no round begins after this time of the day, such as 23:00")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", type=Path, default=ROOT / "runs/kills", help="where runs lie, and what has been done")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/kills")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs/kills", help="where runs lie")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/kills", help="where results lie")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     for module in WARM:
         import_module(module)
     load_registry()
-    options.work.mkdir(parents=True, exist_ok=True)
-    done, names = options.work / "rounds.jsonl", options.jobs.split(",")
-    rounds = [Round(**json.loads(line)) for line in done.read_text().splitlines()] if done.exists() else []
-    told = options.work / "commands.txt"
-    commands = told.read_text().splitlines() if told.exists() else []
-    command = f"python benchmarks/kills.py --kills {options.kills} --jobs {options.jobs} --seed {options.seed}"
-    if command not in commands:
-        commands.append(command)
-        told.write_text("\n".join(commands) + "\n")
-    straight("pretrain", options.work)  # whose weights embed takes
-    while sum(len(one.kills) for one in rounds) < options.kills:
-        number = len(rounds)
-        rounds.append(play(number, names[number % len(names)], options.work, options.seed))
-        with done.open("a") as file:
-            file.write(json.dumps(asdict(rounds[-1])) + "\n")
-        report(rounds, options.out, commands)
-        last = rounds[-1]
-        total = sum(len(one.kills) for one in rounds)
-        print(
-            f"round {number} {last.job}: {len(last.kills)} kills, {total} in all; {last.faults or 'nothing lost'}",
-            flush=True,
-        )
+    for folder in (options.work, options.out):
+        folder.mkdir(parents=True, exist_ok=True)
+    rounds = [Round(**line) for line in lines(options.out / "rounds.jsonl")]
+    sittings, names, mine = lines(options.out / "sittings.jsonl"), options.jobs.split(","), sitting_of(options)
+    if mine not in sittings:
+        sittings.append(mine)
+        add_line(options.out / "sittings.jsonl", mine)
+    made = Counter({name: 0 for name in names})
+    for one in rounds:
+        made[one.job] += len(one.kills)
+    while made.total() < options.kills and not (options.until and datetime.now().strftime("%H:%M") >= options.until):
+        straight("pretrain", options.work)  # whose weights others take
+        name = min(names, key=made.__getitem__)
+        last = play(len(rounds), name, options.work, options.seed, sittings.index(mine))
+        made[name] += len(last.kills)
+        rounds.append(last)
+        add_line(options.out / "rounds.jsonl", asdict(last))
+        report(rounds, sittings, options.out)
+        said = last.faults or "nothing lost"
+        print(f"round {last.number} {name}: {len(last.kills)} kills, {made.total()} in all; {said}", flush=True)
     return int(any(one.faults for one in rounds))
 
 

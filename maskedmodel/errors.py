@@ -71,6 +71,14 @@ class TrainingError(MaskedModelError):
     """Training can't go on: a loss that isn't finite, a full disk, another run in the same folder."""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is about memory: CUDA's, Python's, or what torch's allocator says on a CPU."""
+    said = str(error)
+    words = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)  # torch's, without importing it
+    return isinstance(error, MemoryError) or named or any(word in said for word in words)
+
+
 def nearest(name: object, candidates: Iterable[str]) -> str | None:
     """The candidate that `name` was probably meant for, or None when nothing is close.
 

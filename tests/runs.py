@@ -51,11 +51,12 @@ def pretrain(run: Path, *overrides: str, wait: bool = True, config: str = "image
     return process
 
 
-def on_two_ranks(run: Path, *overrides: str) -> None:
-    """The quickstart as `pretrain` makes it, by two processes under torchrun."""
+def on_two_ranks(run: Path, *overrides: str, script: Path | None = None) -> None:
+    """The quickstart as `pretrain` makes it, by two processes under torchrun; a script may stand for the command."""
+    what = ["-m", "maskedmodel", "--"] if script is None else ["--", str(script)]
     launched = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "maskedmodel",
-         "--", "pretrain", "--run", str(run), *SMALL, *overrides],
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *what,
+         "pretrain", "--run", str(run), *SMALL, *overrides],
         capture_output=True,
         text=True,
         env=ENVIRONMENT,

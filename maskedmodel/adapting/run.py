@@ -52,7 +52,7 @@ def adapt(
     data = labelled(parts.source, reading, config.adapt.labels, config.train.seed, parts.task.strata)
     names = tuple(parts.source.class_names() or ())
     if not world.leads:
-        world.wait()
+        world.wait_patiently()
         with stacks_in(folder):
             _train(resolved, folder, parts, data, names, registry, world, quiet=True)
         return None
@@ -64,7 +64,7 @@ def adapt(
         done = outcome(folder, config.train.steps) if world.size == 1 else None
         if done is not None:
             return done
-        world.wait()
+        world.wait_patiently()
         learning, training = _train(resolved, folder, parts, data, names, registry, world, quiet=quiet)
         with Signals() as signals, signals.may_cut(), Display("looking", 1, quiet=quiet) as display:
             found = predicted(

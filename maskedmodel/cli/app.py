@@ -31,7 +31,7 @@ from maskedmodel.cli.arguments import (
 )
 from maskedmodel.cli.output import discard, flush_or_discard, plain_lines, print_error, print_json, print_result
 from maskedmodel.cli.plugin_verbs import with_plugin_verbs
-from maskedmodel.errors import MaskedModelError
+from maskedmodel.errors import MaskedModelError, out_of_memory
 
 _GLOBAL_FLAGS = ("--debug", "--strict-plugins")
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]  # click's, which newer versions of typer keep inside
@@ -364,6 +364,11 @@ def _report(error: BaseException) -> int:
             print_error("Stopped", str(error))
         return code
     name = type(error).__name__
+    if out_of_memory(error):
+        got = f"{name}: {' '.join(str(error).split())[:160]}"
+        fix = "a smaller train.batch, train.accumulate=2 or more, larger tokens, or a smaller model need less."
+        print_error("Error", f"There isn't enough memory.\n  got: {got}\n  to fix: {fix}")
+        return 2
     print_error("Failed", f"{name}: {' '.join(str(error).split())} (run with --debug for the traceback)")
     return 1
 

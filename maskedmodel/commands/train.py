@@ -90,7 +90,7 @@ def pretrain(
         model = MaskedAutoencoder(parts.tokenizer, parts.scheduler, parts.objective, resolved.model)
     with join(resolved.train.device) as world:
         if not world.leads:
-            world.wait()
+            world.wait_patiently()
             begin(resolved, folder, model, registry, leads=False)
             with stacks_in(folder):
                 train(resolved, folder, MaskedModelling(model, resolved.train), parts.source, world, quiet=True)
@@ -100,7 +100,7 @@ def pretrain(
             tell(parts.source, folder)
             begin(resolved, folder, model, registry)
             write_json(folder / "environment.json", environment(world.device))
-            world.wait()
+            world.wait_patiently()
             learning = MaskedModelling(model, resolved.train)
             training = train(resolved, folder, learning, parts.source, world, quiet=quiet)
             with Signals() as signals, signals.may_cut():

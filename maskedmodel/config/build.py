@@ -11,6 +11,7 @@ from maskedmodel.config.errors import shown
 from maskedmodel.config.finetune import FinetuneConfig
 from maskedmodel.config.sections import RunConfig
 from maskedmodel.errors import ConfigError, DependencyError, MaskedModelError, PluginError
+from maskedmodel.noise import seeded, stable_hash
 from maskedmodel.plugins import Kind, Registry, label
 from maskedmodel.schedulers import MaskScheduler
 from maskedmodel.tasks import Task
@@ -31,6 +32,9 @@ class Components:
 def build_components(config: RunConfig, registry: Registry) -> Components:
     """Build the components that the config names.
 
+    What one draws from torch's generator as it is built, such as weights of its own, follows from `train.seed` and its
+    section alone.
+
     What a component refuses keeps its error class and says which section of the config it belongs to. Any other
     exception becomes a PluginError, an ImportError a DependencyError. Raises ConfigError where tokenizer and data give
     different values to what they share, such as a sample rate, and where the data have NaN that the tokenizer refuses.
@@ -42,11 +46,12 @@ def build_components(config: RunConfig, registry: Registry) -> Components:
             fix="Name files or data to use, or write a config with a data section.",
         )
     _agree(config.tokenizer, config.data, registry)
+    seed = config.train.seed
     parts = Components(
-        tokenizer=component("tokenizer", config.tokenizer, registry),
-        scheduler=component("mask", config.mask, registry),
-        objective=component("objective", config.objective, registry),
-        source=component("data", config.data, registry),
+        tokenizer=component("tokenizer", config.tokenizer, registry, seed),
+        scheduler=component("mask", config.mask, registry, seed),
+        objective=component("objective", config.objective, registry, seed),
+        source=component("data", config.data, registry, seed),
     )
     _agree_on_absence(parts.tokenizer, parts.source, registry)
     return parts
@@ -71,11 +76,12 @@ def build_finetune(config: FinetuneConfig, registry: Registry) -> FinetuneCompon
             fix="Name labelled data: data.name=image_folder data.path=FOLDER, say.",
         )
     _agree(config.tokenizer, config.data, registry)
-    source = component("data", config.data, registry)
+    seed = config.train.seed
+    source = component("data", config.data, registry, seed)
     parts = FinetuneComponents(
-        tokenizer=component("tokenizer", config.tokenizer, registry),
-        task=component("task", config.task, registry),
-        scheduler=None if config.mask is None else component("mask", config.mask, registry),
+        tokenizer=component("tokenizer", config.tokenizer, registry, seed),
+        task=component("task", config.task, registry, seed),
+        scheduler=None if config.mask is None else component("mask", config.mask, registry, seed),
         source=source,
     )
     _agree_on_absence(parts.tokenizer, source, registry)
@@ -111,12 +117,16 @@ def _agree(tokenizer: Settings, data: Settings, registry: Registry) -> None:
             )
 
 
-def component(section: str, settings: Settings, registry: Registry) -> Any:
-    """The component of a section of the config, its errors told with the section. Raises as `build_components`."""
+def component(section: str, settings: Settings, registry: Registry, seed: int = 0) -> Any:
+    """The component of a section of the config, its errors told with the section. Raises as `build_components`.
+
+    What it draws as it is built follows from the `seed`.
+    """
     kind = _KIND_OF[section]
     where = f"{section}: {shown(settings.model_dump(mode='json', include=settings.model_fields_set | {'name'}), 300)}"
     try:
-        return registry.build(kind, settings)
+        with seeded(stable_hash(f"{seed}/{section}")):
+            return registry.build(kind, settings)
     except MaskedModelError as error:
         place = where if error.where is None else f"{error.where}, in {where}"
         told = type(error)(error.what, where=place, expected=error.expected, got=error.got, fix=error.fix)

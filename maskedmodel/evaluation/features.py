@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,13 +20,14 @@ from torch.nn import functional as F
 
 from maskedmodel.components import SampleDataset, Tokenizer
 from maskedmodel.engine.model import MaskedAutoencoder
-from maskedmodel.errors import DataError, DependencyError, install_hint
+from maskedmodel.errors import DataError, DependencyError, install_hint, out_of_memory
 from maskedmodel.files import replacing, spreadsheet_cell
 from maskedmodel.training.data import UNLABELLED, Reading, eval_batches
 
 Pool = Literal["mean", "class"]
 Progress = Callable[[int, int], None]  # (samples done, samples in all)
 SUFFIXES = (".parquet", ".npz", ".csv")
+log = logging.getLogger("maskedmodel")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +73,7 @@ def collect(
     """Several views of the same samples in one pass over the data: each maps a prepared batch to (B, D).
 
     `plain` adds the tokenizer's plain features. Where batches differ in width (ragged signals), rows are filled up
-    with zeros to the widest.
+    with zeros to the widest. Where memory runs out, fewer rows at a time are taken, which is told.
     Raises DataError where there is no sample.
     """
     rows: dict[str, list[Tensor]] = {name: [] for name in views}
@@ -81,10 +84,11 @@ def collect(
     reading = reading or Reading()
     total = len(dataset) if reading.limit is None else min(reading.limit, len(dataset))
     batches = eval_batches(dataset, tokenizer, reading)
+    fitting = _Fitting()
     with torch.inference_mode():
         for item in batches:
             for name, view in views.items():
-                rows[name].append(view(item.signal).float().cpu())
+                rows[name].append(fitting(view, item.signal).float().cpu())
             if plain and item.stored is not None:
                 for name, values in tokenizer.plain_features(item.stored).items():
                     rows.setdefault(name, []).append(values.float().cpu())
@@ -102,6 +106,34 @@ def collect(
     return {
         name: Features(_stack(parts), known, tuple(ids), tuple(groups), tuple(hashes)) for name, parts in rows.items()
     }
+
+
+class _Fitting:
+    """Calls functions of a batch on as many rows at once as memory holds: half as many each time that it runs out."""
+
+    def __init__(self) -> None:
+        self.most: int | None = None  # None: as many as a batch has
+
+    def __call__(self, function: Callable[[Tensor], Tensor], signal: Tensor) -> Tensor:
+        while True:
+            rows = len(signal) if self.most is None else min(self.most, len(signal))
+            try:
+                if rows == len(signal):
+                    return function(signal)
+                return torch.cat([function(signal[at : at + rows]) for at in range(0, len(signal), rows)])
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                if rows <= 1:
+                    raise DataError(
+                        "There isn't enough memory for the features of one sample.",
+                        got=f"a signal of shape {tuple(signal.shape[1:])} ({' '.join(str(error).split())[:160]})",
+                        fix="Take a smaller model, shorter samples, or a machine with more memory.",
+                    ) from error
+            self.most = math.ceil(rows / 2)  # outside the handler, whose traceback would hold on to what is to be freed
+            if signal.device.type == "cuda":
+                torch.cuda.empty_cache()
+            log.warning("Out of memory: going on with %d samples at a time.", self.most)
 
 
 def _stack(parts: list[Tensor]) -> Tensor:

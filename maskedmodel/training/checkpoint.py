@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from maskedmodel.errors import CheckpointError, TrainingError
-from maskedmodel.files import WRITING, replacing
+from maskedmodel.files import WRITING, folder_beside, remove_leftovers, replacing
 
 FORMAT = 1
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
@@ -97,12 +97,10 @@ def _beside(final: Path) -> Iterator[Path]:
     """A folder to write a checkpoint in. What is left of it at the end is removed. The run's own folder is never made:
     where it is gone, somebody has moved it.
     """
-    beside = final.with_name(f".{final.name}{WRITING}")
     try:
         final.parent.mkdir(exist_ok=True)
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
-        yield beside
+        with folder_beside(final) as beside:
+            yield beside
     except (OSError, SafetensorError, RuntimeError, TypeError, ValueError) as error:
         raise TrainingError(
             "A checkpoint can't be written; earlier ones are untouched.",
@@ -110,8 +108,6 @@ def _beside(final: Path) -> Iterator[Path]:
             got=str(error),
             fix="See that the folder is there, may be written to and has room, then run the same command again.",
         ) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _write(
@@ -151,7 +147,9 @@ def _untied(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
 def keep_last(run: Path, count: int) -> None:
     """Remove all but the newest `count` checkpoints and the best one, and leftovers of cut writes. Never fatal."""
     folder, spared = run / "checkpoints", best(run)
-    for path in [*folder.glob(f".*{WRITING}"), *_newest_first(run)[count:]]:
+    remove_leftovers(folder)
+    # The run is this process's alone: half checkpoints go where the file system has no locks for folders, too.
+    for path in [*folder.glob(f".step-*{WRITING}"), *_newest_first(run)[count:]]:
         if path == spared:
             continue
         try:

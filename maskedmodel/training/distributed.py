@@ -50,13 +50,11 @@ class World:
         dist.all_gather_object(every, list(items), group=self.patient)
         return [item for own in every for item in own]
 
-    def wait(self) -> None:
-        """Until every rank is here."""
-        if self.size > 1:
-            dist.barrier()
-
     def wait_patiently(self) -> None:
-        """Until every rank is here, however long one works alone, as the first does in a validation."""
+        """Until every rank is here, however long one works alone, as the first does in a validation or a save.
+
+        That another one has gone is noticed all the same.
+        """
         if self.size > 1:
             dist.barrier(group=self.patient)
 

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from maskedmodel.config.sections import OptimSettings, Trained, TrainSettings
-from maskedmodel.errors import TrainingError
+from maskedmodel.errors import TrainingError, out_of_memory
 from maskedmodel.training.data import Batch, Broken, StepBatches, train_batches
 from maskedmodel.training.distributed import World
 from maskedmodel.training.interrupt import Interrupted, Signals
@@ -83,7 +83,7 @@ def train(
     run = Run(config, folder, learning, source, world)
     run.resume()
     run.rehearse()
-    world.wait()
+    world.wait_patiently()
     if settings.compile:
         learning.compile()
     wrapped = model
@@ -103,6 +103,8 @@ def train(
     display = Display(learning.title, settings.steps, run.step, quiet=quiet or not world.leads)
     records = Records(folder, run.step if run.saved else None, settings.trackers, config, active=world.leads)
     model.train()
+    for step in world.joined(sorted(records.validated)):  # the first rank alone has read which ones are done
+        records.validated.setdefault(step, {})
     with Signals() as signals, records, display:
         try:
             steps(run, wrapped, batches, records, signals, display)
@@ -110,6 +112,16 @@ def train(
             records.sync()
             run.save()
             raise
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise TrainingError(
+                "There isn't enough memory beside the steps, as for a validation.",
+                where=f"step {run.step}, on {world.device}",
+                got=" ".join(str(error).split())[:160] or type(error).__name__,
+                fix=f"Set train.accumulate={settings.accumulate * 2} (validation takes as many samples at once as a "
+                "part of a step, the result is the same), a smaller train.batch, or larger tokens.",
+            ) from error
     found = records.validated
     first, last = (found[min(found)], found[max(found)]) if found else ({}, {})
     return TrainResult(run.step, first, last, time.monotonic() - began, list(run.broken.values()))
@@ -182,6 +194,7 @@ def steps(
             with clock.stopped():
                 records.sync()
                 run.save()
+                world.wait_patiently()
         if stop or (alone and signals.received is not None):
             raise Interrupted(signals.received or signal.SIGTERM)
 
@@ -222,13 +235,6 @@ def gradient(
             math.ceil(len(batch.ids) / run.accumulate),
             run.accumulate,
         )
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error is about memory: CUDA's, Python's, or what torch's allocator says on a CPU."""
-    said = str(error)
-    words = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in said for word in words)
 
 
 def memory_error(run: Run, batch: Batch, size: int, error: BaseException) -> TrainingError:

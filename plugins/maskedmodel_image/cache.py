@@ -7,16 +7,15 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from maskedmodel.errors import DataError
-from maskedmodel.sources import PARSER_ERRORS, parsing
+from maskedmodel.sources import PARSER_ERRORS, parsing, replacing
 from maskedmodel_image.decode import Form
 
 _log = logging.getLogger(__name__)
@@ -126,10 +125,10 @@ def on_disk(read: Read, ids: Sequence[str], form: Form, folder: Path, split: str
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shape = (len(ids), *form.shape)
-        with _renamed(array_path) as file:
+        with replacing(array_path) as file:
             bad = _write_array(file, read, shape, form.dtype)
         index = {"key": key, "array": array_path.name, "shape": shape, "dtype": form.dtype, "ids": ids, "bad": bad}
-        with _renamed(index_path) as file:
+        with replacing(index_path) as file:
             file.write(json.dumps(index).encode())
         for old in folder.glob(f"{split}-*.npy"):
             if old != array_path:
@@ -144,23 +143,7 @@ def on_disk(read: Read, ids: Sequence[str], form: Form, folder: Path, split: str
     return Stored(ArrayFile(array_path), bad)
 
 
-@contextmanager
-def _renamed(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that becomes `path` once it is whole and on disk, and vanishes on an error."""
-    # The process id keeps ranks that build the same cache at the same time apart.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-
-
-def _write_array(file: BinaryIO, read: Read, shape: tuple[int, ...], dtype: str) -> dict[int, dict[str, Any]]:
+def _write_array(file: IO[bytes], read: Read, shape: tuple[int, ...], dtype: str) -> dict[int, dict[str, Any]]:
     """Write an .npy file image by image: a full disk is then an error, where writing to a mapping would be a crash."""
     bad: dict[int, dict[str, Any]] = {}
     empty = bytes(int(np.prod(shape[1:])) * np.dtype(dtype).itemsize)

@@ -209,6 +209,12 @@ ENDS: list[tuple[BaseException, int, str]] = [
         "Error: No files.\n  where: a folder\n  to fix: Put",
     ),
     (KeyError("x"), 1, "Failed: KeyError: 'x' (run with --debug for the traceback)\n"),
+    (
+        MemoryError(),
+        2,
+        "Error: There isn't enough memory.\n  got: MemoryError: \n  to fix: a smaller train.batch, "
+        "train.accumulate=2 or more, larger tokens, or a smaller model need less.\n",
+    ),
     (KeyboardInterrupt(), 130, "Stopped: interrupted\n"),
     (Interrupted(15), 143, "Stopped: Stopped by SIGTERM"),
     (Interrupted(2), 130, "Stopped: Stopped by SIGINT"),

@@ -38,6 +38,34 @@ def test_extract_gives_what_embed_gives_in_the_order_of_the_data(model: MaskedAu
     assert not features.values.is_inference()
 
 
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")], ids=["ram", "cuda"])
+def test_where_memory_runs_out_fewer_rows_at_a_time_give_the_same(
+    model: MaskedAutoencoder, bars: Any, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, most = bars().open("train"), 3
+    expected = extract(model, data, Reading(batch=8))
+    seen = []
+
+    def tight(signal: torch.Tensor) -> torch.Tensor:
+        seen.append(len(signal))
+        if len(signal) > most:
+            raise error
+        return model.embed(signal)
+
+    with evaluating(model), caplog.at_level("WARNING"):
+        found = collect(data, model.tokenizer, {"": tight}, Reading(batch=8))[""]
+    assert torch.allclose(found.values, expected.values, atol=1e-6)
+    assert found.ids == expected.ids
+    assert seen[:4] == [8, 4, 2, 2]  # and never more than two again
+    assert max(seen[2:]) == 2
+    assert [record.message for record in caplog.records] == [
+        f"Out of memory: going on with {rows} samples at a time." for rows in (4, 2)
+    ]
+    most = 0
+    with evaluating(model), pytest.raises(DataError, match="features of one sample"):
+        collect(data, model.tokenizer, {"": tight}, Reading(batch=8))
+
+
 def test_class_token_features_differ_from_the_mean(model: MaskedAutoencoder, bars: Any) -> None:
     data = bars().open("val")
     assert not torch.allclose(extract(model, data, pool="class").values, extract(model, data, pool="mean").values)

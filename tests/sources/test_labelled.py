@@ -117,6 +117,16 @@ def test_a_table_that_names_no_file_is_an_error(tmp_path: Path) -> None:
         labelled(tmp_path).part("train")
 
 
+def test_rows_that_name_files_elsewhere_lead_nowhere(tmp_path: Path) -> None:
+    """A name in a table is looked up among the files that were found, and never opened."""
+    (tmp_path / "secret.txt").write_text("secret")
+    rows = ["../secret.txt,x", f"{tmp_path}/secret.txt,x", "../../etc/passwd,x", "one.txt,a", "two.txt,b"]
+    write(tmp_path / "data", {"one.txt": "1", "two.txt": "2", "metadata.csv": "\n".join(["file,label", *rows])})
+    files = labelled(tmp_path / "data", label="label")
+    assert sorted({**found(files, "train"), **found(files, "val")}) == ["one.txt", "two.txt"]
+    assert files.class_names == ["a", "b"]
+
+
 def test_rows_without_a_label_leave_their_samples_unlabelled(tmp_path: Path) -> None:
     table = "file,label\nclips/5.txt,a\nclips/6.txt,b\n"
     files = labelled(write(tmp_path, {**CLIPS, "index.csv": table}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training import loop
@@ -50,10 +52,12 @@ def test_a_second_signal_ends_a_run_at_once_even_in_the_middle_of_a_save(
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
     assert ended.returncode == 128 + number, ended.stderr
     assert "Traceback" not in ended.stderr
-    assert [path.name for path in (run / "checkpoints").glob(".step-*")] == [".step-00000008.writing"]
+    (half,) = (run / "checkpoints").glob(".*")
+    assert re.fullmatch(r"\.step-00000008\.\d+-[0-9a-f]{8}\.writing", half.name)
     assert checkpoints.read_state(checkpoints.newest(run))["step"] == 4
     pretrain(run, *SETTINGS)
     assert_same_run(straight, run)
+    assert not list((run / "checkpoints").glob(".*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -76,6 +80,28 @@ def test_a_signal_during_a_save_waits_for_its_end(
     monkeypatch.undo()
     run(tmp_path / "run")
     assert_same_run(tmp_path / "straight", tmp_path / "run")
+
+
+def test_a_checkpoint_is_whole_before_the_next_step_and_holds_its_own_step(
+    run: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is saved beside the training: as the next step begins, the file has what the run has in memory."""
+    real, seen = loop.gradient, []
+
+    def looked(state: Any, *given: Any) -> Any:
+        if state.step and state.step % 4 == 0:
+            kept = checkpoints.folder_of(tmp_path, state.step)
+            assert checkpoints.damage(kept) is None
+            own = {**state.model.state_dict(), **checkpoints.optimizer_tensors(state.optimizer, state.names)}
+            on_disk = {**checkpoints.read_model(kept), **checkpoints.read_optimizer(kept)}
+            assert own.keys() == on_disk.keys()
+            assert all(torch.equal(own[name], on_disk[name]) for name in own)
+            seen.append(state.step)
+        return real(state, *given)
+
+    monkeypatch.setattr(loop, "gradient", looked)
+    run(tmp_path)
+    assert seen == [4, 8, 12]
 
 
 def test_a_clock_that_jumps_changes_nothing(run: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

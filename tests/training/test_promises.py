@@ -145,6 +145,17 @@ def test_memory_that_never_suffices_ends_the_run(run: Go, tmp_path: Path, monkey
         run(tmp_path / "other", "train.on_out_of_memory=halve")
 
 
+def test_memory_that_runs_out_in_a_validation_is_told(run: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(loop, "validation_loss", never)
+    with pytest.raises(TrainingError, match="isn't enough memory beside the steps") as raised:
+        run(tmp_path)
+    assert "train.accumulate=2" in str(raised.value)
+    assert "2.00 GiB" in str(raised.value)
+
+
 def test_a_batch_that_spoils_a_step_is_kept(run: Go, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="isn't finite") as raised:
         run(tmp_path, "data.infinite=[3]")

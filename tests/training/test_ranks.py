@@ -90,3 +90,72 @@ def test_when_a_rank_dies_the_others_end_with_an_error(tmp_path: Path) -> None:
     assert "Another rank of the run has gone" in err
     assert "Traceback" not in err
     assert checkpoints.read_state(checkpoints.newest(run))["step"] >= 5
+
+
+# What the first rank does alone, drawn out beyond the limit that the others have for each other.
+PATIENCE = """
+import sys, time
+from contextlib import contextmanager
+from datetime import timedelta
+from torch.distributed.distributed_c10d import _set_pg_timeout
+from maskedmodel.cli.app import run_cli
+from maskedmodel.commands import train
+from maskedmodel.training import checkpoint, loop, state
+
+join, limit, alone = train.join, 5, 11
+
+@contextmanager
+def impatient(*given):
+    with join(*given) as world:
+        _set_pg_timeout(timedelta(seconds=limit))
+        yield world
+
+def slow(place, name):
+    real = getattr(place, name)
+    def called(*given, **named):
+        time.sleep(alone)
+        return real(*given, **named)
+    setattr(place, name, called)
+
+train.join = impatient
+slow({place}, {name!r})
+sys.exit(run_cli(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        pytest.param("loop", "validation_loss", id="validation"),
+        pytest.param("train", "settle", id="start", marks=pytest.mark.slow),
+        pytest.param("state.checkpoints", "rehearse", id="rehearsal", marks=pytest.mark.slow),
+        pytest.param("state.checkpoints", "save", id="save", marks=pytest.mark.slow),
+    ],
+)
+def test_the_others_wait_without_a_limit_while_the_first_rank_works_alone(
+    place: str, name: str, alone: Path, tmp_path: Path
+) -> None:
+    script, run = tmp_path / "script.py", tmp_path / "run"
+    script.write_text(PATIENCE.format(place=place, name=name))
+    on_two_ranks(run, *SETTINGS, script=script)
+    assert checkpoints.read_state(checkpoints.newest(run))["step"] == 6
+    assert_near(run, alone)
+
+
+def test_a_run_that_has_ended_ends_again_on_two_ranks(together: Path, tmp_path: Path) -> None:
+    """The first rank alone has read that the last validation is done; the other one must not wait for it."""
+    run = tmp_path / "run"
+    shutil.copytree(together, run)
+    on_two_ranks(run, *SETTINGS)
+    assert (run / "metrics.jsonl").read_bytes() == (together / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_run_killed_just_after_a_validation_goes_on_with_two_ranks(tmp_path: Path) -> None:
+    settings = (*SETTINGS, "train.validate_every=3")
+    straight, run = tmp_path / "straight", tmp_path / "run"
+    on_one(straight, *settings)
+    shutil.copytree(straight, run)
+    shutil.rmtree(checkpoints.newest(run))  # the newest one left is of step 3, whose validation is done
+    on_two_ranks(run, *settings)
+    assert_near(run, straight)

@@ -296,7 +296,7 @@ def test_what_fails_in_the_other_library_is_told_as_that(run: Path, monkeypatch:
 
 
 def test_what_a_killed_export_left_is_taken_away(run: Path) -> None:
-    left = run / "exports" / ".timm.writing"
+    left = run / "exports" / ".timm.123-0123abcd.writing"
     left.mkdir(parents=True)
     (left / "model.safetensors").write_text("half")
     export(run, "timm")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -21,7 +20,7 @@ import torch
 import maskedmodel
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import CheckpointError, MaskedModelError, suggestion
-from maskedmodel.files import WRITING
+from maskedmodel.files import folder_beside
 from maskedmodel.plugins import Registry
 from maskedmodel.weights.export import graph, own, timm, transformers
 from maskedmodel.weights.export.card import card
@@ -113,20 +112,16 @@ def export(
             where=folder,
             fix="Name another folder with --out, or remove this one.",
         )
-    beside = folder.with_name(f".{folder.name}{WRITING}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(beside, ignore_errors=True)  # what a killed export left
-        beside.mkdir()
-        about = _written(model, source, to, beside, tolerance, registry)
-        about["load"] = about["load"].replace(str(beside), FOLDER)
-        (beside / "README.md").write_text(card(model, _home(source), about), encoding="utf-8")
-        (beside / EXPORT).write_text(json.dumps(about, indent=1) + "\n")
-        beside.rename(folder)
+        with folder_beside(folder) as beside:
+            about = _written(model, source, to, beside, tolerance, registry)
+            about["load"] = about["load"].replace(str(beside), FOLDER)
+            (beside / "README.md").write_text(card(model, _home(source), about), encoding="utf-8")
+            (beside / EXPORT).write_text(json.dumps(about, indent=1) + "\n")
+            beside.rename(folder)
     except OSError as error:
         raise CheckpointError("The export can't be written.", where=folder, got=error.strerror or str(error)) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return Exported(folder, about, None if push is None else upload(folder, push, public=public))
 
 
