@@ -17,9 +17,15 @@ from maskedmodel.sources.file_settings import FileSettings
 ARCHIVES = (".zip", ".tar")  # a file that is a folder
 
 
-def read_file(path: Path, config: RunConfig, registry: Registry) -> Sample:
-    """One file as the run's data source reads it, or, for imported weights, as the source that knows such files."""
-    source = source_at(path, config, registry) if config.data is None else build_components(config, registry).source
+def read_file(path: Path, config: RunConfig, registry: Registry, overrides: Sequence[str] = ()) -> Sample:
+    """One file as the run's data source reads it.
+
+    Where that reads no files, where the weights were imported, or where `overrides` say how, the source that knows such
+    files reads it.
+    """
+    source = None if config.data is None or overrides else build_components(config, registry).source
+    if source is None or type(source).read is DataSource.read:
+        source = source_at(path, config, registry, overrides)
     return source.read(path)
 
 
