@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, ForwardRef, Literal, Union, get_args, get_origin
 
 import maskedmodel
 
@@ -34,28 +35,51 @@ def signature(name: str, value: Any) -> str:
         found = inspect.signature(value)
     except (TypeError, ValueError):
         return name
-    parameters = [_plain(parameter) for parameter in found.parameters.values() if parameter.name not in ("self", "cls")]
-    # A bare star or slash is no parameter, so the whole line is taken from Python where it is short.
-    line = name + str(found.replace(parameters=parameters, return_annotation=inspect.Signature.empty)).replace("'", "")
+    parts = list(_parameters(found))
+    returned = "" if found.return_annotation in (inspect.Signature.empty, None) else _type(found.return_annotation)
+    end = f" -> {returned}" if returned not in ("", "None") and not inspect.isclass(value) else ""
+    line = f"{name}({', '.join(parts)}){end}"
     if len(line) <= _SIGNATURE:
         return line
-    return f"{name}(\n" + "".join(f"    {parameter},\n" for parameter in parameters).replace("'", "") + ")"
+    return f"{name}(\n" + "".join(f"    {part},\n" for part in parts) + f"){end}"
 
 
-def _plain(parameter: inspect.Parameter) -> inspect.Parameter:
-    """Without what pydantic adds to an annotation: bounds stand in the reference of settings."""
-    if isinstance(parameter.annotation, str | type) or parameter.annotation is inspect.Parameter.empty:
-        return parameter
-    return parameter.replace(annotation=_bare(parameter.annotation))
+def _parameters(found: inspect.Signature) -> Iterator[str]:
+    """Each parameter as it stands in a definition, and the bare star before those that are given by name alone."""
+    starred = False
+    for number, parameter in enumerate(found.parameters.values()):
+        if number == 0 and parameter.name in ("self", "cls"):
+            continue
+        starred |= parameter.kind is parameter.VAR_POSITIONAL
+        if parameter.kind is parameter.KEYWORD_ONLY and not starred:
+            starred = True
+            yield "*"
+        star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        text = star + parameter.name
+        typed = parameter.annotation is not parameter.empty
+        if typed:
+            text += f": {_type(parameter.annotation)}"
+        if parameter.default is not parameter.empty:
+            text += (" = " if typed else "=") + repr(parameter.default).replace("'", '"')
+        yield text
 
 
-def _bare(annotation: Any) -> Any:
-    if get_origin(annotation) is Annotated:
-        return _bare(get_args(annotation)[0])
-    parts = tuple(_bare(part) for part in get_args(annotation) if part is not Ellipsis)
-    if get_origin(annotation) is tuple and Ellipsis in get_args(annotation):
-        return tuple[parts[0], ...]
-    return annotation if not parts or get_origin(annotation) is Literal else get_origin(annotation)
+def _type(annotation: Any) -> str:
+    """An annotation as it is written. What pydantic adds is left out: bounds stand in the reference of settings."""
+    if isinstance(annotation, str):
+        return annotation.replace("'", '"')
+    if isinstance(annotation, ForwardRef):
+        return annotation.__forward_arg__
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(arguments[0])
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type, arguments))
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, arguments))}]".replace("'", '"')
+    if arguments:
+        return f"{origin.__name__}[{', '.join('...' if part is Ellipsis else _type(part) for part in arguments)}]"
+    return "None" if annotation is NoneType else getattr(annotation, "__name__", str(annotation))
 
 
 def said(value: Any) -> str:

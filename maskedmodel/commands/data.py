@@ -17,11 +17,18 @@ from maskedmodel.sources.file_settings import FileSettings
 ARCHIVES = (".zip", ".tar")  # a file that is a folder
 
 
-def read_file(path: Path, config: Trained, registry: Registry) -> Sample:
-    """One file as the run's data source reads it, or, for imported weights, as the source that knows such files."""
-    source = source_at(path, config, registry) if config.data is None else component("data", config.data, registry)
-    sample: Sample = source.read(path)
-    return sample
+def read_file(path: Path, config: Trained, registry: Registry, overrides: Sequence[str] = ()) -> Sample:
+    """One file as the run's data source reads it.
+
+    Where that reads no files, where the weights were imported, or where `overrides` say how, the source that knows such
+    files reads it.
+    """
+    source: DataSource[Any] | None = None
+    if config.data is not None and not overrides:
+        source = component("data", config.data, registry, config.train.seed)
+    if source is None or type(source).read is DataSource.read:
+        source = source_at(path, config, registry, overrides)
+    return source.read(path)
 
 
 def source_at(path: Path, config: Trained, registry: Registry, overrides: Sequence[str] = ()) -> DataSource[Any]:

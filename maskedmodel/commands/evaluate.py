@@ -57,8 +57,8 @@ def embed(
     _, config, registry, model, device = opened(run)
     if str(data) in ("train", "val"):
         datasets: list[SampleDataset] = [build_components(config, registry).source.open(data)]  # type: ignore[arg-type]
-    elif is_one_sample(Path(data).expanduser(), registry) and not overrides:
-        datasets = [[read_file(Path(data).expanduser(), config, registry)]]
+    elif is_one_sample(Path(data).expanduser(), registry):
+        datasets = [[read_file(Path(data).expanduser(), config, registry, overrides)]]
     else:
         source = source_at(Path(data).expanduser(), config, registry, overrides)
         datasets = whole(source)

@@ -10,8 +10,10 @@ from maskedmodel.commands.data import read_file
 from maskedmodel.commands.run import Config, draw, opened, pictures_folder, some_samples
 from maskedmodel.config.build import build_components
 from maskedmodel.config.load import load_config
+from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.evaluation import reconstruct as pictures
 from maskedmodel.evaluation.canvas import save_png
+from maskedmodel.noise import seeded
 from maskedmodel.plugins import load_registry
 from maskedmodel.report.page import write as write_report
 from maskedmodel.training.checkpoint import newest, read_state
@@ -60,10 +62,16 @@ def channel_names(of_samples: Sequence[Sequence[str]]) -> tuple[str, ...]:
 
 
 def preview(config: Config = None, *, overrides: Sequence[str] = (), out: str | Path | None = None) -> Path:
-    """A picture of a config's tokens and masks on its own data, before anything is trained."""
+    """A picture of a config's tokens and masks on its own data, before anything is trained.
+
+    The model is built as a run builds it, since a scheduler may have a network or look through the encoder, and refuses
+    tokens that it can't mask. Its weights are fresh.
+    """
     registry = load_registry()
     resolved = load_config(config, overrides, registry=registry)
     parts = build_components(resolved, registry)
+    with seeded(resolved.train.seed):
+        MaskedAutoencoder(parts.tokenizer, parts.scheduler, parts.objective, resolved.model)
     reading = Reading.of(resolved.train, batch=4, limit=4)
     batches = eval_batches(parts.source.open("train"), parts.tokenizer, reading)
     batch = next(iter(batches))

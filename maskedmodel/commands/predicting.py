@@ -69,12 +69,12 @@ def predict(
         source = build_finetune(config, registry).source
         assert source is not None
         datasets.append(source.open("train" if str(given[0]) == "train" else "val"))
-    elif overrides or not all(is_one_sample(Path(path).expanduser(), registry) for path in given):
+    elif not all(is_one_sample(Path(path).expanduser(), registry) for path in given):
         if len(given) > 1:
             raise DataError("Name either files, each of one sample, or one folder.", got=", ".join(map(str, given[:3])))
         datasets += whole(source_at(Path(given[0]).expanduser(), config, registry, overrides))
     else:
-        datasets.append([read_file(Path(path).expanduser(), config, registry) for path in given])
+        datasets.append([read_file(Path(path).expanduser(), config, registry, overrides) for path in given])
     device = pick_device(config.train.device)
     key = (chosen / checkpoints.COMMITTED).read_text(encoding="utf-8")
     with Display("predicting", 1, quiet=quiet) as display:

@@ -1,14 +1,17 @@
 """k-NN and logistic regression on features that are given.
 
 k-NN as DINO made customary (Caron et al. 2021): cosine similarity, the k nearest vote with weight exp(sim / T).
-The linear probe is a multinomial logistic regression, convex, so that no learning-rate search decides the result.
+The linear probe is a multinomial logistic regression, convex, so that no learning-rate search decides the result, nor,
+within its tolerance, the solver: Newton's method where there are few weights, else L-BFGS.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median_low
 from typing import Any
@@ -23,6 +26,7 @@ from maskedmodel.errors import DataError
 
 C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 MAX_ITERATIONS = 2000
+FEW_WEIGHTS = 300  # up to which Newton's method, which factors a matrix of so many rows, is the faster one
 DRAWS = 3  # of a few labelled samples
 HELD_OUT = 0.2  # share of the training part on which C is chosen
 _CHUNK = 1 << 25  # similarities at a time
@@ -121,6 +125,18 @@ def hold_out(labels: NDArray[np.int64], seed: int, share: float = HELD_OUT) -> N
     return held
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Whether a solver converged is told by `_Regression.fit`. Filters are the process's own: not within a thread."""
+    from scipy.linalg import LinAlgWarning  # type: ignore[import-untyped]
+    from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", LinAlgWarning)  # where a Hessian is singular, L-BFGS takes over
+        yield
+
+
 class _Regression:
     """Logistic regression on features standardised by the part it was fitted on."""
 
@@ -138,7 +154,10 @@ class _Regression:
             self.basis = np.linalg.qr(x.T)[0]
             x = x @ self.basis
         self.x, self.labels = x, labels
-        self.model = LogisticRegression(solver="lbfgs", max_iter=MAX_ITERATIONS, warm_start=True)
+        classes = len(np.unique(labels))
+        weights = x.shape[1] * (classes if classes > 2 else 1)
+        solver = "newton-cholesky" if weights <= FEW_WEIGHTS else "lbfgs"
+        self.model = LogisticRegression(solver=solver, max_iter=MAX_ITERATIONS, warm_start=True)
 
     def _standardise(self, features: NDArray[Any]) -> NDArray[Any]:
         standardised = np.asarray((features - self.mean) / self.scale)
@@ -146,12 +165,8 @@ class _Regression:
 
     def fit(self, c: float) -> bool:
         """Fit at strength 1 / c, starting from the fit before; whether the solver converged."""
-        from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
-
         self.model.set_params(C=c)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # reported by the return value instead
-            self.model.fit(self.x, self.labels)
+        self.model.fit(self.x, self.labels)
         return bool(np.max(self.model.n_iter_) < MAX_ITERATIONS)
 
     def right(self, features: NDArray[Any], labels: NDArray[np.int64]) -> int:
@@ -187,11 +202,12 @@ def few(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, 
     """
     x, y, z, w = train.double().numpy(), train_labels.numpy(), test.double().numpy(), test_labels.numpy()
     right = 0
-    for draw in range(DRAWS):
-        rows = few_rows(y, count, seed * DRAWS + draw)
-        fitted = _Regression(x[rows], y[rows])
-        fitted.fit(1.0)
-        right += fitted.right(z, w)
+    with _quiet():
+        for draw in range(DRAWS):
+            rows = few_rows(y, count, seed * DRAWS + draw)
+            fitted = _Regression(x[rows], y[rows])
+            fitted.fit(1.0)
+            right += fitted.right(z, w)
     return right / (DRAWS * len(w))
 
 
@@ -203,6 +219,43 @@ def linear(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tenso
 
     Raises DataError where the training part has a single class, or no class with two samples.
     """
+    with _quiet():
+        return _linear(train, train_labels, test, test_labels, seed)
+
+
+def at_a_time(folds: int) -> int:
+    """How many folds are fitted side by side."""
+    return max(min(torch.get_num_threads(), folds), 1)
+
+
+def linear_over(
+    features: Tensor, labels: Tensor, folds: Sequence[tuple[Tensor, Tensor]], *, seed: int = 0
+) -> Generator[Linear, None, None]:
+    """`linear` on each fold, rows to fit to and rows to test on, in order.
+
+    Folds are fitted side by side, one thread each: products of this size gain next to nothing from several threads, and
+    so the result doesn't depend on how many there are. No fold starts from another one's weights, which have seen what
+    it is tested on.
+    """
+    if len(folds) == 1:
+        ((a, b),) = folds
+        yield linear(features[a], labels[a], features[b], labels[b], seed=seed)
+        return
+    from threadpoolctl import threadpool_limits  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+    def fitted(rows: Tensor, rest: Tensor) -> Linear:
+        return _linear(features[rows], labels[rows], features[rest], labels[rest], seed)
+
+    with _quiet(), threadpool_limits(1, "blas"), ThreadPoolExecutor(at_a_time(len(folds))) as pool:
+        jobs = [pool.submit(fitted, *fold) for fold in folds]
+        try:
+            for job in jobs:
+                yield job.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _linear(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, seed: int) -> Linear:
     x, y = train.double().numpy(), train_labels.numpy()
     if len(np.unique(y)) < 2:
         raise DataError("A linear probe needs 2 classes or more to tell apart.", got=f"{len(np.unique(y))} class")

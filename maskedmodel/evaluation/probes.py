@@ -23,9 +23,10 @@ from maskedmodel.evaluation.classifiers import (
     MAX_ITERATIONS,
     Accuracy,
     Linear,
+    at_a_time,
     few,
     knn,
-    linear,
+    linear_over,
 )
 from maskedmodel.evaluation.features import Features, collect, evaluating, flat_tokens, joined
 from maskedmodel.noise import seeded
@@ -178,12 +179,14 @@ def probe(
     began = time.monotonic()
     for name, features in both.items():
         x, near, fitted = features.values, [], []
+        fits = linear_over(x, labels, folds, seed=seed)
         for number, (a, b) in enumerate(folds):
             report(f"probe of {name}", number, len(folds))
             near.append(knn(x[a], labels[a], x[b], labels[b], settings.neighbours, settings.temperature))
-            fitted.append(linear(x[a], labels[a], x[b], labels[b], seed=seed))
+            fitted.append(next(fits))
             if not rows and not number:
-                _tell_time(time.monotonic() - began, len(folds), len(both))
+                _tell_time((time.monotonic() - began) / at_a_time(len(folds)), len(folds), len(both))
+        fits.close()
         a, b = folds[0]
         learnt = {str(n): few(x[a], labels[a], x[b], labels[b], n, seed=seed) for n in counts}
         rows.append(ProbeRow(name, x.shape[1], Accuracy.over(near), Linear.over(fitted), learnt))
@@ -290,7 +293,7 @@ def _protocol(
         f"Frozen encoder, nothing masked, no augmentation. Feature: {feature} of the encoder's output after its final "
         f"LayerNorm, {model.settings.encoder.dim} values. "
         f"k-NN: k={k}, cosine similarity, votes exp(similarity / {settings.temperature:g}). "
-        f"Linear probe: multinomial logistic regression (L-BFGS) on features standardised by the part it is fitted to; "
+        f"Linear probe: multinomial logistic regression on features standardised by the part it is fitted to; "
         f"C chosen from {grid} on {HELD_OUT:.0%} of that part held out by class, then fitted to all of it. "
         f"{learnt if counts else ''}"
         f"{parts}, {len(classes)} classes; always answering the commonest gives {right / len(tested):.3f}. "

@@ -31,7 +31,6 @@ from maskedmodel_microscopy.joined import ALONE, ChannelPattern, guess, joined_n
 from maskedmodel_microscopy.tiff import EXTENSIONS, read_header, read_tiff
 from maskedmodel_microscopy.tiff_image import Array, Header, TiffSettings
 
-_SPLITS: tuple[Split, ...] = ("train", "val")
 _NOUN = "TIFF files"
 _TRIED = 8  # files that have to hold one channel each, where names look like it
 _LOOKED_AT = 64  # files whose headers are read where nothing else needs those of all
@@ -239,7 +238,7 @@ class TiffFolder(DataSource[TiffFolderSettings]):
     def _pattern(self) -> ChannelPattern | None:
         """Where in a name the channel stands; None where each file is a field. Raises DataError where none has it."""
         wanted = self.settings.channel_pattern
-        if wanted == ALONE:
+        if wanted == ALONE or (wanted is None and self._alone is not None):
             return None
         plain = files_at(self.settings.path, "path", EXTENSIONS, _NOUN)
         if wanted is not None:
@@ -258,6 +257,12 @@ class TiffFolder(DataSource[TiffFolderSettings]):
         headers = [self._header_of(plain.open(n), plain.name(n)) for n in spread(range(len(plain)), _TRIED)]
         single = [header for header in headers if isinstance(header, Header)]
         return found if single and all(len(header.names) == 1 for header in single) else None
+
+    @property
+    def _alone(self) -> Path | None:
+        """The one file that the source stands for, where `path` is no folder: `read` takes it, `open` refuses it."""
+        path = Path(self.settings.path).expanduser()
+        return path if path.suffix.lower() in EXTENSIONS and path.is_file() else None
 
     @cached_property
     def _files(self) -> LabelledFiles:
@@ -328,7 +333,10 @@ class TiffFolder(DataSource[TiffFolderSettings]):
         """The names of the slots; None where a slot is a place in the file. Raises DataError if no file can be read."""
         if self.settings.slots == "index" or self.settings.channel_names is not None:
             return self.settings.channel_names if self.settings.slots == "name" else None
-        found = [header for split in _SPLITS for header in self._headers(split)]
+        if self._alone is not None:
+            found = [self._header_of(open_regular(self._alone), str(self._alone))]
+        else:
+            found = [header for split in self._files.parts() for header in self._headers(split)]
         headers = [header for header in found if isinstance(header, Header)]
         errors = [header for header in found if isinstance(header, DataError)]
         if errors and not headers:

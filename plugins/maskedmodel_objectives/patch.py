@@ -95,8 +95,8 @@ class Patch(Objective[PatchSettings]):
 
     def _moments(self, groups: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and spread of each group, (..., G, 1)."""
-        if groups.shape[-1] == 1:
-            return torch.zeros_like(groups), torch.ones_like(groups)  # one value has no spread to normalise by
+        if groups.shape[-1] == 1 or groups.numel() == 0:  # one value has no spread to normalise by, nothing has none
+            return torch.zeros_like(groups[..., :1]), torch.ones_like(groups[..., :1])
         variance, mean = torch.var_mean(groups, dim=-1, keepdim=True, correction=1)
         if self.settings.epsilon_at == "spread":
             return mean, variance.sqrt() + self.settings.epsilon

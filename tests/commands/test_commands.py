@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -192,6 +193,21 @@ def test_preview_and_doctor(tmp_path: Path) -> None:
     assert found["samples"]["val"]["shapes"] == {"(1, 16, 16) float32": 64}
     assert found["samples"]["val"]["values"] == "0 to 1"
     assert sum(found["samples"]["val"]["labels"].values()) == 64
+
+
+@pytest.mark.parametrize("mask", ["attention", "curriculum", "gated", "hard_patches", "sampled"])
+def test_a_preview_has_the_networks_and_teachers_of_masks(
+    mask: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from maskedmodel.commands.pictures import pictures
+
+    drawn: list[Any] = []
+    draw = pictures.preview
+    monkeypatch.setattr(pictures, "preview", lambda *given, **more: drawn.append(given) or draw(*given, **more))
+    maskedmodel.preview(overrides=[f"mask.name={mask}", "mask.ratio=0.75"], out=tmp_path / "preview.png")
+    ((tokenizer, scheduler, signals, ids),) = drawn
+    hidden = scheduler.sample(tokenizer.tokenize(signals), 0.5, maskedmodel.Noise.of(ids, seed=0, epoch=0)).hidden
+    assert hidden.sum(1).tolist() == [48] * 4
 
 
 def test_imported_weights_are_a_run(straight: Path, tmp_path: Path) -> None:

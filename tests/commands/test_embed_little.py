@@ -60,3 +60,24 @@ def test_one_file_and_a_folder_of_one_are_embedded(kind: str, tmp_path: Path) ->
     same = every["feature"][[str(name) for name in every["id"]].index(f"0{suffix}")]
     for found in (of_file, of_folder):
         np.testing.assert_allclose(found["feature"][0], same, rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_of_made_up_data_takes_files_of_the_kind_that_is_named(tmp_path: Path) -> None:
+    """Its own source reads no files; a single one, with names of its own for channels, and a folder of it, are read."""
+    tokenizer = {"name": "channels", "size": 16, "patch": 8, "channels": 3}
+    data = {"name": "stains", "size": 16, "train_samples": 4, "val_samples": 2}
+    maskedmodel.pretrain({**TINY, "data": data, "tokenizer": tokenizer}, run=tmp_path / "run", quiet=True)
+    alone = tmp_path / "new/alone.ome.tif"
+    alone.parent.mkdir()
+    values = np.random.default_rng(0).integers(0, 255, (2, 16, 16), np.uint8)
+    tifffile.imwrite(alone, values, metadata={"axes": "CYX", "Channel": {"Name": ["DNA", "Actin"]}})
+    with pytest.raises(maskedmodel.MaskedModelError, match="unclear how to read") as caught:
+        maskedmodel.embed(tmp_path / "run", alone, to=tmp_path / "file.npz", quiet=True)
+    assert caught.value.fix == "Say which data source reads it: data.name=NAME."
+    to, said = tmp_path / "new.npz", ["data.name=tiff_folder"]
+    of_file, of_folder = (
+        np.load(maskedmodel.embed(tmp_path / "run", path, to=to, overrides=said, quiet=True))["feature"]
+        for path in (alone, alone.parent)
+    )
+    assert of_file.shape == (1, 8)
+    np.testing.assert_array_equal(of_file, of_folder)

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from maskedmodel.errors import DataError
 from maskedmodel.evaluation import classifiers as module
-from maskedmodel.evaluation.classifiers import Accuracy, hold_out, knn, knn_predict, linear
+from maskedmodel.evaluation.classifiers import Accuracy, at_a_time, hold_out, knn, knn_predict, linear, linear_over
 
 
 def brute_force(train: torch.Tensor, labels: torch.Tensor, test: torch.Tensor, k: int, temperature: float) -> list[int]:
@@ -145,3 +145,47 @@ def test_more_features_than_samples_give_the_same_probe_in_fewer_dimensions() ->
     full = LogisticRegression(C=0.1, solver="lbfgs", max_iter=2000).fit((x - x.mean(0)) / x.std(0), y)
     found = regression.model.predict_proba(regression._standardise(test))
     np.testing.assert_allclose(found, full.predict_proba((test - x.mean(0)) / x.std(0)), atol=1e-3)
+
+
+@pytest.mark.parametrize(("classes", "width"), [(2, 40), (3, 40), (4, 90)])
+def test_either_solver_finds_the_same_optimum(classes: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newton's method for few weights, L-BFGS for many; both within the tolerance of a fit that stops much later."""
+    generator = np.random.default_rng(classes)
+    y = np.arange(200) % classes
+    x = generator.normal(size=(200, width)) @ generator.normal(size=(width, width)) + np.eye(classes, width)[y]
+    standardised = (x - x.mean(0)) / x.std(0)
+    for c in module.C_GRID[:5]:
+        exact = LogisticRegression(C=c, tol=1e-9, max_iter=100_000).fit(standardised, y)
+        for most, name in ((0, "lbfgs"), (10_000, "newton-cholesky")):
+            monkeypatch.setattr(module, "FEW_WEIGHTS", most)
+            regression = module._Regression(x, y)
+            assert regression.model.solver == name
+            assert regression.fit(c)
+            found, wanted = (model.predict_proba(standardised) for model in (regression.model, exact))
+            np.testing.assert_allclose(found, wanted, atol=2e-3 if name == "newton-cholesky" else 2e-2)
+
+
+def test_which_solver_goes_by_the_number_of_weights() -> None:
+    x = np.random.default_rng(0).normal(size=(400, 150))
+    solvers = [module._Regression(x, np.arange(400) % classes).model.solver for classes in (2, 3)]
+    assert solvers == ["newton-cholesky", "lbfgs"]  # 150 and 450 weights
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_folds_side_by_side_are_those_one_after_the_other(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    x, y = blobs(90, 0, 2.0)
+    rows = torch.arange(90)
+    folds = [(rows[rows % 5 != fold], rows[rows % 5 == fold]) for fold in range(5)]
+    assert [at_a_time(count) for count in (1, 2, 5)] == [1, min(threads, 2), threads]
+    found = list(linear_over(x, y, folds, seed=3))
+    assert found == [linear(x[a], y[a], x[b], y[b], seed=3) for a, b in folds]
+    assert len({fold.accuracy.value for fold in found}) > 1
+
+
+def test_a_fold_that_cant_be_fitted_is_told() -> None:
+    x, y = blobs(9, 0)
+    rows = torch.arange(9)
+    folds = [(rows[y != 0], rows[y == 0]), (rows[y == 0], rows[y != 0])]
+    with pytest.raises(DataError, match="2 classes or more"):
+        list(linear_over(x, y, folds))

@@ -9,6 +9,7 @@ import torch
 from maskedmodel import MaskedAutoencoder
 from maskedmodel.config.sections import EvaluateSettings
 from maskedmodel.errors import DataError
+from maskedmodel.evaluation import classifiers
 from maskedmodel.evaluation import probes as module
 from maskedmodel.evaluation.probes import ProbeResult, probe, random_twin
 from maskedmodel.training.data import Reading
@@ -100,14 +101,14 @@ def test_folds_test_every_labelled_sample_once(
     del samples["train"][0]["label"]
     monkeypatch.setattr(type(source), "open", lambda self, split: samples[split])
     counted: list[int] = []
-    fit = module.linear
+    fit = classifiers._linear
 
-    def counting(x: Any, y: Any, tested: Any, labels: Any, *, seed: int) -> Any:
+    def counting(x: Any, y: Any, tested: Any, labels: Any, seed: int) -> Any:
         counted.append(len(labels))
         assert len(y) + len(labels) == 59
-        return fit(x, y, tested, labels, seed=seed)
+        return fit(x, y, tested, labels, seed)
 
-    monkeypatch.setattr(module, "linear", counting)
+    monkeypatch.setattr(classifiers, "_linear", counting)
     result = probe(model, source, EvaluateSettings(protocol=protocol))
     assert [sum(counted), len(counted)] == [59 * 3, folds * 3]
     assert all(row.knn.count == row.linear.accuracy.count == 59 for row in result.rows)

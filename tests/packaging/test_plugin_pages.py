@@ -21,18 +21,16 @@ from maskedmodel.plugins import load_registry
 from maskedmodel.testing import run_checks
 from maskedmodel.weights.runs import save
 from tests.engine.conftest import model_of
+from tests.packaging.pages import ROOT, fenced
 from tests.runs import ENVIRONMENT
 
-ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs/plugins").glob("*.md"))
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Pages that provide no component, and so are run in another way below.
 OTHERS = ("command", "index")
 
 
 def code(page: Path) -> str:
-    (block,) = BLOCK.findall(page.read_text("utf-8"))
-    assert isinstance(block, str)
+    (block,) = fenced(page, "python")
     return block
 
 

@@ -149,7 +149,7 @@ def test_memory_that_runs_out_in_a_validation_is_told(run: Go, tmp_path: Path, m
     def never(*_: Any) -> float:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(loop, "validation_loss", never)
+    monkeypatch.setattr(masked, "validation_loss", never)
     with pytest.raises(TrainingError, match="isn't enough memory beside the steps") as raised:
         run(tmp_path)
     assert "train.accumulate=2" in str(raised.value)

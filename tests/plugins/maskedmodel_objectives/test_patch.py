@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -116,6 +117,13 @@ def test_a_single_value_has_no_spread_to_normalise_by() -> None:
     target = objective.target(values)
     assert torch.equal(target, values)
     assert torch.equal(objective.to_values(target, objective.statistics(values)), values)
+
+
+def test_nothing_hidden_has_an_empty_target_and_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        target = Patch().target(torch.rand(2, 0, 12))
+    assert target.shape == (2, 0, 12)
 
 
 @pytest.mark.parametrize("level", [0.0, 0.5, -1e4])
