@@ -163,15 +163,30 @@ def reconstruct(
 
 
 @app.command()
-def probe(run: Run, overrides: Overrides = None, as_json: Json = False) -> None:
-    """k-NN and linear probe, against random weights and plain features."""
+def probe(
+    run: Run,
+    overrides: Overrides = None,
+    probes: Annotated[
+        str | None,
+        typer.Option(
+            "--probes",
+            metavar="NAME[,...]",
+            help="knn, linear, attentive, efficient, class_queries, layers, batchnorm, cls_mean. Default: as the "
+            "config says.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """k-NN, linear and other probes, against random weights and plain features."""
     stray = [argument for argument in overrides or () if not is_override(argument)]
     if stray:
         raise typer.BadParameter(f"expected one run, got {', '.join(stray)}, too. Settings are KEY=VALUE.")
     existing_run(run)
     from maskedmodel import commands
 
-    result = commands.probe(run, overrides=overrides or (), quiet=as_json)
+    chosen = None if probes is None else [name.strip() for name in probes.split(",") if name.strip()]
+    result = commands.probe(run, overrides=overrides or (), probes=chosen, quiet=as_json)
     if as_json:
         print_json(result.to_dict())
     else:

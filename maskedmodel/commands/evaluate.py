@@ -21,14 +21,18 @@ from maskedmodel.training.folder import FREE, write_json
 from maskedmodel.training.tracking import Display
 
 
-def probe(run: str | Path, *, overrides: Sequence[str] = (), quiet: bool = False) -> ProbeResult:
-    """k-NN and a linear probe on a run's encoder, next to random weights and plain features. Writes probe.json.
+def probe(
+    run: str | Path, *, overrides: Sequence[str] = (), probes: Sequence[str] | None = None, quiet: bool = False
+) -> ProbeResult:
+    """k-NN, a linear probe and others on a run's encoder, next to random weights and plain features. Writes probe.json.
 
-    `overrides` such as "data.label=speaker" and "evaluate.protocol=folds" probe the encoder on other data or in another
-    way; the result then goes to a file named after them.
+    `probes` are names as of the setting evaluate.probes, in its place. `overrides` such as "data.label=speaker" and
+    "evaluate.protocol=folds" probe the encoder on other data or in another way. The result of overrides, or of probes
+    without knn and linear, goes to a file named after them.
     """
+    chosen = [] if probes is None else [f"evaluate.probes=[{', '.join(probes)}]"]
     folder, config, registry, model, device = opened(run)
-    changed = load_config(folder / "config.yaml", overrides, registry=registry, needs_data=not config.data)
+    changed = load_config(folder / "config.yaml", [*overrides, *chosen], registry=registry, needs_data=not config.data)
     fixed = [where for where, _, _ in difference(config, changed) if not where.startswith(("data", *FREE))]
     if fixed:
         raise ConfigError(
@@ -37,7 +41,8 @@ def probe(run: str | Path, *, overrides: Sequence[str] = (), quiet: bool = False
             expected="settings of data and evaluate",
             fix="Leave that out, or pretrain with it.",
         )
-    about = " ".join(overrides)
+    alone = probes is not None and not {"knn", "linear"} <= set(changed.evaluate.probes)
+    about = " ".join([*overrides, *(chosen if alone else ())])
     result = replace(run_probe(changed, model, build_components(changed, registry).source, device, quiet), about=about)
     name = re.sub(r"[^\w.-]+", "-", about)[:80].strip("-.")
     write_json(folder / (f"probe-{name}.json" if name else "probe.json"), result.to_dict())

@@ -25,6 +25,7 @@ SECTIONS: Mapping[str, Kind] = {
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {"mask": {"name": "uniform"}, "objective": {"name": "patch"}}
 
 _Beta = Annotated[float, Field(ge=0, lt=1)]
+Probe = Literal["knn", "linear", "attentive", "efficient", "class_queries", "layers", "batchnorm", "cls_mean"]
 
 
 class _Section(BaseModel):
@@ -139,6 +140,15 @@ class EvaluateSettings(_Section):
         description="What a probe is fitted to and tested on. split: the training and the validation part. folds: each "
         "group of samples in turn is tested by all others. leave_one_out: each sample in turn.",
     )
+    probes: tuple[Probe, ...] = Field(
+        ("knn", "linear"),
+        min_length=1,
+        description="What judges the encoder: k-NN, a linear layer, and others that docs/judging.md tells of.",
+    )
+    probe_epochs: int = Field(
+        20, gt=0, description="Epochs of the probes that are trained by gradient; 300 steps at least."
+    )
+    token_memory: float = Field(4.0, gt=0, description="GiB that the tokens of all samples may fill, as float16.")
     neighbours: int = Field(20, gt=0, description="Neighbours in the k-NN vote.")
     temperature: float = Field(0.07, gt=0, description="Temperature of the k-NN vote, in units of cosine similarity.")
     train_samples: int | None = Field(None, gt=0, description="Most labelled training samples to use. null: all.")

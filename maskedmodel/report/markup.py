@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from html import escape
 from importlib import resources
 from typing import Any
@@ -29,6 +30,14 @@ def number(value: Any, digits: int = 4) -> str:
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+
+
+def table(caption: str, headings: Sequence[str], rows: Sequence[str]) -> str:
+    """A table of rows that are markup already."""
+    head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
+    top = (f"<caption>{caption}</caption>" if caption else "") + (f"<thead><tr>{head}</tr></thead>" if head else "")
+    kind = ' class="two"' if len(headings) != 3 else ""
+    return f'<div class="scroll"><table{kind}>{top}<tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def part(name: str) -> str:

@@ -14,12 +14,12 @@ from statistics import median
 from string import Template
 from typing import Any
 
-from maskedmodel.evaluation.classifiers import Accuracy
-from maskedmodel.evaluation.probes import ProbeResult
+from maskedmodel.report import probing
 from maskedmodel.report.charts import Series, legend, line_chart, smoothed
 from maskedmodel.report.markup import number as _number
 from maskedmodel.report.markup import part as _part
 from maskedmodel.report.markup import section as _section
+from maskedmodel.report.markup import table as _table
 from maskedmodel.report.markup import text as _text
 from maskedmodel.report.reader import RunData, read
 from maskedmodel.training.checkpoint import write_text
@@ -65,14 +65,6 @@ def render(data: RunData) -> str:
     )
 
 
-def _table(caption: str, headings: Sequence[str], rows: Sequence[str]) -> str:
-    """A table of rows that are markup already."""
-    head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
-    top = (f"<caption>{caption}</caption>" if caption else "") + (f"<thead><tr>{head}</tr></thead>" if head else "")
-    kind = ' class="two"' if len(headings) != 3 else ""
-    return f'<div class="scroll"><table{kind}>{top}<tbody>{"".join(rows)}</tbody></table></div>'
-
-
 def _status(data: RunData) -> str:
     if data.steps is None:
         return f"Step {data.step:,}." if data.step else "Not trained here."
@@ -90,15 +82,8 @@ def _tiles(data: RunData) -> str:
         tiles.append(("validation loss", _number(losses[-1], 3), small))
     elif data.training:
         tiles.append(("training loss", _number(data.training[-1]["loss"], 3), ""))
-    if data.probe is not None and data.probe.rows:
-        names = {"same encoder, random weights": "random", "raw values": "raw"}
-        for title, values in (
-            ("k-NN accuracy", [row.knn.value for row in data.probe.rows]),
-            ("linear probe", [row.linear.accuracy.value for row in data.probe.rows]),
-        ):
-            pairs = zip(data.probe.rows[1:], values[1:], strict=True)
-            small = ", ".join(f"{names.get(row.name, row.name)} {value:.3f}" for row, value in pairs)
-            tiles.append((title, f"{values[0]:.3f}", small))
+    if data.probe is not None:
+        tiles += probing.tiles(data.probe)
     speeds = [line["samples_per_second"] for line in data.timings if "samples_per_second" in line]
     if speeds:
         tiles.append(("samples per second", _number(median(speeds), 3), "median"))
@@ -182,30 +167,7 @@ def _pictures(data: RunData) -> str:
 
 
 def _probes(data: RunData) -> str:
-    probes = ([] if data.probe is None else [data.probe]) + data.other_probes
-    return "".join(_probe(probe) for probe in probes)
-
-
-def _probe(probe: ProbeResult) -> str:
-    def cell(accuracy: Accuracy, more: str = "") -> str:
-        interval = f"{accuracy.low:.3f} to {accuracy.high:.3f}"
-        return f"<td>{accuracy.value:.3f}<small>{interval}</small>{f'<small>{more}</small>' if more else ''}</td>"
-
-    rows = []
-    for row in probe.rows:
-        c = f"C {row.linear.c:g}{'' if row.linear.converged else ', not converged'}"
-        cells = cell(row.knn) + cell(row.linear.accuracy, c) + "".join(f"<td>{v:.3f}</td>" for v in row.few.values())
-        rows.append(
-            f'<tr><th scope="row">{_text(row.name)}<br><small class="soft">{row.width} values</small></th>{cells}</tr>'
-        )
-    notes = "".join(f'<p class="note">{_text(note, 2000)}</p>' for note in probe.notes)
-    what = f"With {_text(probe.about)}: accuracy" if probe.about else "Accuracy"
-    table = _table(
-        f"{what} on samples it wasn't fitted to, and its 95 % interval",
-        ("features", "k-NN", "linear probe", *(f"{count} labels" for count in probe.rows[0].few)),
-        rows,
-    )
-    return f'{notes}{table}<p class="soft">{_text(probe.protocol, 4000)}</p>'
+    return probing.section(([] if data.probe is None else [data.probe]) + data.other_probes)
 
 
 def _facts(data: RunData) -> str:
