@@ -164,7 +164,7 @@ def reconstruct(
 
 @app.command()
 def probe(
-    run: Run,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run; with --encoder a config, too.")],
     overrides: Overrides = None,
     probes: Annotated[
         str | None,
@@ -176,17 +176,27 @@ def probe(
             show_default=False,
         ),
     ] = None,
+    encoder: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--encoder",
+            metavar="FOLDER",
+            help="A model of transformers or timm, or a run, to judge on the same data. Repeat it for more.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """k-NN, linear and other probes, against random weights and plain features."""
     stray = [argument for argument in overrides or () if not is_override(argument)]
     if stray:
         raise typer.BadParameter(f"expected one run, got {', '.join(stray)}, too. Settings are KEY=VALUE.")
-    existing_run(run)
+    if not encoder:
+        existing_run(run)
     from maskedmodel import commands
 
     chosen = None if probes is None else [name.strip() for name in probes.split(",") if name.strip()]
-    result = commands.probe(run, overrides=overrides or (), probes=chosen, quiet=as_json)
+    result = commands.probe(run, overrides=overrides or (), probes=chosen, encoders=encoder or (), quiet=as_json)
     if as_json:
         print_json(result.to_dict())
     else:
