@@ -18,14 +18,18 @@ import maskedmodel
 from maskedmodel.cli import plugins as plugin_commands
 from maskedmodel.cli.arguments import (
     ConfigAndOverrides,
+    Encoders,
     Json,
     Out,
     Overrides,
+    Probes,
     Run,
+    RunOrData,
     config_and_overrides,
     existing_run,
     image_sizes,
     is_override,
+    listed,
     split,
 )
 from maskedmodel.cli.output import discard, flush_or_discard, plain_lines, print_error, print_json
@@ -164,27 +168,10 @@ def reconstruct(
 
 @app.command()
 def probe(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run; with --encoder a config, too.")],
+    run: RunOrData,
     overrides: Overrides = None,
-    probes: Annotated[
-        str | None,
-        typer.Option(
-            "--probes",
-            metavar="NAME[,...]",
-            help="knn, linear, attentive, efficient, class_queries, layers, batchnorm, cls_mean. Default: as the "
-            "config says.",
-            show_default=False,
-        ),
-    ] = None,
-    encoder: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--encoder",
-            metavar="FOLDER",
-            help="A model of transformers or timm, or a run, to judge on the same data. Repeat it for more.",
-            show_default=False,
-        ),
-    ] = None,
+    probes: Probes = None,
+    encoder: Encoders = None,
     as_json: Json = False,
 ) -> None:
     """k-NN, linear and other probes, against random weights and plain features."""
@@ -195,8 +182,9 @@ def probe(
         existing_run(run)
     from maskedmodel import commands
 
-    chosen = None if probes is None else [name.strip() for name in probes.split(",") if name.strip()]
-    result = commands.probe(run, overrides=overrides or (), probes=chosen, encoders=encoder or (), quiet=as_json)
+    result = commands.probe(
+        run, overrides=overrides or (), probes=listed(probes), encoders=encoder or (), quiet=as_json
+    )
     if as_json:
         print_json(result.to_dict())
     else:

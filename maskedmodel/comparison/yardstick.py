@@ -38,7 +38,8 @@ from maskedmodel.training.tracking import read_lines
 FORMAT = 1
 RATIOS = (0.25, 0.5, 0.75, 0.9)
 SEED = 0  # of the yardstick's masks and of the probe's held-out part, whatever the run's own
-_APART = ("pictures", "probes", "probe_epochs", "token_memory")  # of evaluate: none changes what is measured here
+# Settings of evaluate that change nothing of what is measured here.
+_APART = ("pictures", "probes", "probe_epochs", "token_memory", "every", "every_samples")
 _FILE, _PICTURES = "yardstick.json", "yardstick"
 
 Progress = Callable[[str, int, int], None]

@@ -157,6 +157,15 @@ class EvaluateSettings(_Section):
         (10, 50, 100), description="Numbers of labels that a linear probe is fitted to, too: where pretraining shows."
     )
     pictures: int = Field(8, ge=0, description="Samples in the grid of reconstructions.")
+    every: int = Field(
+        0,
+        ge=0,
+        description="Steps between two looks at the encoder while it trains: k-NN, a linear probe (C = 1), effective "
+        "rank, and the loss at several mask ratios. 0: none.",
+    )
+    every_samples: int = Field(
+        500, gt=0, description="Training samples, and validation samples, that such a look takes features of at most."
+    )
     probe: bool = Field(True, description="Whether a run ends with k-NN and a linear probe, where there are labels.")
 
 

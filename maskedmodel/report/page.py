@@ -45,6 +45,7 @@ def render(data: RunData) -> str:
     name = data.run.resolve().name
     sections = [
         _section("Loss", _losses(data)),
+        _section("The encoder while it trained", _watched(data)),
         _section("Pictures", _pictures(data)),
         _section("What the features are worth", _probes(data)),
         _section("Masks, gradients and speed", _curves(data)),
@@ -121,6 +122,26 @@ def _losses(data: RunData) -> str:
     rate = Series("learning rate", *_column(data.training, "lr"), "line", 4)
     body = _figure("loss", "Loss on hidden tokens", series, "loss, training target space")
     body += _figure("rate", "Learning rate", [rate], "learning rate", from_zero=True)
+    return f'<div class="charts">{body}</div>' if body else ""
+
+
+def _watched(data: RunData) -> str:
+    """What `evaluate.every` recorded."""
+    names = [("knn", "k-NN"), ("linear", "linear probe, C = 1")]
+    accuracy = [Series(said, *_column(data.watched, name), "line", at) for at, (name, said) in enumerate(names, 1)]
+    ratios = sorted({name for line in data.watched for name in line if name.startswith("loss@")})
+    losses = [
+        Series(f"{float(name[5:]):.0%} hidden", *_column(data.watched, name), "line", at % 4 + 1)
+        for at, name in enumerate(ratios)
+    ]
+    rank = Series("effective rank", *_column(data.watched, "rankme"), "line", 3)
+    body = "".join(
+        [
+            _figure("watched", "k-NN and linear probe on fixed samples", accuracy, "accuracy"),
+            _figure("rank", "Effective rank of the features (RankMe)", [rank], "dimensions"),
+            _figure("ratios", "Validation loss by mask ratio", losses, "loss, training target space"),
+        ]
+    )
     return f'<div class="charts">{body}</div>' if body else ""
 
 

@@ -11,7 +11,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ from maskedmodel.training.state import Run
 from maskedmodel.training.tracking import Clock, Display, Records, has_bf16, peak_memory
 
 log = logging.getLogger("maskedmodel")
+Watch = Callable[[MaskedAutoencoder, World], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -170,9 +171,11 @@ def train(
     world: World,
     *,
     quiet: bool = False,
+    watch: Watch | None = None,
 ) -> TrainResult:
     """Train to the end, from the newest checkpoint of `folder` if there is one.
 
+    `watch` looks at the model every `evaluate.every` steps and gives figures to record; every rank is given one.
     Raises Interrupted after SIGTERM or SIGINT, the state saved; MaskedModelError for what the user can mend.
     """
     settings, began = config.train, time.monotonic()
@@ -201,7 +204,7 @@ def train(
     model.train()
     with Signals() as signals, records, display:
         try:
-            steps(run, wrapped, batches, records, signals, display)
+            steps(run, wrapped, batches, records, signals, display, watch)
         except Interrupted:
             records.sync()
             run.save()
@@ -213,7 +216,13 @@ def train(
 
 
 def steps(
-    run: Run, model: nn.Module, batches: Iterator[Batch], records: Records, signals: Signals, display: Display
+    run: Run,
+    model: nn.Module,
+    batches: Iterator[Batch],
+    records: Records,
+    signals: Signals,
+    display: Display,
+    watch: Watch | None = None,
 ) -> None:
     """From the run's step to the last."""
     settings, world, optim = run.settings, run.world, run.config.optim
@@ -231,6 +240,16 @@ def steps(
                     run.keep_best(records)
                 world.wait_patiently()
                 records.validated.setdefault(run.step, math.nan)  # the other ranks know that it was done
+        every = run.config.evaluate.every
+        due = every > 0 and (run.step % every == 0 or run.step >= settings.steps)
+        if watch is not None and due and run.step not in records.watched:
+            with clock.stopped():
+                if world.leads:
+                    with signals.may_cut(alone):
+                        figures = watch(run.model, world)
+                    records.watch(run.step, figures)
+                world.wait_patiently()
+                records.watched.add(run.step)
         if run.step >= settings.steps:
             return
 

@@ -151,10 +151,12 @@ class Records:
 
     def __init__(self, folder: Path, resumed: int | None, trackers: Sequence[str], config: RunConfig, active: bool):
         self.validated: dict[int, float] = {}  # step to validation loss
+        self.watched: set[int] = set()  # steps at which the encoder was looked at
         self.files: list[Lines] = []
         self.trackers = Trackers([], folder, {})
         if active:
             self.files = [Lines(folder / f"{name}.jsonl", resumed) for name in ("metrics", "timings")]
+            self.watched = {line["step"] for line in self.files[0].kept if "rankme" in line}
             self.validated = {line["step"]: line["val_loss"] for line in self.files[0].kept if "val_loss" in line}
             self.trackers = Trackers(trackers, folder, config.model_dump(mode="json"))
 
@@ -172,6 +174,10 @@ class Records:
         """The loss under fixed masks that hide `ratio` of the tokens."""
         self.validated[step] = loss
         self._write(0, step, val_loss=loss, val_ratio=ratio)
+
+    def watch(self, step: int, figures: Mapping[str, float]) -> None:
+        """What a look at the encoder found at a step."""
+        self._write(0, step, **figures)
 
     def step(self, step: int, **values: float) -> None:
         self._write(0, step, **values)

@@ -19,6 +19,7 @@ from maskedmodel.config.load import load_config
 from maskedmodel.errors import CheckpointError, ConfigError, DataError
 from maskedmodel.evaluation.foreign import fitted, open_encoders
 from maskedmodel.plugins import load_registry
+from tests.weights.conftest import position_table
 
 SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 FEW = ("evaluate.train_samples=60", "evaluate.val_samples=30", "evaluate.few_labels=[]", "train.device=cpu")
@@ -31,8 +32,12 @@ def images(channels: int = 1) -> Any:
 def saved(folder: Path, kind: Any = ViTModel, config: Any = ViTConfig, **changes: Any) -> tuple[Path, Any]:
     torch.manual_seed(0)
     model = kind(config(image_size=24, patch_size=8, **{**SIZES, **changes})).eval()
-    for parameter in model.parameters():  # tables of positions among them, which a fresh ViTMAE leaves at zero
-        torch.nn.init.normal_(parameter, std=0.2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2)
+        if kind is ViTMAEForPreTraining:
+            model.vit.embeddings.position_embeddings.copy_(position_table(3, 24))
+            model.decoder.decoder_pos_embed.copy_(position_table(3, 16))
     model.save_pretrained(folder)
     return folder, model
 
