@@ -39,7 +39,7 @@ FORMAT = 1
 RATIOS = (0.25, 0.5, 0.75, 0.9)
 SEED = 0  # of the yardstick's masks and of the probe's held-out part, whatever the run's own
 # Settings of evaluate that change nothing of what is measured here.
-_APART = ("pictures", "probes", "probe_epochs", "token_memory", "every", "every_samples")
+_APART = ("pictures", "probes", "probe_epochs", "token_memory", "every", "every_samples", "map")
 _FILE, _PICTURES = "yardstick.json", "yardstick"
 
 Progress = Callable[[str, int, int], None]

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from maskedmodel.evaluation.classifiers import Accuracy, Linear
+from maskedmodel.evaluation.landscape import Landscape
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,14 @@ class ProbeResult:
     uneven: bool = False  # whether the commonest class has over twice the samples of the rarest one
     about: str = ""  # the settings that differ from the run's own, such as "data.label=speaker"
     others: tuple[Judgement, ...] = ()  # probes beside k-NN and the linear one
+    landscape: Landscape | None = None  # what is to be seen of the first encoder's features
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values only."""
         rows, others = [asdict(row) for row in self.rows], [other.to_dict() for other in self.others]
         found = {**asdict(self), "rows": rows, "notes": list(self.notes), "others": others}
-        return {key: value for key, value in found.items() if key != "others" or value}
+        found["landscape"] = None if self.landscape is None else self.landscape.to_dict()
+        return {key: value for key, value in found.items() if key not in ("others", "landscape") or value}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ProbeResult:
@@ -99,7 +102,9 @@ class ProbeResult:
         )
         uneven, about = values.get("uneven", False), values.get("about", "")
         others = tuple(Judgement.from_dict(other) for other in values.get("others", ()))
-        return cls(rows, values["protocol"], tuple(values["notes"]), uneven, about, others)
+        seen = values.get("landscape")
+        landscape = None if seen is None else Landscape.from_dict(seen)
+        return cls(rows, values["protocol"], tuple(values["notes"]), uneven, about, others, landscape)
 
     def __str__(self) -> str:
         parts = []

@@ -31,6 +31,7 @@ from maskedmodel.evaluation.classifiers import (
 from maskedmodel.evaluation.encoders import Encoder, of_model
 from maskedmodel.evaluation.features import Features, collect, evaluating, flat_tokens, joined
 from maskedmodel.evaluation.judging import OTHERS, Data, check, judge
+from maskedmodel.evaluation.landscape import survey
 from maskedmodel.evaluation.outcome import ProbeResult as ProbeResult
 from maskedmodel.evaluation.outcome import ProbeRow as ProbeRow
 from maskedmodel.noise import seeded
@@ -152,7 +153,21 @@ def probe_encoders(
     sizes = Counter(labels[torch.cat([rows for _, rows in folds])].tolist()).values()
     uneven = max(sizes) > 2 * min(sizes)
     protocol = _protocol(feature, encoders, settings, labels, folds, seed)
-    return ProbeResult(tuple(rows), protocol, (*notes, *more), uneven, others=tuple(judged))
+    seen = None
+    if baselines:
+        seen = survey(
+            encoders[0].name,
+            values[encoders[0].name],
+            any_view.ids,
+            labels,
+            folds[0],
+            source.class_names(),
+            neighbours=settings.neighbours,
+            temperature=settings.temperature,
+            method=settings.map,
+            seed=seed,
+        )
+    return ProbeResult(tuple(rows), protocol, (*notes, *more), uneven, others=tuple(judged), landscape=seen)
 
 
 def _rows(

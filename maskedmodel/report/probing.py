@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from maskedmodel.evaluation.classifiers import Accuracy
 from maskedmodel.evaluation.outcome import Judgement, ProbeResult
+from maskedmodel.report import landscape
 from maskedmodel.report.charts import Series, legend, line_chart
 from maskedmodel.report.markup import table as _table
 from maskedmodel.report.markup import text as _text
@@ -47,7 +48,10 @@ def _probe(probe: ProbeResult, number: int) -> str:
     parts.append(f'<p class="soft">{_text(probe.protocol, 4000)}</p>')
     said = "".join(f"<li>{_text(other.title)}: {_text(other.protocol, 2000)}</li>" for other in probe.others)
     parts.append(f'<ul class="soft">{said}</ul>' if said else "")
-    return "".join([*parts, *(_layers(other, f"layers-{number}") for other in probe.others)])
+    parts += [_layers(other, f"layers-{number}") for other in probe.others]
+    if probe.landscape is not None and probe.landscape.x:
+        parts.append(landscape.section(probe.landscape, f"map-{number}"))
+    return "".join(parts)
 
 
 def _rows(probe: ProbeResult, caption: str) -> str:
