@@ -143,7 +143,7 @@ class EvaluateSettings(_Section):
     probes: tuple[Probe, ...] = Field(
         ("knn", "linear"),
         min_length=1,
-        description="What judges the encoder: k-NN, a linear layer, and others that docs/judging.md tells of.",
+        description="What judges the encoder: k-NN, a linear layer, and others, each told of in docs/judging.md.",
     )
     probe_epochs: int = Field(
         20, gt=0, description="Epochs of the probes that are trained by gradient; 300 steps at least."

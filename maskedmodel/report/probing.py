@@ -48,7 +48,8 @@ def _probe(probe: ProbeResult, number: int) -> str:
     parts.append(f'<p class="soft">{_text(probe.protocol, 4000)}</p>')
     said = "".join(f"<li>{_text(other.title)}: {_text(other.protocol, 2000)}</li>" for other in probe.others)
     parts.append(f'<ul class="soft">{said}</ul>' if said else "")
-    parts += [_layers(other, f"layers-{number}") for other in probe.others]
+    drawn = "".join(_layers(other, f"layers-{number}") for other in probe.others)
+    parts.append(f'<div class="charts">{drawn}</div>' if drawn else "")
     if probe.landscape is not None and probe.landscape.x:
         parts.append(landscape.section(probe.landscape, f"map-{number}"))
     return "".join(parts)
@@ -93,5 +94,5 @@ def _layers(other: Judgement, identity: str) -> str:
         if series:
             title = title or "Weight of each layer in the mixture"
             chart = line_chart(f"{identity}-{label}", title, series, x_label="layer", y_label=label)
-            return f'<div class="charts"><figure><h3>{title}</h3>{chart}{legend(series)}</figure></div>'
+            return f"<figure><h3>{title}</h3>{chart}{legend(series)}</figure>"
     return ""
