@@ -63,7 +63,7 @@ def opened(
         elif known is not None and known[1].get("model_type") in _OURS:
             found += _ours(read_weights(folder, registry=registry)[0], name, tokenizer, pool, seed, device)
         else:
-            found += foreign.open_encoders(folder, tokenizer, pool, seed, device)
+            found += foreign.open_encoders(folder, tokenizer, pool, seed, device, name=name)
     return found
 
 

@@ -42,9 +42,18 @@ def kind_of(folder: Path) -> tuple[str, dict[str, Any]] | None:
 
 
 def open_encoders(
-    folder: Path, tokenizer: Tokenizer[Any], pool: Pool, seed: int, device: torch.device, twin: bool = True
+    folder: Path,
+    tokenizer: Tokenizer[Any],
+    pool: Pool,
+    seed: int,
+    device: torch.device,
+    *,
+    name: str = "",
+    twin: bool = True,
 ) -> list[Encoder]:
-    """The model in a folder, and the same architecture with random weights.
+    """The model in a folder, and, unless `twin` is off, the same architecture with random weights.
+
+    `name` is what it is called, by default as its folder.
 
     Raises CheckpointError where the folder holds no such model, DependencyError without its library, DataError where
     the tokenizer's signals aren't pictures.
@@ -59,7 +68,7 @@ def open_encoders(
         )
     require_pictures(tokenizer, folder)
     kind, config = found
-    name = folder.resolve().name
+    name = name or folder.resolve().name
     models = _transformers(folder, seed, twin) if kind == "transformers" else _timm(folder, seed, twin)
     size, mean, std, told = _input_of(folder, models[0]) if kind == "transformers" else _timm_input(models[0])
     look = _look_transformers if kind == "transformers" else _look_timm

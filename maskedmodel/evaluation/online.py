@@ -39,9 +39,10 @@ def rank_me(features_ND: Tensor) -> float:
 class Watch:
     """What `evaluate.every` asks for. Called with a model it gives the figures of that moment by name.
 
-    rankme       effective rank of the validation features.
-    loss@RATIO   masked validation loss where so much is hidden, under fixed uniform masks.
-    knn, linear  accuracy on the validation samples, fitted to the training samples; not where there are no labels.
+    rankme          effective rank of the validation features, as published, and
+    rankme_centred  with their mean taken off: what all features share is else most of what there is.
+    loss@RATIO      masked validation loss where so much is hidden, under fixed uniform masks.
+    knn, linear     accuracy on the validation samples, fitted to the training samples; not where there are no labels.
     """
 
     def __init__(self, config: RunConfig, source: DataSource[Any]) -> None:
@@ -53,7 +54,7 @@ class Watch:
         evaluate, settings = self.config.evaluate, self.config.train
         reading = replace(Reading.of(settings, world.device), limit=evaluate.every_samples)
         test = extract(model, self.val_data, reading, pool=evaluate.pool)
-        found = {"rankme": rank_me(test.values)}
+        found = {"rankme": rank_me(test.values), "rankme_centred": rank_me(test.values - test.values.mean(0))}
         for ratio in RATIOS:
             fixed = settings.model_copy(update={"validation_ratio": ratio})
             found[f"loss@{ratio:g}"] = validation_loss(model, self.val_data, fixed, world)

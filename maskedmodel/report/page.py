@@ -134,11 +134,12 @@ def _watched(data: RunData) -> str:
         Series(f"{float(name[5:]):.0%} hidden", *_column(data.watched, name), "line", at % 4 + 1)
         for at, name in enumerate(ratios)
     ]
-    rank = Series("effective rank", *_column(data.watched, "rankme"), "line", 3)
+    kinds = [("rankme", "features as they are"), ("rankme_centred", "their mean taken off")]
+    ranks = [Series(said, *_column(data.watched, name), "line", at) for at, (name, said) in enumerate(kinds, 1)]
     body = "".join(
         [
             _figure("watched", "k-NN and linear probe on fixed samples", accuracy, "accuracy"),
-            _figure("rank", "Effective rank of the features (RankMe)", [rank], "dimensions"),
+            _figure("rank", "Effective rank of the features (RankMe)", ranks, "dimensions"),
             _figure("ratios", "Validation loss by mask ratio", losses, "loss, training target space"),
         ]
     )

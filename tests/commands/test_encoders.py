@@ -19,6 +19,7 @@ from maskedmodel.config.load import load_config
 from maskedmodel.errors import CheckpointError, ConfigError, DataError
 from maskedmodel.evaluation.foreign import fitted, open_encoders
 from maskedmodel.plugins import load_registry
+from tests.runs import pretrain
 from tests.weights.conftest import position_table
 
 SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
@@ -129,6 +130,27 @@ def test_folders_and_functions_on_the_data_of_a_config(vit: Any, capsys: pytest.
 
     found = maskedmodel.probe("image-quickstart", overrides=FEW, encoders=brightness, quiet=True)
     assert [(row.name, row.width) for row in found.rows] == [("brightness", 1), ("raw values", 256)]
+
+
+def test_beside_a_run_s_encoder_and_kept_with_the_run(tmp_path: Path, vit: Any) -> None:
+    run = tmp_path / "run"
+    pretrain(run, "train.steps=2")
+    few = ("evaluate.train_samples=40", "evaluate.val_samples=20", "evaluate.few_labels=[]")
+    result = maskedmodel.probe(run, overrides=few, encoders={"other": vit[0], "mine": run}, quiet=True)
+    names = ["trained encoder", "same encoder, random weights", "other", "other, random weights"]
+    assert [row.name for row in result.rows] == [*names, "mine", "mine, random weights", "raw values"]
+    own, again = result.rows[0], result.rows[4]
+    assert own.knn == again.knn, "the same weights on the same pictures"
+    assert not (run / "probe.json").exists()
+    (kept,) = run.glob("probe-*.json")
+    assert kept.name.endswith("encoder-other-encoder-mine.json")
+    assert "encoder other" in (run / "report.html").read_text()
+    maskedmodel.probe(run, probes=["layers"], overrides=few, quiet=True)
+    assert len(list(run.glob("probe-*.json"))) == 2
+    maskedmodel.probe(run, probes=["cls_mean", "knn", "linear"], quiet=True)
+    written = json.loads((run / "probe.json").read_text())
+    assert [other["probe"] for other in written["others"]] == ["cls_mean"]
+    assert written["landscape"]["classes"]["3"] == "3"
 
 
 def test_a_vitmae_is_judged_without_masking(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_with_and_without_the_weights_are_the_same_bits(tmp_path: Path, run: Cal
     assert lines(tmp_path / "with", watched=False) == lines(tmp_path / "without", watched=False)
     found = lines(tmp_path / "with", watched=True)
     assert [line["step"] for line in found] == [0, 3, 6, 9, 12, 14]
-    names = {"step", "rankme", "loss@0.25", "loss@0.5", "loss@0.75", "loss@0.9", "knn", "linear"}
+    names = {"step", "rankme", "rankme_centred", "loss@0.25", "loss@0.5", "loss@0.75", "loss@0.9", "knn", "linear"}
     assert all(line.keys() == names for line in found)
 
 
@@ -83,6 +83,8 @@ def test_the_figures_are_what_they_say(configured: Callable[..., Any], registry:
     assert model.training
     test = extract(model, [source.open("val")[i * 7 // 6] for i in range(6)])
     assert found["rankme"] == pytest.approx(rank_me(test.values), rel=1e-6)
+    centred = test.values - test.values.mean(0)
+    assert found["rankme_centred"] == pytest.approx(rank_me(centred), rel=1e-6)
     train = extract(model, [source.open("train")[i * 20 // 6] for i in range(6)])
     near = torch.nn.functional.normalize(test.values) @ torch.nn.functional.normalize(train.values).T
     expected = (train.labels[near.argmax(1)] == test.labels).float().mean()
@@ -97,7 +99,8 @@ def test_without_labels_there_are_rank_and_losses(
     monkeypatch.setattr(Waves, "class_names", lambda self: None)
     config = configured("evaluate.every=1")
     model, source = build(config, registry)
-    assert Watch(config, source)(model, ONE).keys() == {"rankme", "loss@0.25", "loss@0.5", "loss@0.75", "loss@0.9"}
+    found = Watch(config, source)(model, ONE)
+    assert found.keys() == {"rankme", "rankme_centred", "loss@0.25", "loss@0.5", "loss@0.75", "loss@0.9"}
 
 
 def test_rank_me_counts_directions() -> None:
