@@ -31,6 +31,7 @@ NAV = {
         "Video": "docs/readers/video.md",
         "Labels and splits": "docs/readers/labels.md",
     },
+    "Judge": "docs/judging.md",
     "Weights": "docs/weights.md",
     "Masks": {"Schedulers": "docs/masks.md", "Findings": "docs/masking.md"},
     "Plugins": {"Write a plugin": "docs/plugins/index.md"},

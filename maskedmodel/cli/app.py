@@ -19,14 +19,18 @@ from maskedmodel.cli import adapting
 from maskedmodel.cli import plugins as plugin_commands
 from maskedmodel.cli.arguments import (
     ConfigAndOverrides,
+    Encoders,
     Json,
     Out,
     Overrides,
+    Probes,
     Run,
+    RunOrData,
     config_and_overrides,
     existing_run,
     image_sizes,
     is_override,
+    listed,
     split,
 )
 from maskedmodel.cli.output import discard, flush_or_discard, plain_lines, print_error, print_json, print_result
@@ -166,15 +170,24 @@ def reconstruct(
 
 
 @app.command()
-def probe(run: Run, overrides: Overrides = None, as_json: Json = False) -> None:
-    """k-NN and linear probe, against random weights and plain features."""
+def probe(
+    run: RunOrData,
+    overrides: Overrides = None,
+    probes: Probes = None,
+    encoder: Encoders = None,
+    as_json: Json = False,
+) -> None:
+    """k-NN, linear and other probes, against random weights and plain features."""
     stray = [argument for argument in overrides or () if not is_override(argument)]
     if stray:
         raise typer.BadParameter(f"expected one run, got {', '.join(stray)}, too. Settings are KEY=VALUE.")
-    existing_run(run)
+    if not encoder:
+        existing_run(run)
     from maskedmodel import commands
 
-    result = commands.probe(run, overrides=overrides or (), quiet=as_json)
+    result = commands.probe(
+        run, overrides=overrides or (), probes=listed(probes), encoders=encoder or (), quiet=as_json
+    )
     if as_json:
         print_json(result.to_dict())
     else:

@@ -18,6 +18,26 @@ ConfigAndOverrides = Annotated[
     ),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+RunOrData = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run; with --encoder a config, too.")]
+Probes = Annotated[
+    str | None,
+    typer.Option(
+        "--probes",
+        metavar="NAME[,...]",
+        help="knn, linear, attentive, efficient, class_queries, layers, batchnorm, cls_mean. Default: as the config "
+        "says.",
+        show_default=False,
+    ),
+]
+Encoders = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--encoder",
+        metavar="FOLDER",
+        help="A model of transformers or timm, or a run, to judge on the same data. Repeat it for more.",
+        show_default=False,
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -34,6 +54,11 @@ def is_override(argument: str) -> bool:
     """Whether an argument sets something. One with a separator before its first `=`, or that exists, is a path."""
     key, equals, _ = argument.partition("=")
     return bool(equals) and os.sep not in key and not os.path.lexists(argument)
+
+
+def listed(text: str | None) -> list[str] | None:
+    """Names between commas."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def split(arguments: list[str] | None) -> tuple[str | None, list[str]]:

@@ -3,32 +3,54 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from maskedmodel.commands.data import is_one_sample, read_file, source_at, whole
+from maskedmodel.commands.encoders import Given, named
+from maskedmodel.commands.encoders import opened as opened_encoders
 from maskedmodel.commands.run import opened, run_probe
-from maskedmodel.components import SampleDataset
+from maskedmodel.components import DataSource, SampleDataset, Tokenizer
 from maskedmodel.config.build import build_components
 from maskedmodel.config.load import difference, load_config
 from maskedmodel.errors import ConfigError
 from maskedmodel.evaluation import features as feature_files
-from maskedmodel.evaluation.probes import ProbeResult
+from maskedmodel.evaluation.probes import ProbeResult, probe_encoders
+from maskedmodel.plugins import load_registry
 from maskedmodel.report.page import write as write_report
-from maskedmodel.training.data import Reading
+from maskedmodel.training.data import Reading, eval_batches
+from maskedmodel.training.distributed import pick_device
+from maskedmodel.training.fitting import STATISTICS_SAMPLES, fit_all
 from maskedmodel.training.folder import FREE, write_json
 from maskedmodel.training.tracking import Display
 
 
-def probe(run: str | Path, *, overrides: Sequence[str] = (), quiet: bool = False) -> ProbeResult:
-    """k-NN and a linear probe on a run's encoder, next to random weights and plain features. Writes probe.json.
+def probe(
+    run: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    probes: Sequence[str] | None = None,
+    encoders: Given | Sequence[Given] | Mapping[str, Given] = (),
+    quiet: bool = False,
+) -> ProbeResult:
+    """k-NN, a linear probe and others on a run's encoder, next to random weights and plain features. Writes probe.json.
 
-    `overrides` such as "data.label=speaker" and "evaluate.protocol=folds" probe the encoder on other data or in another
-    way; the result then goes to a file named after them.
+    `probes` are names as of the setting evaluate.probes, in its place. `overrides` such as "data.label=speaker" and
+    "evaluate.protocol=folds" probe the encoder on other data or in another way. `encoders` are judged on the same data,
+    on the same page: folders of transformers, timm or ours, or functions from prepared values to (B, D). With them
+    `run` may be a config of data, too, and then nothing is written. A result of anything but a run's own data, encoder
+    and probes goes to a file named after what differs.
     """
+    chosen = [] if probes is None else [f"evaluate.probes=[{', '.join(probes)}]"]
+    others = named(encoders)
+    if others and not is_run(run):
+        return _probe_data(run, [*overrides, *chosen], others, quiet)
     folder, config, registry, model, device = opened(run)
-    changed = load_config(folder / "config.yaml", overrides, registry=registry, needs_data=not config.data)
+    changed = load_config(folder / "config.yaml", [*overrides, *chosen], registry=registry, needs_data=not config.data)
     fixed = [where for where, _, _ in difference(config, changed) if not where.startswith(("data", *FREE))]
     if fixed:
         raise ConfigError(
@@ -37,12 +59,48 @@ def probe(run: str | Path, *, overrides: Sequence[str] = (), quiet: bool = False
             expected="settings of data and evaluate",
             fix="Leave that out, or pretrain with it.",
         )
-    about = " ".join(overrides)
-    result = replace(run_probe(changed, model, build_components(changed, registry).source, device, quiet), about=about)
+    alone = probes is not None and not {"knn", "linear"} <= set(changed.evaluate.probes)
+    beside = opened_encoders(others, model.tokenizer, changed, device, registry)
+    about = " ".join([*overrides, *(chosen if alone else ()), *(f"encoder {name}" for name in others)])
+    source = build_components(changed, registry).source
+    result = replace(run_probe(changed, model, source, device, quiet, beside), about=about)
     name = re.sub(r"[^\w.-]+", "-", about)[:80].strip("-.")
     write_json(folder / (f"probe-{name}.json" if name else "probe.json"), result.to_dict())
     write_report(folder)
     return result
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether this is a run's folder, or one of its checkpoints, and no config."""
+    folder = Path(path).expanduser()
+    return any((place / "config.yaml").is_file() for place in (folder, folder.parent.parent))
+
+
+def _probe_data(config: str | Path, overrides: Sequence[str], others: Mapping[str, Given], quiet: bool) -> ProbeResult:
+    """Encoders of others on the data of a config, whose tokenizer prepares the samples."""
+    registry = load_registry()
+    settled = load_config(str(config), overrides, registry=registry)
+    parts = build_components(settled, registry)
+    device = pick_device(settled.train.device)
+    tokenizer, reading = parts.tokenizer.to(device), Reading.of(settled.train, device)
+    beside = opened_encoders(others, tokenizer, settled, device, registry)
+    fit_all(tokenizer, parts.scheduler, lambda: prepared(parts.source, tokenizer, reading))
+    with Display("looking", 1, quiet=quiet) as display:
+        return probe_encoders(
+            beside,
+            tokenizer,
+            parts.source,
+            settled.evaluate,
+            reading,
+            seed=settled.train.seed,
+            progress=display.phase,
+        )
+
+
+def prepared(source: DataSource[Any], tokenizer: Tokenizer[Any], reading: Reading) -> Iterator[Tensor]:
+    """Prepared batches of the training part, as statistics are measured on."""
+    found = eval_batches(source.open("train"), tokenizer, replace(reading, limit=STATISTICS_SAMPLES))
+    return (batch.signal for batch in found)
 
 
 def embed(

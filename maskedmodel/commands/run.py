@@ -18,6 +18,7 @@ from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.evaluation import probes
 from maskedmodel.evaluation import reconstruct as pictures
 from maskedmodel.evaluation.canvas import save_file, save_png
+from maskedmodel.evaluation.encoders import Encoder
 from maskedmodel.evaluation.probes import ProbeResult
 from maskedmodel.plugins import Registry, load_registry
 from maskedmodel.training.data import Reading, eval_batches
@@ -80,6 +81,7 @@ def run_probe(
     source: DataSource[Any],
     device: torch.device,
     quiet: bool,
+    beside: Sequence[Encoder] = (),
 ) -> ProbeResult:
     with Display("looking", 1, quiet=quiet) as display:
         result = probes.probe(
@@ -88,6 +90,7 @@ def run_probe(
             config.evaluate,
             Reading.of(config.train, device),
             seed=config.train.seed,
+            beside=beside,
             progress=display.phase,
         )
     return result

@@ -15,6 +15,7 @@ from maskedmodel.config.build import Components, build_components
 from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import RunConfig
 from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.evaluation.online import Watch
 from maskedmodel.evaluation.probes import ProbeResult
 from maskedmodel.noise import seeded
 from maskedmodel.plugins import load_registry
@@ -88,12 +89,21 @@ def pretrain(
     resolved = resolved.model_copy(update={"data": parts.source.resolved()})
     with seeded(resolved.train.seed):
         model = MaskedAutoencoder(parts.tokenizer, parts.scheduler, parts.objective, resolved.model)
+    watch = Watch(resolved, parts.source) if resolved.evaluate.every else None
     with join(resolved.train.device) as world:
         if not world.leads:
             world.wait_patiently()
             begin(resolved, folder, model, registry, leads=False)
             with stacks_in(folder):
-                train(resolved, folder, MaskedModelling(model, resolved.train), parts.source, world, quiet=True)
+                train(
+                    resolved,
+                    folder,
+                    MaskedModelling(model, resolved.train),
+                    parts.source,
+                    world,
+                    quiet=True,
+                    watch=watch,
+                )
             return None
         with claimed(folder):
             settle(folder, resolved, registry)
@@ -102,7 +112,7 @@ def pretrain(
             write_json(folder / "environment.json", environment(world.device))
             world.wait_patiently()
             learning = MaskedModelling(model, resolved.train)
-            training = train(resolved, folder, learning, parts.source, world, quiet=quiet)
+            training = train(resolved, folder, learning, parts.source, world, quiet=quiet, watch=watch)
             with Signals() as signals, signals.may_cut():
                 return _look(resolved, folder, model, parts, training, world.device, quiet)
 

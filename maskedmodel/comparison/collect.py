@@ -25,6 +25,8 @@ def values_of(measured: Measured, run: Run | None) -> dict[str, float]:
     values = {f"loss@{ratio}": loss for ratio, loss in measured.losses.items()}
     if measured.probe is not None:
         row = measured.probe.rows[0]
+        assert row.knn is not None, "the yardstick asks for it"
+        assert row.linear is not None, "and for this"
         values |= {"knn": row.knn.value, "linear": row.linear.accuracy.value}
     if run is None:
         return values

@@ -38,6 +38,8 @@ from maskedmodel.training.tracking import read_lines
 FORMAT = 1
 RATIOS = (0.25, 0.5, 0.75, 0.9)
 SEED = 0  # of the yardstick's masks and of the probe's held-out part, whatever the run's own
+# Settings of evaluate that change nothing of what is measured here.
+_APART = ("pictures", "probes", "probe_epochs", "token_memory", "every", "every_samples", "map")
 _FILE, _PICTURES = "yardstick.json", "yardstick"
 
 Progress = Callable[[str, int, int], None]
@@ -68,7 +70,7 @@ class Measured:
 
 def key_of(config: RunConfig, data: Mapping[str, str]) -> str:
     """What a measurement depends on beside the weights: where it differs, a run is measured again."""
-    evaluated = {name: value for name, value in config.evaluate.model_dump(mode="json").items() if name != "pictures"}
+    evaluated = config.evaluate.model_dump(mode="json", exclude=set(_APART))
     parts = [FORMAT, RATIOS, SEED, evaluated, config.train.validation_samples, dict(data)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -144,7 +146,7 @@ def _probed(
         result = probe(
             model,
             parts.source,
-            config.evaluate,
+            config.evaluate.model_copy(update={"probes": ("knn", "linear")}),
             Reading.of(config.train, world.device),
             seed=SEED,
             baselines=False,

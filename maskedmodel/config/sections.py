@@ -25,6 +25,7 @@ SECTIONS: Mapping[str, Kind] = {
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {"mask": {"name": "uniform"}, "objective": {"name": "patch"}}
 
 _Beta = Annotated[float, Field(ge=0, lt=1)]
+Probe = Literal["knn", "linear", "attentive", "efficient", "class_queries", "layers", "batchnorm", "cls_mean"]
 
 
 class Section(BaseModel):
@@ -141,6 +142,15 @@ class EvaluateSettings(Section):
         description="What a probe is fitted to and tested on. split: the training and the validation part. folds: each "
         "group of samples in turn is tested by all others. leave_one_out: each sample in turn.",
     )
+    probes: tuple[Probe, ...] = Field(
+        ("knn", "linear"),
+        min_length=1,
+        description="What judges the encoder: k-NN, a linear layer, and others, each told of in docs/judging.md.",
+    )
+    probe_epochs: int = Field(
+        20, gt=0, description="Epochs of the probes that are trained by gradient; 300 steps at least."
+    )
+    token_memory: float = Field(4.0, gt=0, description="GiB that the tokens of all samples may fill, as float16.")
     neighbours: int = Field(20, gt=0, description="Neighbours in the k-NN vote.")
     temperature: float = Field(0.07, gt=0, description="Temperature of the k-NN vote, in units of cosine similarity.")
     train_samples: int | None = Field(None, gt=0, description="Most labelled training samples to use. null: all.")
@@ -148,7 +158,19 @@ class EvaluateSettings(Section):
     few_labels: tuple[Annotated[int, Field(gt=0)], ...] = Field(
         (10, 50, 100), description="Numbers of labels that a linear probe is fitted to, too: where pretraining shows."
     )
+    map: Literal["pca", "tsne"] = Field(
+        "pca", description="How features are laid out on a plane in the report: two axes of PCA, or t-SNE."
+    )
     pictures: int = Field(8, ge=0, description="Samples in the grid of reconstructions.")
+    every: int = Field(
+        0,
+        ge=0,
+        description="Steps between two looks at the encoder while it trains: k-NN, a linear probe (C = 1), effective "
+        "rank, and the loss at several mask ratios. 0: none.",
+    )
+    every_samples: int = Field(
+        500, gt=0, description="Training samples, and validation samples, that such a look takes features of at most."
+    )
     probe: bool = Field(True, description="Whether a run ends with k-NN and a linear probe, where there are labels.")
 
 

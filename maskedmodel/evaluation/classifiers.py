@@ -127,7 +127,7 @@ def hold_out(labels: NDArray[np.int64], seed: int, share: float = HELD_OUT) -> N
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Whether a solver converged is told by `_Regression.fit`. Filters are the process's own: not within a thread."""
+    """Whether a solver converged is told by `Regression.fit`. Filters are the process's own: not within a thread."""
     from scipy.linalg import LinAlgWarning  # type: ignore[import-untyped]
     from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
 
@@ -137,8 +137,8 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-class _Regression:
-    """Logistic regression on features standardised by the part it was fitted on."""
+class Regression:
+    """Logistic regression (N, D) to classes (N,), on features standardised by the part that it is fitted to."""
 
     def __init__(self, features: NDArray[Any], labels: NDArray[np.int64]) -> None:
         from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
@@ -205,7 +205,7 @@ def few(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, 
     with _quiet():
         for draw in range(DRAWS):
             rows = few_rows(y, count, seed * DRAWS + draw)
-            fitted = _Regression(x[rows], y[rows])
+            fitted = Regression(x[rows], y[rows])
             fitted.fit(1.0)
             right += fitted.right(z, w)
     return right / (DRAWS * len(w))
@@ -266,13 +266,13 @@ def _linear(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tens
             expected="2 classes or more, of which one has 2 samples or more",
             got=f"{len(y)} samples of {len(np.unique(y))} classes",
         )
-    search = _Regression(x[~held], y[~held])
+    search = Regression(x[~held], y[~held])
     scores = []
     for c in C_GRID:
         search.fit(c)
         scores.append(search.right(x[held], y[held]))
     c = C_GRID[int(np.argmax(scores))]
-    final = _Regression(x, y)
+    final = Regression(x, y)
     converged = final.fit(c)
     z, w = test.double().numpy(), test_labels.numpy()
     return Linear(Accuracy.of(final.right(z, w), len(w)), c, converged, final.balanced(z, w), final.auc(z, w))

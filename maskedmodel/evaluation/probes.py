@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from maskedmodel.components import DataSource, SampleDataset
+from maskedmodel.components import DataSource, SampleDataset, Tokenizer
 from maskedmodel.config.sections import EvaluateSettings
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import DataError
@@ -28,7 +29,12 @@ from maskedmodel.evaluation.classifiers import (
     knn,
     linear_over,
 )
+from maskedmodel.evaluation.encoders import Encoder, of_model
 from maskedmodel.evaluation.features import Features, collect, evaluating, flat_tokens, joined
+from maskedmodel.evaluation.judging import OTHERS, Data, check, judge
+from maskedmodel.evaluation.landscape import survey
+from maskedmodel.evaluation.outcome import ProbeResult as ProbeResult
+from maskedmodel.evaluation.outcome import ProbeRow as ProbeRow
 from maskedmodel.noise import seeded
 from maskedmodel.training.data import UNLABELLED, Reading
 
@@ -36,70 +42,6 @@ log = logging.getLogger("maskedmodel")
 RAW_LIMIT = 1 << 26  # values of raw signals that a linear probe gets through in some minutes and 3 GiB
 
 Progress = Callable[[str, int, int], None]  # (what is done, steps done, steps in all)
-
-
-@dataclass(frozen=True)
-class ProbeRow:
-    """One kind of feature, `width` values a sample."""
-
-    name: str
-    width: int
-    knn: Accuracy
-    linear: Linear
-    few: Mapping[str, float] = field(default_factory=dict)  # accuracy by the number of labels, of linear probes
-
-
-@dataclass(frozen=True)
-class ProbeResult:
-    """The rows, the protocol that makes them comparable, and what to know before believing them."""
-
-    rows: tuple[ProbeRow, ...]
-    protocol: str
-    notes: tuple[str, ...] = ()
-    uneven: bool = False  # whether the commonest class has over twice the samples of the rarest one
-    about: str = ""  # the settings that differ from the run's own, such as "data.label=speaker"
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values only."""
-        return {**asdict(self), "rows": [asdict(row) for row in self.rows], "notes": list(self.notes)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ProbeResult:
-        rows = tuple(
-            ProbeRow(
-                row["name"],
-                row["width"],
-                Accuracy(**row["knn"]),
-                Linear(**{**row["linear"], "accuracy": Accuracy(**row["linear"]["accuracy"])}),
-                row.get("few", {}),
-            )
-            for row in values["rows"]
-        )
-        uneven, about = values.get("uneven", False), values.get("about", "")
-        return cls(rows, values["protocol"], tuple(values["notes"]), uneven, about)
-
-    def __str__(self) -> str:
-        headings, rows = self.table()
-        widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (headings, *rows)
-        ]
-        return "\n".join([*(line.rstrip() for line in lines), "", self.protocol, *(f"note: {n}" for n in self.notes)])
-
-    def table(self) -> tuple[list[str], list[list[str]]]:
-        """Headings and rows of text, for whoever draws a table."""
-        counts = list(self.rows[0].few) if self.rows else []
-        headings = ["features", "width", "k-NN", "linear probe", "C"]
-        uneven = [("balanced", "balanced"), ("macro AUC", "auc")] if self.uneven else []
-        headings += [*(title for title, _ in uneven), *(f"{count} labels" for count in counts)]
-        rows = []
-        for row in self.rows:
-            c = f"{row.linear.c:g}" + ("" if row.linear.converged else " (not converged)")
-            own = [f"{row.few[count]:.3f}" for count in counts]
-            more = [getattr(row.linear, name) for _, name in uneven]
-            shown = ["" if value is None else f"{value:.3f}" for value in more]
-            rows.append([row.name, str(row.width), str(row.knn), str(row.linear.accuracy), c, *shown, *own])
-        return headings, rows
 
 
 def random_twin(model: MaskedAutoencoder, seed: int) -> MaskedAutoencoder:
@@ -126,28 +68,48 @@ def probe(
     *,
     seed: int = 0,
     baselines: bool = True,
+    beside: Sequence[Encoder] = (),
     progress: Progress | None = None,
 ) -> ProbeResult:
     """Probe a trained encoder next to the same encoder with random weights and next to the raw values.
 
-    Every row sees the same samples, which are read once. Without `baselines` there is the encoder's row alone.
+    Every row sees the same samples, which are read once, and once more per encoder where a probe needs its tokens or
+    layers. Without `baselines` there is the encoder's row alone. `beside` are encoders of others, on the same data.
     Raises DataError where samples carry no labels, or too few.
+    """
+    own = [of_model(model, "trained encoder", settings.pool)]
+    if baselines:
+        own.append(of_model(random_twin(model, seed), "same encoder, random weights", settings.pool))
+    pooled = "mean over the tokens" if settings.pool == "mean" else "class token"
+    feature = f"{pooled} of the encoder's output after its final LayerNorm, {model.settings.encoder.dim} values"
+    encoders = [*own, *beside]
+    return probe_encoders(encoders, model.tokenizer, source, settings, reading, feature, seed, baselines, progress)
+
+
+def probe_encoders(
+    encoders: Sequence[Encoder],
+    tokenizer: Tokenizer[Any],
+    source: DataSource[Any],
+    settings: EvaluateSettings,
+    reading: Reading | None = None,
+    feature: str = "",
+    seed: int = 0,
+    baselines: bool = True,
+    progress: Progress | None = None,
+) -> ProbeResult:
+    """Probe any encoders on the same samples, as the tokenizer prepares them; `feature` says what stands for a sample.
+
+    `baselines` are the raw values and the tokenizer's plain features. Raises as `probe` does.
     """
     report = progress or (lambda what, done, total: None)
     how = reading or Reading()
-    twin = random_twin(model, seed)
-    pool = settings.pool
-    views: dict[str, Callable[[Tensor], Tensor]] = {
-        "trained encoder": lambda signal: model.embed(signal, pool),
-        "same encoder, random weights": lambda signal: twin.embed(signal, pool),
-        "raw values": lambda signal: flat_tokens(model.tokenizer, signal),
-    }
+    views: dict[str, Callable[[Tensor], Tensor]] = {encoder.name: encoder.embed for encoder in encoders}
     notes = []
 
     def read(dataset: SampleDataset, what: str, limit: int | None) -> dict[str, Features]:
         return collect(
             dataset,
-            model.tokenizer,
+            tokenizer,
             views,
             replace(how, limit=limit),
             plain=baselines,
@@ -157,23 +119,68 @@ def probe(
 
     training, validation = source.open("train"), source.open("val")
     size = len(training) if settings.train_samples is None else min(settings.train_samples, len(training))
-    example = model.tokenizer.prepare(model.tokenizer.example(1, torch.Generator().manual_seed(0)).to(how.device))
-    width = flat_tokens(model.tokenizer, example).shape[1]
-    if not baselines:
-        views = {"trained encoder": views["trained encoder"]}
-    elif size * width > RAW_LIMIT:
-        del views["raw values"]
+    example = tokenizer.prepare(tokenizer.example(1, torch.Generator().manual_seed(0)).to(how.device))
+    width = flat_tokens(tokenizer, example).shape[1]
+    if baselines and size * width > RAW_LIMIT:
         notes.append(f"No row for raw values: {size} samples of {width} values are too many for a linear probe.")
-    with evaluating(model), evaluating(twin):
-        train = read(training, "the training part", settings.train_samples)
-        test = read(validation, "the validation part", settings.val_samples)
-    first, second = next(iter(train.values())), next(iter(test.values()))
-    both = {name: joined([train[name], test[name]]) for name in train}
-    any_view = next(iter(both.values()))
-    labels = _labels(any_view)
-    folds = _folds(settings.protocol, any_view, labels, len(first.ids))
-    if settings.protocol == "split":
-        notes += _cautions(first, second, *(labels[rows] for rows in folds[0]))
+    elif baselines:
+        views["raw values"] = lambda signal: flat_tokens(tokenizer, signal)
+    parts = [
+        (training, "the training part", settings.train_samples),
+        (validation, "the validation part", settings.val_samples),
+    ]
+    data, others = Data(parts, tokenizer, how), [name for name in settings.probes if name in OTHERS]
+    with ExitStack() as modes:
+        for module in [tokenizer, *(module for encoder in encoders for module in encoder.modules)]:
+            modes.enter_context(evaluating(module))
+        check(others, encoders, data, settings)
+        train, test = (read(*part) for part in parts)
+        first, second = next(iter(train.values())), next(iter(test.values()))
+        both = {name: joined([train[name], test[name]]) for name in train}
+        any_view = next(iter(both.values()))
+        labels = _labels(any_view)
+        folds = _folds(settings.protocol, any_view, labels, len(first.ids))
+        if settings.protocol == "split":
+            notes += _cautions(first, second, *(labels[rows] for rows in folds[0]))
+        rows = _rows(both, labels, folds, settings, seed, report)
+        values = {name: features.values for name, features in both.items()}
+        judged, more = judge(others, encoders, data, values, labels, folds, settings, seed, report)
+    report("probes", len(both), len(both))
+    stopped = [row.name for row in rows if row.linear is not None and not row.linear.converged]
+    notes += [f"The linear probe of {name} didn't converge in {MAX_ITERATIONS} iterations." for name in stopped]
+    left_out = int((labels == UNLABELLED).sum())
+    if left_out:
+        notes.append(f"{left_out} of {len(labels)} samples have no label and take no part.")
+    sizes = Counter(labels[torch.cat([rows for _, rows in folds])].tolist()).values()
+    uneven = max(sizes) > 2 * min(sizes)
+    protocol = _protocol(feature, encoders, settings, labels, folds, seed)
+    seen = None
+    if baselines:
+        seen = survey(
+            encoders[0].name,
+            values[encoders[0].name],
+            any_view.ids,
+            labels,
+            folds[0],
+            source.class_names(),
+            neighbours=settings.neighbours,
+            temperature=settings.temperature,
+            method=settings.map,
+            seed=seed,
+        )
+    return ProbeResult(tuple(rows), protocol, (*notes, *more), uneven, others=tuple(judged), landscape=seen)
+
+
+def _rows(
+    both: dict[str, Features],
+    labels: Tensor,
+    folds: list[tuple[Tensor, Tensor]],
+    settings: EvaluateSettings,
+    seed: int,
+    report: Progress,
+) -> list[ProbeRow]:
+    """k-NN and the linear probe of every kind of feature, as far as they are asked for."""
+    near_too, linear_too = "knn" in settings.probes, "linear" in settings.probes
     counts = _few_counts(settings, labels[folds[0][0]])
     rows: list[ProbeRow] = []
     began = time.monotonic()
@@ -182,23 +189,18 @@ def probe(
         fits = linear_over(x, labels, folds, seed=seed)
         for number, (a, b) in enumerate(folds):
             report(f"probe of {name}", number, len(folds))
-            near.append(knn(x[a], labels[a], x[b], labels[b], settings.neighbours, settings.temperature))
-            fitted.append(next(fits))
+            if near_too:
+                near.append(knn(x[a], labels[a], x[b], labels[b], settings.neighbours, settings.temperature))
+            if linear_too:
+                fitted.append(next(fits))
             if not rows and not number:
                 _tell_time((time.monotonic() - began) / at_a_time(len(folds)), len(folds), len(both))
         fits.close()
         a, b = folds[0]
         learnt = {str(n): few(x[a], labels[a], x[b], labels[b], n, seed=seed) for n in counts}
-        rows.append(ProbeRow(name, x.shape[1], Accuracy.over(near), Linear.over(fitted), learnt))
-    report("probes", len(both), len(both))
-    stopped = [row.name for row in rows if not row.linear.converged]
-    notes += [f"The linear probe of {name} didn't converge in {MAX_ITERATIONS} iterations." for name in stopped]
-    left_out = int((labels == UNLABELLED).sum())
-    if left_out:
-        notes.append(f"{left_out} of {len(labels)} samples have no label and take no part.")
-    sizes = Counter(labels[torch.cat([rows for _, rows in folds])].tolist()).values()
-    uneven = max(sizes) > 2 * min(sizes)
-    return ProbeResult(tuple(rows), _protocol(model, settings, labels, folds, seed), tuple(notes), uneven)
+        accuracy, linear_one = Accuracy.over(near) if near else None, Linear.over(fitted) if fitted else None
+        rows.append(ProbeRow(name, x.shape[1], accuracy, linear_one, learnt))
+    return rows
 
 
 def _tell_time(first: float, folds: int, kinds: int) -> None:
@@ -244,7 +246,7 @@ def _folds(protocol: str, features: Features, labels: Tensor, train: int) -> lis
 
 def _few_counts(settings: EvaluateSettings, fitted_to: Tensor) -> list[int]:
     """The numbers of labels to try: at least one of each class, and no more than half of those there are."""
-    if settings.protocol != "split":
+    if settings.protocol != "split" or "linear" not in settings.probes:
         return []
     classes = len(set(fitted_to.tolist()))
     return [count for count in settings.few_labels if classes <= count <= len(fitted_to) // 2]
@@ -267,13 +269,13 @@ def _cautions(train: Features, test: Features, y: Tensor, z: Tensor) -> list[str
 
 
 def _protocol(
-    model: MaskedAutoencoder,
+    feature: str,
+    encoders: Sequence[Encoder],
     settings: EvaluateSettings,
     labels: Tensor,
     folds: list[tuple[Tensor, Tensor]],
     seed: int,
 ) -> str:
-    feature = "mean over the tokens" if settings.pool == "mean" else "class token"
     fewest = min(len(fitted) for fitted, _ in folds)
     k, grid = min(settings.neighbours, fewest), ", ".join(f"{c:g}" for c in C_GRID)
     tested = torch.cat([rows for _, rows in folds])
@@ -289,12 +291,15 @@ def _protocol(
         "leave_one_out": f"leave-one-out over {len(tested)} samples of both parts; the encoder saw the training part "
         "without labels",
     }[settings.protocol]
-    return (
-        f"Frozen encoder, nothing masked, no augmentation. Feature: {feature} of the encoder's output after its final "
-        f"LayerNorm, {model.settings.encoder.dim} values. "
-        f"k-NN: k={k}, cosine similarity, votes exp(similarity / {settings.temperature:g}). "
+    near = f"k-NN: k={k}, cosine similarity, votes exp(similarity / {settings.temperature:g}). "
+    fitted = (
         f"Linear probe: multinomial logistic regression on features standardised by the part it is fitted to; "
         f"C chosen from {grid} on {HELD_OUT:.0%} of that part held out by class, then fitted to all of it. "
+    )
+    others = "".join(f"{encoder.name}: {encoder.about} " for encoder in encoders if encoder.about)
+    return (
+        f"Frozen encoder, nothing masked, no augmentation. {f'Feature: {feature}. ' if feature else ''}{others}"
+        f"{near if 'knn' in settings.probes else ''}{fitted if 'linear' in settings.probes else ''}"
         f"{learnt if counts else ''}"
         f"{parts}, {len(classes)} classes; always answering the commonest gives {right / len(tested):.3f}. "
         f"Seed {seed}. Intervals: 95 %, Wilson, over tested samples."

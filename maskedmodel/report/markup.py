@@ -25,19 +25,19 @@ def section(heading: str, body: str) -> str:
     return f"<section>\n<h2>{heading}</h2>\n{body}\n</section>" if body else ""
 
 
+def number(value: Any, digits: int = 4) -> str:
+    """A short number; "-" for what is none or isn't finite."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+
+
 def table(caption: str, headings: Sequence[str], rows: Sequence[str]) -> str:
     """A table of rows that are markup already."""
     head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
     top = (f"<caption>{caption}</caption>" if caption else "") + (f"<thead><tr>{head}</tr></thead>" if head else "")
     kind = ' class="two"' if len(headings) != 3 else ""
     return f'<div class="scroll"><table{kind}>{top}<tbody>{"".join(rows)}</tbody></table></div>'
-
-
-def number(value: Any, digits: int = 4) -> str:
-    """A short number; "-" for what is none or isn't finite."""
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        return "-"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
 
 
 def part(name: str) -> str:

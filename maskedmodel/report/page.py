@@ -14,8 +14,7 @@ from statistics import median
 from string import Template
 from typing import Any
 
-from maskedmodel.evaluation.classifiers import Accuracy
-from maskedmodel.evaluation.probes import ProbeResult
+from maskedmodel.report import probing
 from maskedmodel.report.adapted import worth
 from maskedmodel.report.charts import Series, legend, line_chart, smoothed
 from maskedmodel.report.markup import number as _number
@@ -48,6 +47,7 @@ def render(data: RunData) -> str:
     sections = [
         _section("What it is worth", worth(data)),
         _section("Loss", _losses(data)),
+        _section("The encoder while it trained", _watched(data)),
         _section("Pictures", _pictures(data)),
         _section("What the features are worth", _probes(data)),
         _section("Masks, gradients and speed", _curves(data)),
@@ -89,15 +89,8 @@ def _tiles(data: RunData) -> str:
         tiles.append(("validation loss", _number(losses[-1], 3), small))
     elif data.training:
         tiles.append(("training loss", _number(data.training[-1]["loss"], 3), ""))
-    if data.probe is not None and data.probe.rows:
-        names = {"same encoder, random weights": "random", "raw values": "raw"}
-        for title, values in (
-            ("k-NN accuracy", [row.knn.value for row in data.probe.rows]),
-            ("linear probe", [row.linear.accuracy.value for row in data.probe.rows]),
-        ):
-            pairs = zip(data.probe.rows[1:], values[1:], strict=True)
-            small = ", ".join(f"{names.get(row.name, row.name)} {value:.3f}" for row, value in pairs)
-            tiles.append((title, f"{values[0]:.3f}", small))
+    if data.probe is not None:
+        tiles += probing.tiles(data.probe)
     speeds = [line["samples_per_second"] for line in data.timings if "samples_per_second" in line]
     if speeds:
         tiles.append(("samples per second", _number(median(speeds), 3), "median"))
@@ -152,6 +145,27 @@ def _measured(data: RunData) -> dict[str, tuple[list[float], list[float]]]:
     return {name.removeprefix("val_"): _column(data.validation, name) for name in names if name != "val_loss"}
 
 
+def _watched(data: RunData) -> str:
+    """What `evaluate.every` recorded."""
+    names = [("knn", "k-NN"), ("linear", "linear probe, C = 1")]
+    accuracy = [Series(said, *_column(data.watched, name), "line", at) for at, (name, said) in enumerate(names, 1)]
+    ratios = sorted({name for line in data.watched for name in line if name.startswith("loss@")})
+    losses = [
+        Series(f"{float(name[5:]):.0%} hidden", *_column(data.watched, name), "line", at % 4 + 1)
+        for at, name in enumerate(ratios)
+    ]
+    kinds = [("rankme", "features as they are"), ("rankme_centred", "their mean taken off")]
+    ranks = [Series(said, *_column(data.watched, name), "line", at) for at, (name, said) in enumerate(kinds, 1)]
+    body = "".join(
+        [
+            _figure("watched", "k-NN and linear probe on fixed samples", accuracy, "accuracy"),
+            _figure("rank", "Effective rank of the features (RankMe)", ranks, "dimensions"),
+            _figure("ratios", "Validation loss by mask ratio", losses, "loss, training target space"),
+        ]
+    )
+    return f'<div class="charts">{body}</div>' if body else ""
+
+
 def _curves(data: RunData) -> str:
     ratio = Series("share of tokens hidden", *_column(data.training, "ratio"), "line", 2)
     norm = Series("gradient norm", *_column(data.training, "grad_norm"), "line", 3)
@@ -195,30 +209,7 @@ def _pictures(data: RunData) -> str:
 
 
 def _probes(data: RunData) -> str:
-    probes = ([] if data.probe is None else [data.probe]) + data.other_probes
-    return "".join(_probe(probe) for probe in probes)
-
-
-def _probe(probe: ProbeResult) -> str:
-    def cell(accuracy: Accuracy, more: str = "") -> str:
-        interval = f"{accuracy.low:.3f} to {accuracy.high:.3f}"
-        return f"<td>{accuracy.value:.3f}<small>{interval}</small>{f'<small>{more}</small>' if more else ''}</td>"
-
-    rows = []
-    for row in probe.rows:
-        c = f"C {row.linear.c:g}{'' if row.linear.converged else ', not converged'}"
-        cells = cell(row.knn) + cell(row.linear.accuracy, c) + "".join(f"<td>{v:.3f}</td>" for v in row.few.values())
-        rows.append(
-            f'<tr><th scope="row">{_text(row.name)}<br><small class="soft">{row.width} values</small></th>{cells}</tr>'
-        )
-    notes = "".join(f'<p class="note">{_text(note, 2000)}</p>' for note in probe.notes)
-    what = f"With {_text(probe.about)}: accuracy" if probe.about else "Accuracy"
-    table = _table(
-        f"{what} on samples it wasn't fitted to, and its 95 % interval",
-        ("features", "k-NN", "linear probe", *(f"{count} labels" for count in probe.rows[0].few)),
-        rows,
-    )
-    return f'{notes}{table}<p class="soft">{_text(probe.protocol, 4000)}</p>'
+    return probing.section(([] if data.probe is None else [data.probe]) + data.other_probes)
 
 
 def _facts(data: RunData) -> str:

@@ -50,6 +50,7 @@ class RunData:
     training: list[dict[str, Any]] = field(default_factory=list)
     validation: list[dict[str, Any]] = field(default_factory=list)
     timings: list[dict[str, Any]] = field(default_factory=list)
+    watched: list[dict[str, Any]] = field(default_factory=list)  # looks at the encoder while it trained
     environment: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     probe: ProbeResult | None = None
@@ -114,6 +115,7 @@ def read(run: Path) -> RunData:
     data.config = attempt(run / "config.yaml", read_config, {})
     lines = attempt(run / "metrics.jsonl", _steps, [])
     data.training = [line for line in lines if "loss" in line]
+    data.watched = [line for line in lines if "rankme" in line]
     data.validation = [line for line in lines if "val_loss" in line]
     data.timings = attempt(run / "timings.jsonl", _steps, [])
     for name in ("metrics.jsonl", "timings.jsonl"):

@@ -11,7 +11,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from maskedmodel.config.sections import OptimSettings, Trained, TrainSettings
+from maskedmodel.config.sections import OptimSettings, RunConfig, Trained, TrainSettings
 from maskedmodel.errors import TrainingError, out_of_memory
 from maskedmodel.training.data import Batch, Broken, StepBatches, train_batches
 from maskedmodel.training.distributed import World
@@ -30,6 +30,7 @@ from maskedmodel.training.state import Opens, Run
 from maskedmodel.training.tracking import Clock, Display, Records, peak_memory
 
 log = logging.getLogger("maskedmodel")
+Watch = Callable[[Any, World], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,11 @@ def train(
     world: World,
     *,
     quiet: bool = False,
+    watch: Watch | None = None,
 ) -> TrainResult:
     """Train to the end, from the newest checkpoint of `folder` if there is one.
 
+    `watch` looks at the model every `evaluate.every` steps and gives figures to record; every rank is given one.
     Raises Interrupted after SIGTERM or SIGINT, the state saved; MaskedModelError for what the user can mend.
     """
     settings, began = config.train, time.monotonic()
@@ -105,9 +108,10 @@ def train(
     model.train()
     for step in world.joined(sorted(records.validated)):  # the first rank alone has read which ones are done
         records.validated.setdefault(step, {})
+    records.watched.update(world.joined(sorted(records.watched)))
     with Signals() as signals, records, display:
         try:
-            steps(run, wrapped, batches, records, signals, display)
+            steps(run, wrapped, batches, records, signals, display, watch)
         except Interrupted:
             records.sync()
             run.save()
@@ -128,7 +132,13 @@ def train(
 
 
 def steps(
-    run: Run, model: nn.Module, batches: Iterator[Batch], records: Records, signals: Signals, display: Display
+    run: Run,
+    model: nn.Module,
+    batches: Iterator[Batch],
+    records: Records,
+    signals: Signals,
+    display: Display,
+    watch: Watch | None = None,
 ) -> None:
     """From the run's step to the last."""
     settings, world, optim, learning = run.settings, run.world, run.config.optim, run.learning
@@ -146,6 +156,16 @@ def steps(
                     run.keep_best(records)
                 world.wait_patiently()
                 records.validated.setdefault(run.step, {})  # the other ranks know that it was done
+        every = run.config.evaluate.every if isinstance(run.config, RunConfig) else 0
+        due = every > 0 and (run.step % every == 0 or run.step >= settings.steps)
+        if watch is not None and due and run.step not in records.watched:
+            with clock.stopped():
+                if world.leads:
+                    with signals.may_cut(alone):
+                        figures = watch(run.model, world)
+                    records.watch(run.step, figures)
+                world.wait_patiently()
+                records.watched.add(run.step)
         if run.step >= settings.steps:
             return
 

@@ -151,10 +151,12 @@ class Records:
 
     def __init__(self, folder: Path, resumed: int | None, trackers: Sequence[str], config: Trained, active: bool):
         self.validated: dict[int, dict[str, float]] = {}  # step to what was measured there
+        self.watched: set[int] = set()  # steps at which the encoder was looked at
         self.files: list[Lines] = []
         self.trackers = Trackers([], folder, {})
         if active:
             self.files = [Lines(folder / f"{name}.jsonl", resumed) for name in ("metrics", "timings")]
+            self.watched = {line["step"] for line in self.files[0].kept if "rankme" in line}
             kept = [dict(line) for line in self.files[0].kept if "val_loss" in line]
             self.validated = {line.pop("step"): line for line in kept}
             self.trackers = Trackers(trackers, folder, config.model_dump(mode="json"))
@@ -173,6 +175,10 @@ class Records:
         """What validation measured, `val_loss` among it."""
         self.validated[step] = measured
         self._write(0, step, **measured)
+
+    def watch(self, step: int, figures: Mapping[str, float]) -> None:
+        """What a look at the encoder found at a step."""
+        self._write(0, step, **figures)
 
     def step(self, step: int, **values: float) -> None:
         self._write(0, step, **values)

@@ -24,7 +24,7 @@ from maskedmodel.adapting.source import finetune_config, name_of
 from maskedmodel.errors import CheckpointError, ConfigError, DataError
 from maskedmodel.plugins import load_registry
 from maskedmodel.training import checkpoint as checkpoints
-from tests.runs import ENVIRONMENT, SMALL, assert_same_run, command, on_two_ranks, pretrain
+from tests.runs import ENVIRONMENT, assert_same_run, command, pretrain
 
 FEW = ("train.steps=4", "train.batch=16", "train.precision=fp32", "train.device=cpu", "train.validate_every=2",
        "train.checkpoint_every=2", "train.validation_samples=40")  # fmt: skip
@@ -119,8 +119,8 @@ def test_predictions_of_files_and_folders(tuned: Path, tmp_path: Path) -> None:
     for index in range(3):
         values = generator.integers(0, 255, (16, 16), dtype=np.uint8)
         Image.fromarray(values).save(tmp_path / f"new/{index}.png")
-    done = _maskedmodel("predict", str(tuned), "new", "data.name=image_folder", "data.size=16", "data.mode=grey", "--to", "folder.csv",
-                        cwd=tmp_path)  # fmt: skip
+    how = ("data.name=image_folder", "data.size=16", "data.mode=grey")
+    done = _maskedmodel("predict", str(tuned), "new", *how, "--to", "folder.csv", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "3 predictions in" in done.stdout
     with (tmp_path / "folder.csv").open() as file:

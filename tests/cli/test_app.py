@@ -100,8 +100,17 @@ LINES: dict[str, Call] = {
         (Path("r"), [Path("a.png"), Path("b.png")]),
         {"mode": "oracle", "out": Path("x.png"), "count": 8},
     ),
-    "probe r": ("probe", (Path("r"),), {"overrides": (), "quiet": False}),
-    "probe r data.label=x": ("probe", (Path("r"),), {"overrides": ["data.label=x"], "quiet": False}),
+    "probe r": ("probe", (Path("r"),), {"overrides": (), "probes": None, "encoders": (), "quiet": False}),
+    "probe r data.label=x": (
+        "probe",
+        (Path("r"),),
+        {"overrides": ["data.label=x"], "probes": None, "encoders": (), "quiet": False},
+    ),
+    "probe r --probes knn,layers --encoder e": (
+        "probe",
+        (Path("r"),),
+        {"overrides": (), "probes": ["knn", "layers"], "encoders": [Path("e")], "quiet": False},
+    ),
     "embed r val --to f.npz": ("embed", (Path("r"), "val"), {"to": Path("f.npz"), "overrides": []}),
     "embed r folder data.name=array --to f.npz": (
         "embed",
@@ -194,7 +203,7 @@ def test_listings_as_json(commands: Commands, capsys: pytest.CaptureFixture[str]
     commands.result = SimpleNamespace(to_dict=lambda: {"rows": [{"name": "trained"}]})
     assert run_cli(["probe", "r", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"rows": [{"name": "trained"}]}
-    assert commands.calls == [("probe", (Path("r"),), {"overrides": (), "quiet": True})]
+    assert commands.calls == [("probe", (Path("r"),), {"overrides": (), "probes": None, "encoders": (), "quiet": True})]
     commands.result = {"device": "cpu", "failures": []}
     assert run_cli(["doctor", "a", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == commands.result

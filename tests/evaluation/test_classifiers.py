@@ -139,7 +139,7 @@ def test_more_features_than_samples_give_the_same_probe_in_fewer_dimensions() ->
     x, y = generator.normal(size=(30, 200)) * generator.uniform(0.1, 5, 200), np.arange(30) % 3
     x[:, :3] += 3 * np.eye(3)[y]
     test = generator.normal(size=(50, 200))
-    regression = module._Regression(x, y)
+    regression = module.Regression(x, y)
     assert regression.x.shape == (30, 30)
     assert regression.fit(0.1)
     full = LogisticRegression(C=0.1, solver="lbfgs", max_iter=2000).fit((x - x.mean(0)) / x.std(0), y)

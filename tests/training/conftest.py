@@ -138,13 +138,14 @@ def build(config: RunConfig, registry: Registry) -> tuple[MaskedAutoencoder, Dat
 
 @pytest.fixture
 def run(configured: Callable[..., RunConfig], registry: Registry) -> Callable[..., TrainResult]:
-    """Train in a folder: run(folder, "train.steps=3", ...)."""
+    """Train in a folder: run(folder, "train.steps=3", ...). `watch` makes what looks at the encoder, where given."""
 
-    def go(folder: Path, *overrides: str) -> TrainResult:
+    def go(folder: Path, *overrides: str, watch: Callable[..., Any] | None = None) -> TrainResult:
         config = configured(*overrides)
         folder.mkdir(parents=True, exist_ok=True)
         model, source = build(config, registry)
+        look = None if watch is None else watch(config, source)
         learning = MaskedModelling(model, config.train)
-        return train(config, folder, learning, source, World(0, 1, torch.device("cpu")), quiet=True)
+        return train(config, folder, learning, source, World(0, 1, torch.device("cpu")), quiet=True, watch=look)
 
     return go

@@ -73,7 +73,7 @@ def _numbers(run: Path, config: Mapping[Any, Any]) -> list[str]:
             f"{summary['val_loss_start']:.4f} before, {summary['val_loss_end']:.4f} after, "
             f"{summary['val_ratio']:.0%} hidden"
         )
-    if probe is not None:
+    if probe is not None and all(row["knn"] and row["linear"] for row in probe["rows"]):
         lines += ["", "## Probes", "", "| features | k-NN | linear |", "|---|---|---|"]
         for row in probe["rows"]:
             scores = row["knn"]["value"], row["linear"]["accuracy"]["value"]

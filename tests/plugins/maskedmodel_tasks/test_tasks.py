@@ -41,7 +41,7 @@ def attached(task: Classify | Tag | Regress, names: tuple[str, ...], counts: tup
 
 @pytest.mark.parametrize("pool", ["mean", "class"])
 def test_a_fine_tuned_model_computes_what_timms_does(pool: str) -> None:
-    """As MAE's fine-tuning is in timm: mean of the patch tokens and a fresh norm, or the class token behind the norm."""
+    """As MAE is fine-tuned in timm: the mean of patch tokens and a fresh norm, or the class token behind its norm."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         theirs = timm.models.VisionTransformer(
