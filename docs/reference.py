@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from maskedmodel.config.finetune import FinetuneConfig
 from maskedmodel.config.load import config_schema
 from maskedmodel.plugins import Registry, load_registry
 
 PAGE = Path(__file__).parent / "config.md"
-BUILT_IN = ("audio", "image", "masks", "microscopy", "objectives", "timeseries", "video")
+BUILT_IN = ("audio", "image", "masks", "microscopy", "objectives", "tasks", "timeseries", "video")
 HEAD = """\
 # Every setting of a config
 
@@ -26,6 +27,14 @@ Written by `python docs/reference.py` from the schema that a config is checked a
 `maskedmodel config show NAME` prints a config with every default. A setting with the default *required* must be given.
 
 """
+FINETUNE = """\
+# Settings of fine-tuning
+
+`maskedmodel finetune` takes `data`, `tokenizer`, `mask`, `model.encoder` and `start` as above, and these. `mask` may be
+null, which hides nothing and is the default.
+
+"""
+OWN = ("task", "adapt", "optim", "train")  # sections that pretraining has not, or with other defaults
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
@@ -112,8 +121,11 @@ def section(name: str, value: Mapping[str, Any], defs: Mapping[str, Any]) -> Ite
 
 def written() -> str:
     """The whole page."""
-    schema = config_schema(built_in())
+    registry = built_in()
+    schema, tuning = config_schema(registry), config_schema(registry, FinetuneConfig)
     parts = [text for name, value in schema["properties"].items() for text in section(name, value, schema["$defs"])]
+    own = {name: value for name, value in tuning["properties"].items() if name in OWN}
+    parts += [FINETUNE, *(text for name, value in own.items() for text in section(name, value, tuning["$defs"]))]
     return HEAD + "".join(parts).rstrip("\n") + "\n"
 
 

@@ -31,6 +31,7 @@ NAV = {
         "Video": "docs/readers/video.md",
         "Labels and splits": "docs/readers/labels.md",
     },
+    "Fine-tune": "docs/finetune.md",
     "Judge": "docs/judging.md",
     "Weights": "docs/weights.md",
     "Masks": {"Schedulers": "docs/masks.md", "Findings": "docs/masking.md"},

@@ -57,11 +57,17 @@ class PretrainResult:
             shlex.quote(str(self.folder)),
             f"import maskedmodel; print(maskedmodel.load({str(self.folder)!r}).encoder)",
         )
+        finetuning = (
+            []
+            if self.probe is None
+            else [f"  maskedmodel finetune {run} --labels 20,50,100,500 --from-scratch --seeds 3"]
+        )
         lines += [
             f"report    {self.report}",
             "",
             "next:",
             f"  maskedmodel reconstruct {run}",
+            *finetuning,
             f"  maskedmodel embed {run} val --to features.parquet",
             f"  python -c {shlex.quote(code)}",
         ]

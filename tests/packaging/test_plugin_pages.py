@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from maskedmodel.errors import MaskedModelError
 from maskedmodel.installed import PROJECT
-from maskedmodel.plugins import load_registry
+from maskedmodel.plugins import KINDS, load_registry
 from maskedmodel.testing import run_checks
 from maskedmodel.weights.runs import save
 from tests.engine.conftest import model_of
@@ -83,6 +83,6 @@ def test_the_kit_runs_as_the_first_page_prints_it(tmp_path: Path) -> None:
 
 def test_there_are_pages_for_every_kind() -> None:
     hooks = set(re.findall(r"^def (maskedmodel_\w+)", "\n".join(code(page) for page in PLUGINS), re.MULTILINE))
-    assert hooks == {f"maskedmodel_{kind}s" for kind in ("tokenizer", "mask_scheduler", "objective", "data_source")}
+    assert hooks == {f"maskedmodel_{kind}s" for kind in KINDS}
     linked = re.findall(r"\]\((\w+\.md)\)", (ROOT / "docs/plugins/index.md").read_text("utf-8"))
     assert {page.name for page in PAGES} == {"index.md", *linked}
