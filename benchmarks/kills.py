@@ -1,6 +1,6 @@
 """Kill commands at random moments, start them again, and hold what they leave against a run that nobody disturbed.
 
-    python benchmarks/kills.py --kills 1000 [--jobs pretrain,compare,embed] [--until 23:00]
+    python benchmarks/kills.py --kills 1000 [--jobs pretrain,finetune] [--until 23:00]
 
 A thousand kills take hours, so they are made in sittings: rounds.jsonl in the folder of results holds every round there
 ever was, and each call goes on from it until there are as many kills as asked for, or until the time. Of the jobs
@@ -57,6 +57,8 @@ WARM = (
     "maskedmodel.commands",
     "maskedmodel.comparison.compare",
     "maskedmodel.training.loop",
+    "maskedmodel.adapting.run",
+    "sklearn.metrics",
     "maskedmodel.report.page",
 )
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,6 +68,11 @@ SMALL = (
     "train.validate_every=40", "train.checkpoint_every=3", f"train.steps={STEPS}", "train.keep_best=true",
     "model.encoder.dim=24", "model.encoder.depth=1", "model.decoder.dim=16", "model.decoder.depth=1",
     "evaluate.pictures=2", "evaluate.train_samples=100", "evaluate.val_samples=50", "evaluate.few_labels=[10]",
+)  # fmt: skip
+TUNED = (
+    "train.batch=16", "train.log_every=1", "train.precision=fp32", "train.device=cpu", "train.validation_samples=32",
+    "train.validate_every=40", "train.checkpoint_every=3", f"train.steps={STEPS}", "train.keep_best=true",
+    "adapt.labels=100", "adapt.ema=0.9", "adapt.drop_path=0.1", "adapt.mixup=0.2",
 )  # fmt: skip
 MOST, MISSES = 16, 3  # kills in a round, and attempts that ended before their kill: then it may come to its end
 ANY, LATE = ("start", "working", "writing"), ("probes", "report")
@@ -183,6 +190,13 @@ def embed_complete(folder: Path) -> dict[str, int]:
     return {}
 
 
+def tuned_results(run: Path) -> dict[str, str]:
+    """As of any run, how well the model does, and the same of its twin from scratch."""
+    found = run_results(run) | {name: digest(run / name) for name in ("outcome.json", "labels.json")}
+    twin = run / "from-scratch"
+    return found | ({f"twin/{name}": value for name, value in tuned_results(twin).items()} if twin.is_dir() else {})
+
+
 JOBS: dict[str, Job] = {
     "pretrain": Job(
         lambda folder, draw: ["pretrain", "image-quickstart", "--run", str(folder), *SMALL,
@@ -206,6 +220,14 @@ JOBS: dict[str, Job] = {
         embed_phase,
         embed_complete,
         lambda folder: {EMBEDDED: digest(folder / EMBEDDED), "files": str(sorted(os.listdir(folder)))},
+    ),
+    "finetune": Job(
+        lambda folder, draw: ["finetune", str(folder.parent / "pretrain-straight"), "--run", str(folder), *TUNED,
+                              f"train.workers={draw.choice((0, 0, 1))}"],
+        ("start", "training", "checkpoint", "probes", "report"),
+        lambda folder, since: run_phase(folder, since, last="outcome.json"),
+        lambda folder: {"run": newest_step(folder), "twin": newest_step(folder / "from-scratch")},
+        tuned_results,
     ),
 }  # fmt: skip
 
