@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from maskedmodel.components import DataSource, Sample, SampleDataset, Split
-from maskedmodel.config.build import component
+from maskedmodel.config.build import component, source_of
 from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import Trained
 from maskedmodel.errors import DataError, EmptySplitError
@@ -60,6 +60,30 @@ def source_at(path: Path, config: Trained, registry: Registry, overrides: Sequen
     assert settled.data is not None
     source: DataSource[Any] = component("data", settled.data, registry)
     return source
+
+
+def datasets_of(
+    data: Sequence[str | Path], config: Trained, registry: Registry, overrides: Sequence[str] = ()
+) -> list[SampleDataset]:
+    """The samples that a user names: "train" or "val" of the run's own data; files of one sample each; or other data.
+
+    Raises ConfigError where the run has no data of its own, DataError where there is nothing, or more than one folder.
+    """
+    paths = [Path(one).expanduser() for one in data]
+    if len(data) == 1 and str(data[0]) in get_args(Split):
+        own: DataSource[Any] = source_of(config, registry)
+        return [own.open(data[0])]  # type: ignore[arg-type]
+    if all(is_one_sample(path, registry) for path in paths):
+        return [[read_file(path, config, registry, overrides) for path in paths]]
+    if len(paths) > 1:
+        several = [path for path in paths if not is_one_sample(path, registry)]
+        raise DataError(
+            "Of several paths each must be a file of one sample.",
+            where=several[0],
+            got="a folder or an archive" if several[0].exists() else "nothing is there",
+            fix="Name one folder, or files.",
+        )
+    return whole(source_at(paths[0], config, registry, overrides))
 
 
 def is_one_sample(path: Path, registry: Registry) -> bool:

@@ -10,15 +10,17 @@ from typing import Any
 
 from torch import Tensor
 
-from maskedmodel.commands.data import is_one_sample, read_file, source_at, whole
+from maskedmodel.commands.data import datasets_of
 from maskedmodel.commands.encoders import Given, named
 from maskedmodel.commands.encoders import opened as opened_encoders
-from maskedmodel.commands.run import opened, run_probe
-from maskedmodel.components import DataSource, SampleDataset, Tokenizer
+from maskedmodel.commands.run import opened, opened_any, run_probe
+from maskedmodel.components import DataSource, Tokenizer
 from maskedmodel.config.build import build_components
 from maskedmodel.config.load import difference, load_config
+from maskedmodel.config.sections import RunConfig
 from maskedmodel.errors import ConfigError
 from maskedmodel.evaluation import features as feature_files
+from maskedmodel.evaluation.features import Pool
 from maskedmodel.evaluation.probes import ProbeResult, probe_encoders
 from maskedmodel.plugins import load_registry
 from maskedmodel.report.page import write as write_report
@@ -110,25 +112,20 @@ def embed(
 
     `data` is "train" or "val", a split of the run's own data; a file that the run's data source reads as one sample; or
     the path of other data, all of which is read by the run's kind of data source, or by the one installed source that
-    knows such files. `overrides` such as "data.name=image_folder" say which, and set its settings.
+    knows such files. `overrides` such as "data.name=image_folder" say which, and set its settings. A fine-tuned run's
+    features are the mean over its encoder's tokens.
     """
-    _, config, registry, model, device = opened(run)
-    if str(data) in ("train", "val"):
-        datasets: list[SampleDataset] = [build_components(config, registry).source.open(data)]  # type: ignore[arg-type]
-    elif is_one_sample(Path(data).expanduser(), registry):
-        datasets = [[read_file(Path(data).expanduser(), config, registry, overrides)]]
-    else:
-        source = source_at(Path(data).expanduser(), config, registry, overrides)
-        datasets = whole(source)
+    _, config, registry, model, device = opened_any(run)
+    pool: Pool = config.evaluate.pool if isinstance(config, RunConfig) else "mean"
     found = []
     with Display("looking", 1, quiet=quiet) as display:
-        for dataset in datasets:
+        for dataset in datasets_of([data], config, registry, overrides):
             found.append(
                 feature_files.extract(
                     model,
                     dataset,
                     Reading.of(config.train, device),
-                    pool=config.evaluate.pool,
+                    pool=pool,
                     progress=lambda done, total: display.phase("embedding", done, total),
                 )
             )

@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from maskedmodel.adapting.predictions import check_target, write_predictions
-from maskedmodel.commands.data import is_one_sample, read_file, source_at, whole
-from maskedmodel.components import SampleDataset
-from maskedmodel.config.build import build_finetune
+from maskedmodel.commands.data import datasets_of
 from maskedmodel.config.files import read_config
-from maskedmodel.errors import CheckpointError, DataError
+from maskedmodel.errors import CheckpointError
 from maskedmodel.plugins import load_registry
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training.data import Reading
@@ -64,17 +62,7 @@ def predict(
             fix=f"Fine-tune it first: maskedmodel finetune {shlex.quote(str(folder))}",
         )
     model, config = load_finetuned(folder, chosen, registry)
-    datasets: list[SampleDataset] = []
-    if len(given) == 1 and str(given[0]) in ("train", "val"):
-        source = build_finetune(config, registry).source
-        assert source is not None
-        datasets.append(source.open("train" if str(given[0]) == "train" else "val"))
-    elif not all(is_one_sample(Path(path).expanduser(), registry) for path in given):
-        if len(given) > 1:
-            raise DataError("Name either files, each of one sample, or one folder.", got=", ".join(map(str, given[:3])))
-        datasets += whole(source_at(Path(given[0]).expanduser(), config, registry, overrides))
-    else:
-        datasets.append([read_file(Path(path).expanduser(), config, registry, overrides) for path in given])
+    datasets = datasets_of(given, config, registry, overrides)
     device = pick_device(config.train.device)
     key = (chosen / checkpoints.COMMITTED).read_text(encoding="utf-8")
     with Display("predicting", 1, quiet=quiet) as display:

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from maskedmodel.components import DataSource
 from maskedmodel.config.build import Components
+from maskedmodel.config.finetune import FinetuneConfig
 from maskedmodel.config.load import load_config
-from maskedmodel.config.sections import RunConfig
+from maskedmodel.config.sections import RunConfig, Trained
+from maskedmodel.engine.finetuned import FineTuned
 from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.engine.signals import SignalModel
 from maskedmodel.evaluation import probes
 from maskedmodel.evaluation import reconstruct as pictures
 from maskedmodel.evaluation.canvas import save_file, save_png
@@ -24,7 +27,7 @@ from maskedmodel.plugins import Registry, load_registry
 from maskedmodel.training.data import Reading, eval_batches
 from maskedmodel.training.distributed import pick_device
 from maskedmodel.training.tracking import Display
-from maskedmodel.weights.runs import load_pretrained
+from maskedmodel.weights.runs import load, load_pretrained
 
 log = logging.getLogger("maskedmodel")
 Config = str | Path | Mapping[Any, Any] | None
@@ -36,6 +39,16 @@ def opened(run: str | Path) -> tuple[Path, RunConfig, Registry, MaskedAutoencode
     folder = Path(run).expanduser()
     model = load_pretrained(folder, registry=registry)
     config = load_config(folder / "config.yaml", registry=registry, needs_data=False)
+    device = pick_device(config.train.device)
+    return folder, config, registry, model.to(device), device
+
+
+def opened_any(run: str | Path) -> tuple[Path, Trained, Registry, SignalModel, torch.device]:
+    """As `opened`, of a pretrained or a fine-tuned run."""
+    registry, folder = load_registry(), Path(run).expanduser()
+    model = load(folder, registry=registry)
+    kind: type[Trained] = FinetuneConfig if isinstance(model, FineTuned) else RunConfig
+    config = load_config(folder / "config.yaml", registry=registry, needs_data=False, kind=kind)
     device = pick_device(config.train.device)
     return folder, config, registry, model.to(device), device
 

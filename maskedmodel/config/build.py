@@ -9,7 +9,7 @@ from typing import Any
 from maskedmodel.components import DataSource, Objective, Settings, Tokenizer
 from maskedmodel.config.errors import shown
 from maskedmodel.config.finetune import FinetuneConfig
-from maskedmodel.config.sections import RunConfig
+from maskedmodel.config.sections import RunConfig, Trained
 from maskedmodel.errors import ConfigError, DependencyError, MaskedModelError, PluginError
 from maskedmodel.noise import seeded, stable_hash
 from maskedmodel.plugins import Kind, Registry, label
@@ -39,22 +39,28 @@ def build_components(config: RunConfig, registry: Registry) -> Components:
     exception becomes a PluginError, an ImportError a DependencyError. Raises ConfigError where tokenizer and data give
     different values to what they share, such as a sample rate, and where the data have NaN that the tokenizer refuses.
     """
-    if config.data is None:
-        raise ConfigError(
-            "The run has no data of its own: its weights were imported.",
-            where="data",
-            fix="Name files or data to use, or write a config with a data section.",
-        )
-    _agree(config.tokenizer, config.data, registry)
-    seed = config.train.seed
+    source, seed = source_of(config, registry), config.train.seed
     parts = Components(
         tokenizer=component("tokenizer", config.tokenizer, registry, seed),
         scheduler=component("mask", config.mask, registry, seed),
         objective=component("objective", config.objective, registry, seed),
-        source=component("data", config.data, registry, seed),
+        source=source,
     )
     _agree_on_absence(parts.tokenizer, parts.source, registry)
     return parts
+
+
+def source_of(config: Trained, registry: Registry) -> DataSource[Any]:
+    """The data source that the config names. Raises as `build_components`."""
+    if config.data is None:
+        raise ConfigError(
+            "The run has no data of its own: its weights were imported.",
+            where="data",
+            fix="Name files or data to use, such as data.name=image_folder data.path=FOLDER.",
+        )
+    _agree(config.tokenizer, config.data, registry)
+    source: DataSource[Any] = component("data", config.data, registry, config.train.seed)
+    return source
 
 
 @dataclass(frozen=True)
@@ -69,15 +75,7 @@ class FinetuneComponents:
 
 def build_finetune(config: FinetuneConfig, registry: Registry) -> FinetuneComponents:
     """As `build_components`, for a fine-tuning run. Raises ConfigError, too, where data carry no labels."""
-    if config.data is None:
-        raise ConfigError(
-            "There is nothing to learn from: the weights come without data.",
-            where="data",
-            fix="Name labelled data: data.name=image_folder data.path=FOLDER, say.",
-        )
-    _agree(config.tokenizer, config.data, registry)
-    seed = config.train.seed
-    source = component("data", config.data, registry, seed)
+    source, seed = source_of(config, registry), config.train.seed
     parts = FinetuneComponents(
         tokenizer=component("tokenizer", config.tokenizer, registry, seed),
         task=component("task", config.task, registry, seed),

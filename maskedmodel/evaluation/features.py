@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedmodel.components import SampleDataset, Tokenizer
-from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.engine.signals import SignalModel
 from maskedmodel.errors import DataError, DependencyError, install_hint, out_of_memory
 from maskedmodel.files import replacing, spreadsheet_cell
 from maskedmodel.training.data import UNLABELLED, Reading, eval_batches
@@ -142,7 +142,7 @@ def _stack(parts: list[Tensor]) -> Tensor:
 
 
 def extract(
-    model: MaskedAutoencoder,
+    model: SignalModel,
     dataset: SampleDataset,
     reading: Reading | None = None,
     *,
