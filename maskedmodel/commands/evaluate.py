@@ -22,6 +22,7 @@ from maskedmodel.errors import ConfigError
 from maskedmodel.evaluation import features as feature_files
 from maskedmodel.evaluation.features import Pool
 from maskedmodel.evaluation.probes import ProbeResult, probe_encoders
+from maskedmodel.noise import stable_hash
 from maskedmodel.plugins import load_registry
 from maskedmodel.report.page import write as write_report
 from maskedmodel.training.data import Reading, eval_batches
@@ -66,7 +67,9 @@ def probe(
     about = " ".join([*overrides, *(chosen if alone else ()), *(f"encoder {name}" for name in others)])
     source = build_components(changed, registry).source
     result = replace(run_probe(changed, model, source, device, quiet, beside), about=about)
-    name = re.sub(r"[^\w.-]+", "-", about)[:80].strip("-.")
+    name = re.sub(r"[^\w.-]+", "-", about).strip("-.")
+    if len(name) > 80:  # cut, but still another one for other settings
+        name = f"{name[:70].strip('-.')}-{stable_hash(about) & 0xFFFFFFFF:08x}"
     write_json(folder / (f"probe-{name}.json" if name else "probe.json"), result.to_dict())
     write_report(folder)
     return result

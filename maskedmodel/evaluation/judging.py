@@ -189,6 +189,8 @@ def judge(
                 )
             if found.tokens is not None and found.tokens.beyond:
                 notes.append(f"{encoder.name}: {found.tokens.beyond} values of tokens lay beyond float16's range.")
+            if "layers" in probes and found.layers is None:
+                notes.append(f"{encoder.name} gives no layers of one width: the probe of layers leaves it out.")
             for probe, (_, make, rates) in OF_TOKENS.items():
                 if probe in probes and found.tokens is not None:
                     recipe = Recipe(rates, epochs=settings.probe_epochs)

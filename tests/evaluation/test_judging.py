@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -169,3 +170,11 @@ def test_no_class_token_no_labels_one_class(bars: Any, monkeypatch: pytest.Monke
     for name in ("attentive", "layers", "batchnorm", "cls_mean"):
         with pytest.raises(DataError, match="2 classes or more"):
             probe(model, source, EvaluateSettings(probes=(name,)))
+
+
+def test_an_encoder_without_layers_is_left_out_of_that_probe_aloud(model: MaskedAutoencoder, bars: Any) -> None:
+    own = of_model(model, "flat", "mean")
+    flat = replace(own, look=lambda signal, layers: own.look(signal, False))
+    result = probe(model, bars(), EvaluateSettings(probes=("layers",)), beside=[flat])
+    assert all(list(other.scores) == OWN for other in result.others)
+    assert any("flat gives no layers" in note for note in result.notes)
