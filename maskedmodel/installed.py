@@ -5,12 +5,13 @@ Distributions are read one by one where one of them is damaged, so that its faul
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
-from typing import Literal
+from importlib.metadata import Distribution, EntryPoint, EntryPoints, distributions, entry_points
+from typing import Any, Literal
 
 from maskedmodel.errors import PluginError, suggestion
 
@@ -97,7 +98,7 @@ def installed(group: str) -> tuple[list[EntryPoint], list[Failure]]:
     return usable, failures
 
 
-def _one_by_one(group: str) -> tuple[list[EntryPoint], list[Failure]]:
+def _one_by_one(group: str | None) -> tuple[list[EntryPoint], list[Failure]]:
     found: list[EntryPoint] = []
     failures: list[Failure] = []
     seen: set[str] = set()
@@ -108,12 +109,29 @@ def _one_by_one(group: str) -> tuple[list[EntryPoint], list[Failure]]:
             continue
         seen.add(normal)
         try:
-            found += distribution.entry_points.select(group=group)
+            own = distribution.entry_points
+            found += own if group is None else own.select(group=group)
         except Exception as error:  # noqa: BLE001 - recorded as what is wrong with this distribution
             text = f"{type(error).__name__}: {' '.join(str(error).split())}"
             reason = f"its entry_points.txt can't be read ({text}); reinstall or uninstall {name}"
             failures.append(Failure(name, name, version, reason))
     return found, failures
+
+
+def spare_others() -> None:
+    """From now on a damaged distribution stops nobody in this process who asks for entry points.
+
+    torch and pydantic ask for some as they are imported, and would end every command with an error of
+    importlib.metadata. To be called before them, and only in a process that is this project's own.
+    """
+
+    def tolerant(**wanted: Any) -> Any:
+        try:
+            return entry_points(**wanted)
+        except Exception:  # noqa: BLE001 - `installed` tells which one it is
+            return EntryPoints(_one_by_one(wanted.pop("group", None))[0]).select(**wanted)
+
+    importlib.metadata.entry_points = tolerant
 
 
 def _title(distribution: Distribution) -> tuple[str, str]:

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from maskedmodel.cli.app import run_cli
+from maskedmodel.comparison.pool import WORKER
 from maskedmodel.config.load import load_config
 from maskedmodel.errors import PluginError
 from maskedmodel.installed import PROJECT, Selection, announced, installed
 from maskedmodel.plugins import Registry, load_registry
+from tests.runs import ENVIRONMENT, SMALL, command
 from tests.test_plugins import GOOD, Site
 
 DAMAGED = {
@@ -36,6 +38,22 @@ def damage(site: Site, text: bytes, name: str = "torn") -> None:
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.3\n")
     (info / "entry_points.txt").write_bytes(text)
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_distribution_stops_no_command(site: Site, case: str, tmp_path: Path) -> None:
+    """In processes of their own: torch and pydantic ask for entry points as they are imported."""
+    damage(site, DAMAGED[case][0])
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(site.folder)}
+    run = ("pretrain", "--run", str(tmp_path / "run"), *SMALL, "train.steps=2")
+    ended = subprocess.run(command(*run), capture_output=True, text=True, env=environment, timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    assert "Plugin left out: plugin 'torn' of torn 0.3: its entry_points.txt can't be read" in ended.stderr
+    assert (tmp_path / "run/report.html").exists()
+    start = WORKER[2].partition("from runpy")[0] + "import torch, maskedmodel.settings; print('imported')"
+    worker = [*WORKER[:2], start]
+    ended = subprocess.run(worker, capture_output=True, text=True, env=environment, timeout=240)
+    assert ended.stdout.startswith("imported"), ended.stderr
 
 
 @pytest.mark.parametrize("case", DAMAGED)

@@ -36,6 +36,7 @@ from maskedmodel.cli.arguments import (
 from maskedmodel.cli.output import discard, flush_or_discard, plain_lines, print_error, print_json, print_result
 from maskedmodel.cli.plugin_verbs import with_plugin_verbs
 from maskedmodel.errors import MaskedModelError, out_of_memory
+from maskedmodel.installed import spare_others
 
 _GLOBAL_FLAGS = ("--debug", "--strict-plugins")
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]  # click's, which newer versions of typer keep inside
@@ -388,4 +389,5 @@ def _report(error: BaseException) -> int:
 
 def main() -> None:
     """The console entry point."""
+    spare_others()
     sys.exit(run_cli(sys.argv[1:]))

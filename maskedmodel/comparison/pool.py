@@ -25,7 +25,13 @@ from maskedmodel.comparison.worker import Job
 from maskedmodel.errors import ConfigError, MaskedModelError, TrainingError
 from maskedmodel.training.interrupt import Signals
 
-WORKER = [sys.executable, "-m", "maskedmodel.comparison.worker"]
+_START = """
+from maskedmodel.installed import spare_others
+spare_others()
+from runpy import run_module
+run_module("maskedmodel.comparison.worker", run_name="__main__")
+"""
+WORKER = [sys.executable, "-c", _START]
 _LOOK = 0.2  # seconds between two looks at the processes
 _SAVE = 120  # seconds that a run is given to save itself
 

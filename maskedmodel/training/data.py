@@ -39,6 +39,13 @@ class Broken:
     id: str
     reason: str
 
+    @property
+    def said(self) -> str:
+        """The reason in one line, with the place where it tells one: an id is a number where no name could be read."""
+        what, *details = self.reason.splitlines()
+        where = next((line.removeprefix("  where: ") for line in details if line.startswith("  where: ")), self.id)
+        return what if where == self.id else f"{what.removesuffix('.')}: {where}"
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -328,7 +335,7 @@ class EvalBatches:
     def tell(self, count: int) -> None:
         """Say what was left out and converted, of `count` samples that were read."""
         if self.broken:
-            named = "; ".join(f"{b.id} ({b.reason.splitlines()[0]})" for b in self.broken[:3])
+            named = "; ".join(f"{b.id} ({b.said})" for b in self.broken[:3])
             more = ", ..." if len(self.broken) > 3 else ""
             log.warning("%d of %d samples left out: %s%s", len(self.broken), count + len(self.broken), named, more)
         for note, times in self.notes.items():

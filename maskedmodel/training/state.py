@@ -153,7 +153,7 @@ class Run:
                 raise broken_error(sample)
             self.broken[sample.id] = sample
         if len(self.broken) > self.settings.bad_sample_budget:
-            listed = "; ".join(f"{b.id}: {b.reason.splitlines()[0]}" for b in list(self.broken.values())[:3])
+            listed = "; ".join(f"{b.id}: {b.said}" for b in list(self.broken.values())[:3])
             raise TrainingError(
                 "Too many samples can't be read.",
                 where="train.bad_sample_budget",

@@ -109,6 +109,11 @@ def test_broken_samples_are_values() -> None:
     assert "ValueError: bad header" in reasons[1].reason  # type: ignore[union-attr]
     assert "NaN" in reasons[2].reason  # type: ignore[union-attr]
     assert not isinstance(data[3, 0][0], Broken)
+    assert [broken.said for broken in reasons] == [  # type: ignore[union-attr]
+        "Cut short: a.png",
+        "ValueError: bad header",
+        "A sample holds NaN or infinity: sample s0",
+    ]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
