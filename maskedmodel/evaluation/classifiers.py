@@ -156,7 +156,8 @@ class Regression:
         self.x, self.labels = x, labels
         classes = len(np.unique(labels))
         weights = x.shape[1] * (classes if classes > 2 else 1)
-        solver = "newton-cholesky" if weights <= FEW_WEIGHTS else "lbfgs"
+        # Fewer samples than features are fitted at once either way, and keep the solver of earlier figures.
+        solver = "newton-cholesky" if weights <= FEW_WEIGHTS and self.basis is None else "lbfgs"
         self.model = LogisticRegression(solver=solver, max_iter=MAX_ITERATIONS, warm_start=True)
 
     def _standardise(self, features: NDArray[Any]) -> NDArray[Any]:

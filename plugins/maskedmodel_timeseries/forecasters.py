@@ -109,7 +109,7 @@ class RasterForecaster(Forecaster):
         layout = lay_out(
             history.shape[1], horizon, self.period, pair(settings.size), pair(settings.patch), settings.align_constant
         )
-        series, mean, scale = standardised(history, settings.norm_constant)
+        series, mean, scale = standardised(history, settings.norm_constant, settings.floor)
         picture = draw(series, layout, settings.interpolation)
         tokens = tokenizer.tokenize(tokenizer.in_channels(picture))
         hidden = (tokens.coords[:, 1] >= layout.columns).expand(tokens.batch, -1)

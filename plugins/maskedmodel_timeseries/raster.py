@@ -41,6 +41,12 @@ class RasterSettings(Settings):
     norm_constant: float = Field(
         0.4, gt=0, description="Standard deviation of the series in the picture, in the units of its pixels."
     )
+    floor: float = Field(
+        0,
+        ge=0,
+        description="Least standard deviation that a history is divided by, in stored units: what follows one that "
+        "stands still isn't blown up. 0.1 where the data source standardises the table; 0: as VisionTS.",
+    )
     align_constant: float = Field(
         0.4,
         gt=0,
@@ -85,7 +91,7 @@ class RasterTokenizer(GridTokenizer[RasterSettings]):
                 got=f"{signal.shape[2]} steps",
             )
         series = signal[:, 0] if signal.is_floating_point() else signal[:, 0].float()
-        _, mean, scale = standardised(series[:, :history], self.settings.norm_constant)
+        _, mean, scale = standardised(series[:, :history], self.settings.norm_constant, self.settings.floor)
         phases = folded((series - mean) / scale, self.settings.period)
         picture = resized(phases, pair(self.settings.size), self.settings.interpolation)
         return self.in_channels(picture)

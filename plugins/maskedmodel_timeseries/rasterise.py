@@ -82,10 +82,13 @@ def lay_out(
     return layout
 
 
-def standardised(history: Tensor, constant: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, C) less its mean, with a standard deviation of `constant`; and the mean and scale (B, 1) to put it back."""
+def standardised(history: Tensor, constant: float, floor: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, C) less its mean, with a standard deviation of `constant`; and the mean and scale (B, 1) to put it back.
+
+    A spread below `floor`, in the units of the history, counts as that.
+    """
     mean, std = mean_and_std(history)
-    scale = std / constant
+    scale = std.clamp(min=floor) / constant
     return (history - mean) / scale, mean, scale
 
 

@@ -169,6 +169,7 @@ def test_which_solver_goes_by_the_number_of_weights() -> None:
     x = np.random.default_rng(0).normal(size=(400, 150))
     solvers = [module._Regression(x, np.arange(400) % classes).model.solver for classes in (2, 3)]
     assert solvers == ["newton-cholesky", "lbfgs"]  # 150 and 450 weights
+    assert module._Regression(x[:100], np.arange(100) % 2).model.solver == "lbfgs"  # more features than samples
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from maskedmodel_timeseries.raster import RasterTokenizer
 from maskedmodel_timeseries.series import SeriesTokenizer
 from maskedmodel_timeseries.windows import Csv, Parts
 
@@ -58,6 +59,21 @@ def test_a_constant_history_is_finite(level: float) -> None:
     mean, spread = tokenizer.statistics_of(signal)
     assert float(mean[0, 0, 0]) == level
     assert float(spread[0, 0, 0]) == pytest.approx(0.1 * float(tokenizer.spread[0]))
+
+
+def test_a_picture_after_a_still_history_has_a_floor_too() -> None:
+    """The picture of what follows it lies within some spreads over the floor, and a usual history is untouched."""
+
+    def drawn(signal: torch.Tensor, floor: float) -> torch.Tensor:
+        own = RasterTokenizer(size=32, patch=8, period=8, horizon=16, floor=floor, channels=1)
+        return own.prepare(signal)
+
+    assert drawn(stepped(), 0).abs().max() > 100
+    assert drawn(stepped(), 0.1).abs().max() < 0.4 * 10 * 5  # the spread in the picture, times 5 over a tenth
+    usual = torch.randn(4, 1, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(drawn(usual, 0), drawn(usual, 0.1))
+    still = drawn(torch.full((2, 1, 64), 5.0), 0.1)
+    assert torch.equal(still, torch.zeros_like(still))
 
 
 def test_usual_histories_are_untouched() -> None:
