@@ -12,9 +12,8 @@ from maskedmodel.config.load import load_config
 from maskedmodel.errors import CheckpointError, ConfigError
 from maskedmodel.plugins import Registry
 from maskedmodel.weights.finetuned import is_finetuned
-from maskedmodel.weights.place import CONFIG, EXPORT, path_of
-from maskedmodel.weights.read import read_weights
-from maskedmodel.weights.runs import load_pretrained
+from maskedmodel.weights.place import CONFIG, path_of
+from maskedmodel.weights.start import read_start
 
 # How a run reads its data and computes, which its fine-tuning does alike.
 KEPT = ("seed", "precision", "device", "workers", "data_timeout", "on_bad_sample", "bad_sample_budget")
@@ -75,7 +74,7 @@ def _of_run(folder: Path, start: Path) -> dict[str, Any]:
 
 
 def _of_weights(path: Path, registry: Registry) -> dict[str, Any]:
-    model = load_pretrained(path, registry=registry) if (path / EXPORT).is_file() else read_weights(path)[0]
+    model, _ = read_start(path, registry)
     return {
         "tokenizer": model.tokenizer.settings.model_dump(mode="json"),
         "model": {"encoder": model.settings.encoder.model_dump(mode="json")},

@@ -57,7 +57,7 @@ class AdaptSettings(Section):
 class FinetuneOptim(OptimSettings):
     """AdamW with linear warm-up and cosine decay."""
 
-    lr: float = Field(2e-3, gt=0, description="Peak learning rate for per_batch samples; scaled with train.batch.")
+    lr: float = Field(4e-3, gt=0, description="Peak learning rate for per_batch samples; scaled with train.batch.")
     min_lr: float = Field(1e-6, ge=0, description="Learning rate at the last step, absolute: it isn't scaled.")
     betas: tuple[_Beta, _Beta] = Field((0.9, 0.999), description="AdamW's decay of its two moments, each in [0, 1).")
 
@@ -65,8 +65,8 @@ class FinetuneOptim(OptimSettings):
 class FinetuneTrain(TrainSettings):
     """The training run."""
 
-    steps: int = Field(300, gt=0, description="Optimizer steps of the whole run.")
-    batch: int = Field(64, gt=0, description="Samples a step, over all ranks and micro-batches together.")
+    steps: int = Field(200, gt=0, description="Optimizer steps of the whole run.")
+    batch: int = Field(32, gt=0, description="Samples a step, over all ranks and micro-batches together.")
     validate_every: int = Field(
         50, ge=0, description="Steps between two validations. 0: at the start and the end only."
     )

@@ -120,7 +120,7 @@ def start(
     """
     assert settings.weights is not None
     source = Path(settings.weights).expanduser()
-    theirs, imported = _read(source, registry)
+    theirs, imported = read_start(source, registry)
     plan = Plan(theirs, model, settings)
     _tokenizers(plan)
     decoder = settings.parts == "all" and theirs.decoder_loaded and isinstance(model, MaskedAutoencoder)
@@ -170,8 +170,8 @@ def _elsewhere(name: str, theirs: MaskedAutoencoder, decoder: bool) -> bool:
     return not decoder and theirs.decoder_loaded if name.startswith("decoder.") else True
 
 
-def _read(source: Path, registry: Registry | None) -> tuple[MaskedAutoencoder, LoadReport | None]:
-    """A run, a checkpoint or an export of ours, or foreign weights with their report."""
+def read_start(source: Path, registry: Registry | None) -> tuple[MaskedAutoencoder, LoadReport | None]:
+    """A run, a checkpoint or an export of ours, or foreign weights with their report. Raises CheckpointError."""
     if (source / CONFIG).is_file() or (source / EXPORT).is_file() or source.parent.name == "checkpoints":
         return load_pretrained(source, registry=registry), None
     try:

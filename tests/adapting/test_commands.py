@@ -20,10 +20,13 @@ from PIL import Image
 
 import maskedmodel
 from maskedmodel.adapting import predictions
+from maskedmodel.adapting.run import adapt
 from maskedmodel.adapting.source import finetune_config, name_of
+from maskedmodel.config.finetune import FinetuneTrain
 from maskedmodel.errors import CheckpointError, ConfigError, DataError
 from maskedmodel.plugins import load_registry
 from maskedmodel.training import checkpoint as checkpoints
+from maskedmodel.training.distributed import World
 from tests.runs import ENVIRONMENT, assert_same_run, command, pretrain
 
 FEW = ("train.steps=4", "train.batch=16", "train.precision=fp32", "train.device=cpu", "train.validate_every=2",
@@ -237,16 +240,28 @@ def test_what_a_source_is_called(tmp_path: Path, pretrained: Path, tuned: Path) 
 def test_foreign_weights_are_fine_tuned_on_data_that_is_named(tmp_path: Path) -> None:
     import timm
 
+    def plain(dim: int, heads: int) -> torch.nn.Module:
+        return timm.models.VisionTransformer(16, 4, in_chans=1, embed_dim=dim, depth=1, num_heads=heads)
+
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = timm.models.VisionTransformer(img_size=16, patch_size=4, embed_dim=24, depth=1, num_heads=2, in_chans=1)
+        model, narrow = plain(192, 3), plain(24, 2)
     torch.save(model.state_dict(), tmp_path / "weights.pth")
     config = finetune_config(
         tmp_path / "weights.pth",
-        ["data.name=digits", "data.size=16", "model.encoder.heads=2", "tokenizer.channels=1"],
+        ["data.name=digits", "data.size=16"],
         load_registry(),
     )
-    assert config.model.encoder.dim == 24
+    assert (config.model.encoder.dim, config.model.encoder.depth, config.model.encoder.heads) == (192, 1, 3)
+    assert config.tokenizer.channels == 1
+    found = adapt(config.model_copy(update={"train": FinetuneTrain(steps=1, batch=8)}), tmp_path / "run",
+                  load_registry(), World(0, 1, torch.device("cpu")), quiet=True)  # fmt: skip
+    assert found is not None
+    told = json.loads((tmp_path / "run/start.json").read_text())
+    assert "encoder.blocks.0.qkv.weight" in told["loaded"]
+    torch.save(narrow.state_dict(), tmp_path / "narrow.pth")
+    with pytest.raises(CheckpointError, match="takes it as an option"):
+        finetune_config(tmp_path / "narrow.pth", ["data.name=digits"], load_registry())
     assert config.start.weights == str(tmp_path / "weights.pth")
 
 
