@@ -103,9 +103,9 @@ def first_line(schema: Mapping[str, Any]) -> str:
     return str(schema.get("description", "")).partition("\n\n")[0]
 
 
-def section(name: str, value: Mapping[str, Any], defs: Mapping[str, Any]) -> Iterator[str]:
-    """One section of a config: its components by name, or its own settings."""
-    yield f"## {name}\n\n{value.get('description', '')}\n\n"
+def section(name: str, value: Mapping[str, Any], defs: Mapping[str, Any], of: str = "") -> Iterator[str]:
+    """One section of a config: its components by name, or its own settings. `of` is which kind of config's, if told."""
+    yield f"## {of}{name}\n\n{value.get('description', '')}\n\n"
     mapping = value.get("discriminator", {}).get("mapping")
     if mapping:
         for component, ref in sorted(mapping.items()):
@@ -125,7 +125,10 @@ def written() -> str:
     schema, tuning = config_schema(registry), config_schema(registry, FinetuneConfig)
     parts = [text for name, value in schema["properties"].items() for text in section(name, value, schema["$defs"])]
     own = {name: value for name, value in tuning["properties"].items() if name in OWN}
-    parts += [FINETUNE, *(text for name, value in own.items() for text in section(name, value, tuning["$defs"]))]
+    parts += [
+        FINETUNE,
+        *(text for name, value in own.items() for text in section(name, value, tuning["$defs"], "fine-tuning: ")),
+    ]
     return HEAD + "".join(parts).rstrip("\n") + "\n"
 
 

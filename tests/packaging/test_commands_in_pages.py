@@ -100,10 +100,12 @@ def test_verbs_that_pages_name_are_there() -> None:
 
 def parsed_only(words: list[str]) -> str | None:
     """Why a command isn't run by the tests, if it isn't."""
-    if words[0] in ("pretrain", "compare"):
+    if words[0] in ("pretrain", "compare", "finetune"):
         return "it trains as long as its config says; tests of commands and comparisons run both with few steps"
     if words[0] in ("import", "forecast"):
         return "it reads weights or a table that others publish"
+    if "--encoder" in words:
+        return "it reads a model that others publish; evaluation/test_encoders.py makes such ones"
     if "--push" in words:
         return "it uploads"
     if any(re.search(r"^[A-Z]+$", word) for word in words):
@@ -146,6 +148,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert run_cli(["pretrain", "my.yaml", *arguments]) == 0
+        assert run_cli(["finetune", "runs/my", "train.steps=2", "optim.warmup=0", "--no-twin"]) == 0
     for name in ("mine", "image"):
         shutil.copytree(folder / "runs/my", folder / "runs" / name)
     return folder

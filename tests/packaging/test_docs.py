@@ -157,6 +157,8 @@ def test_the_reference_of_settings_is_that_of_the_schema() -> None:
     assert "| `steps` | integer > 0 | `2000` | Optimizer steps of the whole run. |" in sections["train"]
     assert "| `clip` | number > 0, or null | `null` |" in sections["optim"]
     assert "| `dim` | integer > 0 | `192` |" in sections["model.encoder"]
+    assert "| `steps` | integer > 0 | `200` | Optimizer steps of the whole run. |" in sections["fine-tuning: train"]
+    assert "| `smoothing` |" in sections["task: classify"]
     assert sections["mask: uniform"].count("| `ratio` |") == 1
     registry = reference.built_in()
     for section, kind in (("data", "data_source"), ("tokenizer", "tokenizer"), ("mask", "mask_scheduler")):
