@@ -132,6 +132,7 @@ def test_folders_and_functions_on_the_data_of_a_config(vit: Any, capsys: pytest.
     assert [(row.name, row.width) for row in found.rows] == [("brightness", 1), ("raw values", 256)]
 
 
+@pytest.mark.slow
 def test_beside_a_run_s_encoder_and_kept_with_the_run(tmp_path: Path, vit: Any) -> None:
     run = tmp_path / "run"
     pretrain(run, "train.steps=2")

@@ -158,7 +158,7 @@ def test_either_solver_finds_the_same_optimum(classes: int, width: int, monkeypa
         exact = LogisticRegression(C=c, tol=1e-9, max_iter=100_000).fit(standardised, y)
         for most, name in ((0, "lbfgs"), (10_000, "newton-cholesky")):
             monkeypatch.setattr(module, "FEW_WEIGHTS", most)
-            regression = module._Regression(x, y)
+            regression = module.Regression(x, y)
             assert regression.model.solver == name
             assert regression.fit(c)
             found, wanted = (model.predict_proba(standardised) for model in (regression.model, exact))
@@ -167,9 +167,9 @@ def test_either_solver_finds_the_same_optimum(classes: int, width: int, monkeypa
 
 def test_which_solver_goes_by_the_number_of_weights() -> None:
     x = np.random.default_rng(0).normal(size=(400, 150))
-    solvers = [module._Regression(x, np.arange(400) % classes).model.solver for classes in (2, 3)]
+    solvers = [module.Regression(x, np.arange(400) % classes).model.solver for classes in (2, 3)]
     assert solvers == ["newton-cholesky", "lbfgs"]  # 150 and 450 weights
-    assert module._Regression(x[:100], np.arange(100) % 2).model.solver == "lbfgs"  # more features than samples
+    assert module.Regression(x[:100], np.arange(100) % 2).model.solver == "lbfgs"  # more features than samples
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -124,8 +124,9 @@ def of_config(words: list[str]) -> str | None:
 RUN = list(dict.fromkeys(line for _, line in [*COMMANDS, *MENTIONED] if parsed_only(words_of(line)) is None))
 OWN_RUNS = sorted({name for line in RUN if (name := of_config(words_of(line)))})
 QUICK = [line for line in RUN if of_config(words_of(line)) is None]
-# The kit on a whole plugin, and other libraries: packaging/test_wheel.py and weights/test_export.py run both.
-LONGER = re.compile(r"plugins check|export .*--to (huggingface|timm|onnx|torch)")
+# The kit on a whole plugin, other libraries, probes that train: packaging/test_wheel.py, weights/test_export.py and
+# evaluation/test_judging.py run these.
+LONGER = re.compile(r"plugins check|probe .*--probes|export .*--to (huggingface|timm|onnx|torch)")
 CASES = [pytest.param(line, marks=[pytest.mark.slow] if LONGER.match(line) else []) for line in QUICK]
 
 

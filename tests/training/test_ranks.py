@@ -100,7 +100,7 @@ from datetime import timedelta
 from torch.distributed.distributed_c10d import _set_pg_timeout
 from maskedmodel.cli.app import run_cli
 from maskedmodel.commands import train
-from maskedmodel.training import checkpoint, loop, state
+from maskedmodel.training import checkpoint, masked, state
 
 join, limit, alone = train.join, 5, 11
 
@@ -126,7 +126,7 @@ sys.exit(run_cli(sys.argv[1:]))
 @pytest.mark.parametrize(
     ("place", "name"),
     [
-        pytest.param("loop", "validation_loss", id="validation"),
+        pytest.param("masked", "validation_loss", id="validation", marks=pytest.mark.slow),
         pytest.param("train", "settle", id="start", marks=pytest.mark.slow),
         pytest.param("state.checkpoints", "rehearse", id="rehearsal", marks=pytest.mark.slow),
         pytest.param("state.checkpoints", "save", id="save", marks=pytest.mark.slow),
@@ -142,6 +142,7 @@ def test_the_others_wait_without_a_limit_while_the_first_rank_works_alone(
     assert_near(run, alone)
 
 
+@pytest.mark.slow
 def test_a_run_that_has_ended_ends_again_on_two_ranks(together: Path, tmp_path: Path) -> None:
     """The first rank alone has read that the last validation is done; the other one must not wait for it."""
     run = tmp_path / "run"

@@ -11,6 +11,7 @@ import torch
 from maskedmodel_tasks.classify import Classify
 from maskedmodel_tasks.regress import Regress
 from maskedmodel_tasks.tag import Tag
+from sklearn.metrics import roc_auc_score
 
 from maskedmodel import FineTuned
 from maskedmodel.engine.settings import EncoderOnly
@@ -102,6 +103,17 @@ def test_metrics_of_classes_by_hand() -> None:
     assert columns["label"] == ["a", "a", "b", "b"]
     torch.testing.assert_close(columns["p_a"] + columns["p_b"], torch.ones(4))
     assert math.isnan(task.metrics(prediction[:2], torch.tensor([0, 0]))["auc"])
+
+
+def test_the_area_under_the_curve_is_scikit_learns() -> None:
+    """With ties, uneven classes and one class that no sample has."""
+    task = Classify()
+    attached(task, ("a", "b", "c", "never"), (1, 1, 1, 1))
+    target = torch.tensor([0] * 20 + [1] * 5 + [2] * 2)
+    prediction = torch.randn(27, 4, generator=generator()).mul(2).round()
+    shares = prediction.softmax(1)
+    areas = [roc_auc_score((target == label).numpy(), shares[:, label].numpy()) for label in range(3)]
+    assert task.metrics(prediction, target)["auc"] == pytest.approx(sum(areas) / 3, abs=1e-12)
 
 
 def test_tags_are_read_out_of_labels() -> None:
