@@ -40,9 +40,8 @@ def damage(site: Site, text: bytes, name: str = "torn") -> None:
     (info / "entry_points.txt").write_bytes(text)
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(n, marks=[pytest.mark.slow] if i else []) for i, n in enumerate(DAMAGED)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", DAMAGED)
 def test_a_damaged_distribution_stops_no_command(site: Site, case: str, tmp_path: Path) -> None:
     """In processes of their own: torch and pydantic ask for entry points as they are imported."""
     damage(site, DAMAGED[case][0])

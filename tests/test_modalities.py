@@ -25,12 +25,13 @@ SMALLER = {
     "timeseries-quickstart": ("data.train_samples=48", "data.val_samples=24"),
     "microscopy-quickstart": ("data.train_samples=48", "data.val_samples=24"),
 }
-# One modality is enough by default: killing and resuming is the loop's. The others run with the slow tests.
+# One modality is looked at by default. Killing and resuming is the loop's, which commands/test_commands.py tries.
 SHOWN = [pytest.param(name, marks=() if name == "image-quickstart" else pytest.mark.slow) for name in SMALLER]
 STEPS = ("train.steps=10", "train.checkpoint_every=3", "optim.warmup=0")
 
 
-@pytest.mark.parametrize("config", SHOWN)
+@pytest.mark.slow
+@pytest.mark.parametrize("config", SMALLER)
 def test_killed_resumed_and_used(config: str, tmp_path: Path) -> None:
     settings = (*STEPS, *SMALLER[config])
     straight, killed = tmp_path / "straight", tmp_path / "killed"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,24 @@ class Adapted:
     judged: Judged
     labels: int
     training: TrainResult | None  # None where the run had been finished before
+
+
+@contextmanager
+def told_once() -> Iterator[None]:
+    """Inside, a notice that several runs of the same data and start would repeat is told by the first alone."""
+    seen: set[str] = set()
+
+    def first(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        new = text not in seen
+        seen.add(text)
+        return new
+
+    log.addFilter(first)
+    try:
+        yield
+    finally:
+        log.removeFilter(first)
 
 
 def adapt(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maskedmodel.adapting.curve import LabelCurve, label_curve, labelled_by
-from maskedmodel.adapting.run import Adapted, adapt
+from maskedmodel.adapting.run import Adapted, adapt, told_once
 from maskedmodel.adapting.source import finetune_config, from_scratch, name_of
 from maskedmodel.aligned import aligned
 from maskedmodel.evaluation.judged import TWIN
@@ -103,7 +103,7 @@ def finetune(
     for failure in registry.failures:
         log.warning("%s", failure.notice)
     started = config.start.weights is not None
-    with join(config.train.device) as world:
+    with join(config.train.device) as world, told_once():
         if curve:
             counts: Sequence[int | str] = labels or ["100%"]
             found = label_curve(

@@ -48,6 +48,7 @@ def tuned(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = _maskedmodel("finetune", str(pretrained), *FEW, cwd=folder)
     assert done.returncode == 0, done.stderr
     run = folder / "runs/small-finetune"
+    (run / "told.txt").write_text(done.stderr)
     (run / "said.txt").write_text(done.stdout)
     return run
 
@@ -60,6 +61,7 @@ def test_a_run_is_fine_tuned_beside_its_twin_and_says_how_well(tuned: Path) -> N
     said = (tuned / "said.txt").read_text()
     rows = [line.split("  ")[0] for line in said.splitlines()]
     assert rows[:3] == ["", "fine-tuned", "same, from scratch"]
+    assert (tuned / "told.txt").read_text().count("It starts from") == 1
     assert "1438 labelled training and 359 validation samples" in said
     assert f"maskedmodel predict {Path('runs/small-finetune')} FILES" in said
     ours, theirs = (json.loads((path / "outcome.json").read_text()) for path in (tuned, tuned / "from-scratch"))

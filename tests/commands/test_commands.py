@@ -43,7 +43,7 @@ def test_killed_at_any_moment_ends_the_same(straight: Path, tmp_path: Path) -> N
     assert_same_run(straight, run)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_terminated_saves_at_once_and_resumes(straight: Path, tmp_path: Path, workers: int) -> None:
     run = tmp_path / "terminated"
     arguments = ("train.steps=60", "train.checkpoint_every=1000", f"train.workers={workers}")

@@ -69,6 +69,7 @@ def workers(folder: Path) -> list[int]:
     return found
 
 
+@pytest.mark.slow  # test_compare.py holds by default that what is finished isn't done again
 def test_killed_and_taken_up_again(tmp_path: Path) -> None:
     """The first arm is done, the second is on its way, then all is killed; the same command does what is missing."""
     arguments = (

@@ -122,6 +122,7 @@ def test_a_bare_name_finds_a_config_away_from_a_checkout(maskedmodel: Any) -> No
     assert "name: digits" in maskedmodel("config", "show", "image-quickstart").stdout
 
 
+@pytest.mark.slow  # as a plugin that `plugins new` writes, which has the same text
 def test_the_template_keeps_the_contract(maskedmodel: Any) -> None:
     results = json.loads(maskedmodel("plugins", "check", "ecg", "--json").stdout)
     assert {result["status"] for result in results} == {"passed", "not applicable"}

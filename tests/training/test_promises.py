@@ -430,6 +430,7 @@ def test_a_run_outlives_its_terminal(tmp_path: Path) -> None:
     assert (tmp_path / "run/report.html").exists()
 
 
+@pytest.mark.slow  # as its terminal
 def test_a_run_outlives_its_pipe(tmp_path: Path) -> None:
     process = runs.pretrain(tmp_path / "run", "train.steps=40", wait=False)
     assert process.stdout is not None

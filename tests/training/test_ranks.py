@@ -53,7 +53,8 @@ def assert_near(run: Path, straight: Path) -> None:
         torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=2e-5, msg=name)
 
 
-@pytest.mark.parametrize("first", ["one rank", pytest.param("two ranks", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["one rank", "two ranks"])
 def test_a_run_goes_on_with_another_number_of_ranks(first: str, alone: Path, together: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(alone if first == "one rank" else together, run)
