@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -291,3 +292,24 @@ def test_killed_by_a_signal_it_resumes_to_the_same_bits(pretrained: Path, tmp_pa
     cut.wait()
     assert _maskedmodel("finetune", str(pretrained), *options, "--run", "cut", cwd=tmp_path).returncode == 0
     assert_same_run(tmp_path / "straight", tmp_path / "cut")
+
+
+@pytest.mark.slow
+def test_two_ranks_fine_tune_as_one_process(pretrained: Path, tmp_path: Path) -> None:
+    """Weighted classes, mixing, depth and an average included."""
+    options = (*FEW, "adapt.labels=100", "adapt.mixup=0.4", "adapt.ema=0.9", "adapt.drop_path=0.2",
+               "task.class_weights=balanced", "--no-twin")  # fmt: skip
+    one = _maskedmodel("finetune", str(pretrained), *options, "--run", "one", cwd=tmp_path)
+    assert one.returncode == 0, one.stderr
+    launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "maskedmodel")
+    two = subprocess.run([*launch, "--", "finetune", str(pretrained), *options, "--run", "two"], cwd=tmp_path,
+                         env=ENVIRONMENT, capture_output=True, text=True)  # fmt: skip
+    assert two.returncode == 0, two.stderr
+    lines = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+             for name in ("one", "two")]  # fmt: skip
+    assert len(lines[0]) == len(lines[1]) > 3
+    for ours, theirs in zip(*lines, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+    ours, theirs = (checkpoints.read_model(checkpoints.newest(tmp_path / name)) for name in ("one", "two"))
+    for name in ours.keys() - {name for name in ours if name.endswith("qkv.bias")}:  # a key's bias has no gradient
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=2e-5, msg=name)

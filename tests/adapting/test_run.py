@@ -22,6 +22,7 @@ from maskedmodel.training.supervised import Supervised
 from maskedmodel.training.tracking import read_lines
 from maskedmodel.weights.finetuned import load_finetuned
 from tests.runs import assert_same_run
+from tests.training.test_loop import Killed, kill_after
 
 Go = Callable[..., Adapted]
 RECIPE = ("adapt.drop_path=0.3", "adapt.mixup=0.4", "adapt.cutmix=1.0", "adapt.ema=0.9", "mask.name=uniform",
@@ -33,22 +34,6 @@ def weights(folder: Path, step: int | None = None) -> dict[str, torch.Tensor]:
     return checkpoints.read_model(chosen)
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL."""
-
-
-def killed_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    real, left = loop.backward, [steps]
-
-    def dying(*arguments: Any) -> float:
-        if left[0] == 0:
-            raise Killed
-        left[0] -= 1
-        return real(*arguments)
-
-    monkeypatch.setattr(loop, "backward", dying)
-
-
 @pytest.mark.parametrize("recipe", [(), RECIPE], ids=["plain", "all of the recipe"])
 def test_a_killed_run_resumes_to_the_same_bits(
     run: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: tuple[str, ...]
@@ -56,7 +41,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
     run(tmp_path / "straight", *recipe)
     for steps in (6, 3):
         with monkeypatch.context() as patch:
-            killed_after(patch, steps)
+            kill_after(patch, steps)
             with pytest.raises(Killed):
                 run(tmp_path / "cut", *recipe)
     run(tmp_path / "cut", *recipe)
