@@ -46,6 +46,22 @@ def test_means_and_differences_are_those_of_the_runs(
         assert point.difference is not None
         assert point.difference.mean == pytest.approx(point.started.mean - point.scratch.mean)
         assert point.difference.verdict == "no verdict"  # two seeds give none
+    said = str(found).splitlines()
+    assert said[0].split() == [
+        "labels",
+        "accuracy,",
+        "fine-tuned",
+        "from",
+        "scratch",
+        "difference",
+        "95",
+        "%",
+        "interval",
+    ]
+    for line, point in zip(said[1:3], found.points, strict=True):
+        assert line.startswith(f"{point.count} ")
+        assert f"{point.started.mean:.3f} (" in line
+        assert line.endswith("no verdict")
     page = write(tmp_path).read_text("utf-8")
     assert "data:image/png" in page
     assert "no verdict" in page

@@ -128,6 +128,10 @@ def test_tags_are_read_out_of_labels() -> None:
     prediction[0, 0] = 3.0  # of the two samples that are said to be cats one is
     assert task.metrics(prediction, target)["mAP"] == pytest.approx((0.5 + 1 + 1) / 3)
     assert task.metrics(prediction, target)["f1"] == pytest.approx(10 / 11)
+    (by_tag,) = task.tables(prediction, target)
+    assert [row[0] for row in by_tag.rows] == ["cat", "dog", "rain"]
+    assert by_tag.rows[0][1:] == (0.5, pytest.approx(2 / 3), 1)
+    assert by_tag.rows[1][1:] == (1.0, 1.0, 2)
     with pytest.raises(ConfigError, match="No sample has more than one tag"):
         attached(Tag(separator=","), ("a|b", "a"), (1, 1))
 
