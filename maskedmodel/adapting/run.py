@@ -118,7 +118,7 @@ def _train(
 ) -> tuple[Supervised, TrainResult]:
     model = build(config, parts, Labels(names, data.counts))
     begin(config, folder, model, registry, leads=world.leads)
-    learning = Supervised(model, config)
+    learning = Supervised(model, config, world.size)
     return learning, train(config, folder, learning, data, world, quiet=quiet)
 
 

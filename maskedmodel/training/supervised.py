@@ -90,20 +90,20 @@ def branches(noise: Noise, depth: int, rate: float) -> Tensor | None:
 
 
 class Supervised(Learning[FineTuned, LabelledPart]):
-    """A fine-tuned model on labelled samples."""
+    """A fine-tuned model on labelled samples, by `ranks` processes. Raises ConfigError where pairs would be cut."""
 
     title = "fine-tuning"
 
-    def __init__(self, model: FineTuned, config: FinetuneConfig) -> None:
+    def __init__(self, model: FineTuned, config: FinetuneConfig, ranks: int = 1) -> None:
         super().__init__(model, config.train)
         self.adapt: AdaptSettings = config.adapt
         self.best_by = (f"val_{model.task.score}", model.task.higher_is_better)
-        size = config.train.batch // config.train.accumulate
+        size = config.train.batch // (config.train.accumulate * ranks)
         if self.mixes and size % 2:
             raise ConfigError(
                 "Samples are mixed in pairs, and a micro-batch has an odd number of them.",
                 where="train.batch, train.accumulate",
-                expected="an even number of samples in each micro-batch",
+                expected="an even number of samples in each micro-batch of each rank",
                 got=size,
             )
         freeze(model, self.adapt.freeze)

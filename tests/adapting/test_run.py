@@ -224,6 +224,17 @@ def test_bad_input_is_one_clear_error(run: Go, tmp_path: Path, overrides: list[s
     assert not list(tmp_path.glob("checkpoints/step-*"))
 
 
+def test_no_pair_of_mixed_samples_is_cut_between_ranks(
+    run: Go, configured: Callable[..., FinetuneConfig], registry: Registry, tmp_path: Path
+) -> None:
+    run(tmp_path, "train.steps=1")
+    model, _ = load_finetuned(tmp_path, checkpoints.newest(tmp_path), registry)
+    mixing = configured("adapt.mixup=1", "train.batch=12")
+    Supervised(model, mixing, ranks=3)
+    with pytest.raises(ConfigError, match="got: 3"):
+        Supervised(model, mixing, ranks=4)
+
+
 def test_class_pooling_reads_the_class_token_alone(run: Go, tmp_path: Path, registry: Registry) -> None:
     run(tmp_path, "train.steps=1", "task.pool=class")
     model, _ = load_finetuned(tmp_path, checkpoints.newest(tmp_path), registry)
