@@ -37,6 +37,7 @@ from maskedmodel.cli.output import discard, flush_or_discard, plain_lines, print
 from maskedmodel.cli.plugin_verbs import with_plugin_verbs
 from maskedmodel.errors import MaskedModelError, out_of_memory
 from maskedmodel.installed import spare_others
+from maskedmodel.training.interrupt import remember_interrupts
 
 _GLOBAL_FLAGS = ("--debug", "--strict-plugins")
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]  # click's, which newer versions of typer keep inside
@@ -390,4 +391,5 @@ def _report(error: BaseException) -> int:
 def main() -> None:
     """The console entry point."""
     spare_others()
+    remember_interrupts()
     sys.exit(run_cli(sys.argv[1:]))

@@ -22,11 +22,15 @@ def _amd() -> bool:
     return "AuthenticAMD" in (cpuinfo.read_text() if cpuinfo.exists() else platform.processor())
 
 
-def _onednn_is_faster() -> bool:
+def has_operator() -> bool:
+    """Whether this torch has oneDNN's product as an operator."""
     built = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     # The operator is what torch.compile emits for a Linear; it isn't public, hence the look before the leap.
-    has_operator = built and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return has_operator and torch.backends.cpu.get_cpu_capability().startswith("AVX512") and _amd()
+    return built and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def _onednn_is_faster() -> bool:
+    return has_operator() and torch.backends.cpu.get_cpu_capability().startswith("AVX512") and _amd()
 
 
 ONEDNN = _onednn_is_faster()

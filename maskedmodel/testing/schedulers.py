@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from maskedmodel.engine.flops import flop_counter
 from maskedmodel.errors import MaskedModelError
 from maskedmodel.noise import Noise
 from maskedmodel.schedulers import MaskScheduler, Observed
@@ -366,7 +366,7 @@ def check_flops(scheduler: AnyScheduler) -> None:
 
 def _counted(ready: AnyScheduler, tokens: Tokens, progress: float) -> float:
     """Work per sample of a step, by torch's counter."""
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    with flop_counter() as counter, sdpa_kernel(SDPBackend.MATH):
         mask = ready.sample(tokens, progress, _noise(tokens))
         loss = ready.observe(_observed(tokens, mask, progress))
         parts = [part for part in (loss, mask.gates) if part is not None and part.requires_grad]

@@ -22,6 +22,25 @@ class Interrupted(BaseException):
         super().__init__(f"Stopped by {signal.Signals(number).name}; the same command resumes.")
 
 
+_swallowed = False
+
+
+def remember_interrupts() -> None:
+    """From now on Ctrl-C raises KeyboardInterrupt as before, and one that was swallowed still stops the next run.
+
+    A library that calls back into Python may swallow what is raised there: pydantic-core makes a warning of it. To be
+    called in a process that is this project's own. Where SIGINT is ignored, as under nohup, it stays ignored.
+    """
+
+    def note(number: int, frame: FrameType | None) -> None:
+        global _swallowed
+        _swallowed = True
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, note)
+
+
 class Signals:
     """While entered, the first signal is noted, and the second ends the process at once: writes are atomic."""
 
@@ -31,6 +50,10 @@ class Signals:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
+        global _swallowed
+        if _swallowed:
+            _swallowed = False
+            raise KeyboardInterrupt
         if threading.current_thread() is threading.main_thread():  # elsewhere Python refuses handlers
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
                 self._before[number] = signal.signal(number, self._note)
@@ -62,5 +85,7 @@ class Signals:
         self._cut = allowed
         try:
             yield
+            if allowed:
+                self.check()  # what was raised may have been swallowed on its way
         finally:
             self._cut = False

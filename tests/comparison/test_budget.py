@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from maskedmodel import Noise
 from maskedmodel.comparison import budget as module
@@ -27,7 +26,7 @@ from maskedmodel.comparison.budget import (
     total,
 )
 from maskedmodel.engine import kernels
-from maskedmodel.engine.flops import TRAIN, forward_flops
+from maskedmodel.engine.flops import TRAIN, flop_counter, forward_flops
 from maskedmodel.errors import ConfigError
 from maskedmodel.plugins import Registry
 from maskedmodel.training import packing
@@ -97,20 +96,19 @@ def test_a_scheduler_pays_for_what_it_multiplies(
     mask: str, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it says of itself against what torch counts in a step with it, less the same step under its mask alone."""
-    monkeypatch.setattr(kernels, "ONEDNN", False)
     monkeypatch.setattr(kernels, "PLAIN_KEYS", 400)
     (arm,) = arms_of(TINY, ["model.encoder.dim=24", "model.encoder.depth=4"], [mask], [], registry)
     stand = Stand.of(arm.config, registry)
     model, train = stand.model, arm.config.train
     data = stand.source.open("train")
     batch = next(train_batches(data, model.tokenizer, StepBatches(len(data), 16, 0, 0, 1)))
-    with FlopCounterMode(display=False) as whole, sdpa_kernel(SDPBackend.MATH):
+    with flop_counter() as whole, sdpa_kernel(SDPBackend.MATH):
         learning = MaskedModelling(model, train)
         parts = learning.parts(batch, 0.5)
         backward(learning, model, parts, 1.0, World(0, 1, torch.device("cpu")), 0.5)
         with torch.no_grad():
             model.scheduler.after_step(model.encoder, 0.5)
-    with FlopCounterMode(display=False) as alone:
+    with flop_counter() as alone:
         for part in parts:
             assert part.mask is not None
             model(part.tokens, replace(part.mask, gates=None)).loss.backward()
@@ -138,7 +136,6 @@ def test_a_step_of_uneven_rows_is_charged_what_it_multiplies(
     large: bool, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In groups a dense sample costs what it keeps; filled up, as in a small batch, all cost what the densest may."""
-    monkeypatch.setattr(kernels, "ONEDNN", False)
     monkeypatch.setattr(kernels, "PLAIN_KEYS", 400)
     monkeypatch.setattr(packing, "WORTH", 1 if large else 2**40)
     (arm,) = arms_of(TINY, ["model.encoder.depth=3"], ["adaptive:ratio=0.5,spread=0.3"], [], registry)
@@ -146,7 +143,7 @@ def test_a_step_of_uneven_rows_is_charged_what_it_multiplies(
     mask = stand.model.scheduler.sample(stand.tokens, 0.5, Noise.of(range(stand.tokens.batch)))
     visible = mask.visible.sum(1)
     assert visible.unique().numel() > 2
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    with flop_counter() as counter, sdpa_kernel(SDPBackend.MATH):
         world = World(0, 1, torch.device("cpu"))
         learning, part = MaskedModelling(stand.model, arm.config.train), Part(stand.tokens, mask, mask.scored)
         backward(learning, stand.model, [part], mask.scored, world, 0.5)

@@ -9,27 +9,28 @@ import torch
 from maskedmodel_masks.uniform import Uniform
 from maskedmodel_objectives.patch import Patch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from maskedmodel import MaskedAutoencoder, Noise, Tokens
 from maskedmodel.engine import kernels
-from maskedmodel.engine.flops import TRAIN, block_flops, cross_block_flops, forward_flops, per_token
+from maskedmodel.engine.flops import TRAIN, block_flops, cross_block_flops, flop_counter, forward_flops, per_token
 from maskedmodel.engine.settings import DecoderSettings, EncoderSettings, ModelSettings
 from tests.boxes import Box
 
+needs_onednn = pytest.mark.skipif(not kernels.has_operator(), reason="this torch has no oneDNN")
+
 
 def counted(model: MaskedAutoencoder, tokens: Tokens, backward: bool = False) -> float:
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         loss = model(tokens).loss
         if backward:
             loss.backward()
     return float(counter.get_total_flops())
 
 
-@pytest.fixture(autouse=True)
-def plain_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products that torch's counter knows: no oneDNN operator, no fused attention."""
-    monkeypatch.setattr(kernels, "ONEDNN", False)
+@pytest.fixture(autouse=True, params=[pytest.param(True, marks=needs_onednn), False])
+def counted_kernels(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Either product, and no fused attention, which torch's counter doesn't know."""
+    monkeypatch.setattr(kernels, "ONEDNN", request.param)
     monkeypatch.setattr(kernels, "PLAIN_KEYS", 400)
 
 

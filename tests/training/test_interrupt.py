@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -11,7 +12,7 @@ import pytest
 
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training import loop, masked
-from maskedmodel.training.interrupt import Interrupted, Signals
+from maskedmodel.training.interrupt import Interrupted, Signals, remember_interrupts
 from tests.training.test_loop import assert_same_run
 
 Go = Callable[..., loop.TrainResult]
@@ -32,6 +33,28 @@ def test_a_wait_that_may_be_cut_is_cut_at_once(number: int, code: int) -> None:
     assert raised.value.exit_code == code
     assert time.monotonic() - began < 5
     assert signal.getsignal(number) == before
+
+
+def test_an_interrupt_that_a_library_swallows_still_stops_the_run() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        remember_interrupts()
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), Signals():
+            raise AssertionError("entered")
+        with Signals():  # told once
+            pass
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        remember_interrupts()
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_cut_that_is_swallowed_cuts_at_the_end_of_the_wait() -> None:
+    with pytest.raises(Interrupted), Signals() as signals, signals.may_cut(), contextlib.suppress(Interrupted):
+        signal.raise_signal(signal.SIGTERM)
 
 
 def test_elsewhere_a_signal_is_noted_and_cuts_the_next_wait() -> None:

@@ -468,7 +468,8 @@ def test_ctrl_c_during_start_up_leaves_nothing_half_done(tmp_path: Path, straigh
     # Where the tests themselves run in the background, SIGINT is ignored, and a process inherits that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        process = runs.pretrain(tmp_path / "run", "train.steps=20", wait=False)
+        # A worker takes longer to start than the signal to come.
+        process = runs.pretrain(tmp_path / "run", "train.steps=20", "train.workers=1", wait=False)
     finally:
         signal.signal(signal.SIGINT, before)
     while not (tmp_path / "run").exists():
