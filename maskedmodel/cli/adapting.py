@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from maskedmodel.cli.arguments import Run, existing_run, is_override, split
+from maskedmodel.cli.arguments import Run, apart, existing_run, split
 from maskedmodel.cli.output import print_result
 
 
@@ -72,11 +72,10 @@ def predict(
     to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The file to write: .parquet or .csv.")],
 ) -> None:
     """Write what a fine-tuned model says of data to a file. The same command after a kill goes on."""
-    files = [argument for argument in data if not is_override(argument)]
+    files, overrides = apart(data)
     if not files:
         raise typer.BadParameter("Say what to predict: files, a folder, train or val.")
     existing_run(run)
     from maskedmodel import commands
 
-    overrides = [argument for argument in data if is_override(argument)]
     print_result(commands.predict(run, files, to=to, overrides=overrides))

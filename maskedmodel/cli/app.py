@@ -20,12 +20,14 @@ from maskedmodel.cli import plugins as plugin_commands
 from maskedmodel.cli.arguments import (
     ConfigAndOverrides,
     Encoders,
+    Files,
     Json,
     Out,
     Overrides,
     Probes,
     Run,
     RunOrData,
+    apart,
     config_and_overrides,
     existing_run,
     image_sizes,
@@ -156,7 +158,7 @@ def compare(
 @app.command()
 def reconstruct(
     run: Run,
-    files: Annotated[list[Path] | None, typer.Argument(metavar="[FILE ...]", help="Default: validation data.")] = None,
+    files: Files = None,
     mode: Annotated[
         str | None,
         typer.Option("--mode", help="Where normalised predictions get their scale: oracle, visible-stats, or raw."),
@@ -168,7 +170,8 @@ def reconstruct(
     existing_run(run)
     from maskedmodel import commands
 
-    print_result(commands.reconstruct(run, files or (), mode=mode, out=out, count=count))
+    named, settings = apart(files)
+    print_result(commands.reconstruct(run, named, mode=mode, out=out, count=count, overrides=settings))
 
 
 @app.command()

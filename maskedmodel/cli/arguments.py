@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +47,14 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
+Files = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[FILE ... | KEY=VALUE ...]",
+        help="Default: validation data. Settings say how files are read, such as data.name=tiff_folder.",
+        show_default=False,
+    ),
+]
 Out = Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Where to write the picture.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -61,10 +70,15 @@ def listed(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
+def apart(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Paths, and settings, which stand wherever they like."""
+    paths = [argument for argument in arguments or () if not is_override(argument)]
+    return paths, [argument for argument in arguments or () if is_override(argument)]
+
+
 def split(arguments: list[str] | None) -> tuple[str | None, list[str]]:
     """Overrides stand wherever they like; the one other argument is the config or the data."""
-    overrides = [argument for argument in arguments or () if is_override(argument)]
-    configs = [argument for argument in arguments or () if not is_override(argument)]
+    configs, overrides = apart(arguments)
     if len(configs) > 1:
         raise typer.BadParameter(f"expected one, got {', '.join(configs)}. Settings are KEY=VALUE.")
     return configs[0] if configs else None, overrides

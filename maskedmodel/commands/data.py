@@ -13,6 +13,7 @@ from maskedmodel.config.sections import Trained
 from maskedmodel.errors import DataError, EmptySplitError
 from maskedmodel.plugins import Registry
 from maskedmodel.sources.file_settings import FileSettings
+from maskedmodel.training.folder import notices
 
 ARCHIVES = (".zip", ".tar")  # a file that is a folder
 
@@ -53,13 +54,25 @@ def source_at(path: Path, config: Trained, registry: Registry, overrides: Sequen
         for key, field in fields.items()
         if key not in FileSettings.model_fields and str not in (field.annotation, *get_args(field.annotation))
     }
-    data = {**kept, "name": name or known[0], "path": str(path)}
+    name = name or known[0]
+    if name in registry.data_sources and "channel_names" in registry.data_sources[name].settings_class.model_fields:
+        # What the run calls its channels holds for data of another kind too: a new name is a channel it doesn't know.
+        kept.setdefault("channel_names", _channels_of(config, registry))
+    data = {**kept, "name": name, "path": str(path)}
     settled = load_config(
         {**config.model_dump(mode="json"), "data": data}, overrides, registry=registry, kind=type(config)
     )
     assert settled.data is not None
     source: DataSource[Any] = component("data", settled.data, registry)
     return source
+
+
+def _channels_of(config: Trained, registry: Registry) -> list[str] | None:
+    """What the channels of the run's own data are called; None where nothing says."""
+    if config.data is None:
+        return None
+    names = component("data", config.data, registry, config.train.seed).channel_names()
+    return list(names) if names else None
 
 
 def datasets_of(
@@ -83,7 +96,9 @@ def datasets_of(
             got="a folder or an archive" if several[0].exists() else "nothing is there",
             fix="Name one folder, or files.",
         )
-    return whole(source_at(paths[0], config, registry, overrides))
+    source = source_at(paths[0], config, registry, overrides)
+    notices(source)
+    return whole(source)
 
 
 def is_one_sample(path: Path, registry: Registry) -> bool:

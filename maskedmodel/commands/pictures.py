@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,10 +17,9 @@ from maskedmodel.noise import seeded
 from maskedmodel.plugins import load_registry
 from maskedmodel.report.page import write as write_report
 from maskedmodel.training.checkpoint import newest, read_state
-from maskedmodel.training.data import Reading, eval_batches
+from maskedmodel.training.data import Reading, eval_batches, tell_notes
 from maskedmodel.training.fitting import fit_all
-
-log = logging.getLogger("maskedmodel")
+from maskedmodel.training.folder import notices
 
 
 def reconstruct(
@@ -30,15 +29,18 @@ def reconstruct(
     mode: str | None = None,
     out: str | Path | None = None,
     count: int = 8,
+    overrides: Sequence[str] = (),
 ) -> Path:
     """A picture: original, masked, reconstruction, and the same with visible patches pasted in.
 
-    Of `files`, read by the run's data source, or of `count` validation samples.
+    Of `files`, read by the run's data source or as `overrides` say, such as data.name=tiff_folder; or of `count`
+    validation samples.
     """
     folder, config, registry, model, device = opened(run)
     captions = [Path(file).name for file in files] or None
     if files:
-        samples = [read_file(Path(file).expanduser(), config, registry) for file in files]
+        samples = [read_file(Path(file).expanduser(), config, registry, overrides) for file in files]
+        tell_notes(Counter(note for sample in samples for note in sample.get("notes", ())), len(samples))
         prepared = [model.tokenizer.prepare(sample["signal"][None].to(device))[0] for sample in samples]
         signals, ids = model.tokenizer.collate(prepared), [sample["id"] for sample in samples]
         model.tokenizer.channel_names = channel_names([sample.get("channels", ()) for sample in samples])
@@ -75,9 +77,7 @@ def preview(config: Config = None, *, overrides: Sequence[str] = (), out: str | 
     reading = Reading.of(resolved.train, batch=4, limit=4)
     batches = eval_batches(parts.source.open("train"), parts.tokenizer, reading)
     batch = next(iter(batches))
-    for fact in parts.source.facts():
-        if fact.notice:
-            log.warning("%s: %s", fact.about, fact.text)
+    notices(parts.source)
     fit_all(parts.tokenizer, parts.scheduler, lambda: [batch.signal])
     assert batch.stored is not None
     batch.signal = parts.tokenizer.prepare(batch.stored)  # with what was measured

@@ -12,7 +12,7 @@ import logging
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal
@@ -338,8 +338,13 @@ class EvalBatches:
             named = "; ".join(f"{b.id} ({b.said})" for b in self.broken[:3])
             more = ", ..." if len(self.broken) > 3 else ""
             log.warning("%d of %d samples left out: %s%s", len(self.broken), count + len(self.broken), named, more)
-        for note, times in self.notes.items():
-            log.warning("%d of %d samples: %s", times, count, note)
+        tell_notes(self.notes, count)
+
+
+def tell_notes(notes: Mapping[str, int], count: int) -> None:
+    """Say how many of `count` samples each note is of."""
+    for note, times in notes.items():
+        log.warning("%d of %d samples: %s", times, count, note)
 
 
 def eval_batches(dataset: SampleDataset, tokenizer: Tokenizer[Any], reading: Reading) -> EvalBatches:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from maskedmodel.components import DataSource
+from maskedmodel.components import DataSource, Fact
 from maskedmodel.config.load import difference, dump_config, load_config
 from maskedmodel.config.sections import Trained
 from maskedmodel.engine.model import MaskedAutoencoder
@@ -101,7 +101,15 @@ def settle(folder: Path, config: Trained, registry: Registry) -> None:
         bound = [(where, old, new) for where, old, new in changed if not where.startswith((*FREE, *TOLD))]
         step = read_state(found)["step"]
         for where, old, new in changed:
-            if where in TOLD and not bound:
+            if where in TOLD and not bound and step >= new:
+                log.warning(
+                    "%s was %s and is %s now, but the run has come to step %d: nothing more is trained.",
+                    where,
+                    old,
+                    new,
+                    step,
+                )
+            elif where in TOLD and not bound:
                 log.warning(
                     "%s was %s and is %s now. From step %d on the learning rate and every schedule follow the new "
                     "length, so the run differs from one of that length from the start.",
@@ -146,8 +154,13 @@ def write_summary(folder: Path, model: MaskedAutoencoder, training: TrainResult,
 
 def tell(source: DataSource[Any], folder: Path) -> None:
     """Say what was left out, converted or guessed of the data as a whole, and keep all of it with the run."""
+    write_json(folder / "data.json", {"facts": [asdict(fact) for fact in notices(source)]})
+
+
+def notices(source: DataSource[Any]) -> list[Fact]:
+    """The facts of a source, of which the notices are told."""
     facts = source.facts()
     for fact in facts:
         if fact.notice:
             log.warning("%s: %s", fact.about, fact.text)
-    write_json(folder / "data.json", {"facts": [asdict(fact) for fact in facts]})
+    return facts

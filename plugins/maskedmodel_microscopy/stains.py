@@ -69,6 +69,9 @@ class Stains(DataSource[StainsSettings]):
     def class_names(self) -> list[str]:
         return ["less DAB", "more DAB"]
 
+    def channel_names(self) -> list[str]:
+        return ["haematoxylin", "DAB", "rest"]
+
     def _ids(self, split: Split) -> list[str]:
         count = self.settings.train_samples if split == "train" else self.settings.val_samples
         return [f"stains-{split}-{index:05d}" for index in range(count)]

@@ -26,7 +26,7 @@ from maskedmodel.sources import (
     open_regular,
     spread,
 )
-from maskedmodel_microscopy.facts import facts_of, joined_facts
+from maskedmodel_microscopy.facts import facts_of, joined_facts, names_in, strangers
 from maskedmodel_microscopy.joined import ALONE, ChannelPattern, guess, joined_names
 from maskedmodel_microscopy.tiff import EXTENSIONS, read_header, read_tiff
 from maskedmodel_microscopy.tiff_image import Array, Header, TiffSettings
@@ -69,7 +69,6 @@ class TiffFolderSettings(TiffSettings, FileSettings):
         description="Fields larger than this many pixels a side are cut into tiles of it, side by side, what is left "
         "over shared out to the edges. Tiles of one file are never split. null: whole fields.",
     )
-
     memory: bool = Field(
         False,
         description="Whether decoded files are kept in memory once read: 4 bytes a pixel, in every data worker.",
@@ -337,12 +336,13 @@ class TiffFolder(DataSource[TiffFolderSettings]):
             found = [self._header_of(open_regular(self._alone), str(self._alone))]
         else:
             found = [header for split in self._files.parts() for header in self._headers(split)]
-        headers = [header for header in found if isinstance(header, Header)]
         errors = [header for header in found if isinstance(header, DataError)]
-        if errors and not headers:
+        if errors and len(errors) == len(found):
             raise errors[0]
-        names = {(self.settings.aliases or {}).get(name, name) for header in headers for name in header.names}
-        return tuple(sorted(name for name in names if self.settings.take is None or name in self.settings.take))
+        return tuple(sorted(self._called(found)))
+
+    def _called(self, headers: Sequence[Header | DataError]) -> set[str]:
+        return names_in(headers, self.settings.aliases or {}, self.settings.take)
 
     def resolved(self) -> TiffFolderSettings:
         """The settings with what was found: channel names, so that other data puts a name into the same slot, and
@@ -360,10 +360,10 @@ class TiffFolder(DataSource[TiffFolderSettings]):
         else:
             places = [(part, number) for part in parts.values() for number in range(len(part.ids))]
             headers = [self._header(part, number) for part, number in spread(places, _LOOKED_AT)]
-        found = [*self._files.facts(), *facts_of(headers, paths, self._names), *self._taken_facts(headers)]
+        new = strangers(self._called(headers), self.settings.channel_names if self._names else None)
+        found = [*self._files.facts(), *facts_of(headers, paths, self._names, new), *self._taken_facts(headers)]
         if self._pattern is not None:
-            guessed = self.settings.channel_pattern is None
-            found += joined_facts([part for part in parts.values()], self._pattern, guessed)
+            found += joined_facts(list(parts.values()), self._pattern, self.settings.channel_pattern is None)
         return found
 
     def _taken_facts(self, headers: Sequence[Header | DataError]) -> list[Fact]:
@@ -392,7 +392,8 @@ class TiffFolder(DataSource[TiffFolderSettings]):
         field = joined_names([names], [path.name], self._pattern, str(path)), pixels
         signal = cut_field(field, str(path), self._names, self.settings, None)
         own = _taken(field[0], str(path), self.settings)
-        return Sample(signal=signal, id=path.name, channels=slots_of(own, self._names))
+        notes = strangers(own, self.settings.channel_names if self._names else None)
+        return Sample(signal=signal, id=path.name, channels=slots_of(own, self._names), notes=notes)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:

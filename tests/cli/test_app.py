@@ -94,11 +94,11 @@ LINES: dict[str, Call] = {
             "quiet": False,
         },
     ),
-    "reconstruct r": ("reconstruct", (Path("r"), ()), {"mode": None, "out": None, "count": 8}),
-    "reconstruct r a.png b.png --mode oracle --out x.png": (
+    "reconstruct r": ("reconstruct", (Path("r"), []), {"mode": None, "out": None, "count": 8, "overrides": []}),
+    "reconstruct r a.tif b.tif data.name=tiff_folder --mode oracle --out x.png": (
         "reconstruct",
-        (Path("r"), [Path("a.png"), Path("b.png")]),
-        {"mode": "oracle", "out": Path("x.png"), "count": 8},
+        (Path("r"), ["a.tif", "b.tif"]),
+        {"mode": "oracle", "out": Path("x.png"), "count": 8, "overrides": ["data.name=tiff_folder"]},
     ),
     "probe r": ("probe", (Path("r"),), {"overrides": (), "probes": None, "encoders": (), "quiet": False}),
     "probe r data.label=x": (

@@ -62,7 +62,9 @@ def test_one_file_and_a_folder_of_one_are_embedded(kind: str, tmp_path: Path) ->
         np.testing.assert_allclose(found["feature"][0], same, rtol=1e-5, atol=1e-6)
 
 
-def test_a_run_of_made_up_data_takes_files_of_the_kind_that_is_named(tmp_path: Path) -> None:
+def test_a_run_of_made_up_data_takes_files_of_the_kind_that_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Its own source reads no files; a single one, with names of its own for channels, and a folder of it, are read."""
     tokenizer = {"name": "channels", "size": 16, "patch": 8, "channels": 3}
     data = {"name": "stains", "size": 16, "train_samples": 4, "val_samples": 2}
@@ -81,3 +83,26 @@ def test_a_run_of_made_up_data_takes_files_of_the_kind_that_is_named(tmp_path: P
     )
     assert of_file.shape == (1, 8)
     np.testing.assert_array_equal(of_file, of_folder)
+    assert caplog.messages == [
+        "1 of 1 samples: not among data.channel_names, so a model doesn't know them: Actin, DNA",
+        "channels: of 1 files: not among data.channel_names, so a model doesn't know them: Actin, DNA",
+    ]
+    caplog.clear()
+    assert maskedmodel.reconstruct(tmp_path / "run", [alone], overrides=said, out=tmp_path / "a.png").exists()
+    assert "doesn't know them: Actin, DNA" in caplog.text
+
+
+def test_a_channel_goes_by_its_name_into_a_run_of_another_kind_of_source(tmp_path: Path) -> None:
+    """DAB is the second channel of the run's own data, wherever it lies in a file."""
+    tokenizer = {"name": "channels", "size": 16, "patch": 8, "channels": 3}
+    data = {"name": "stains", "size": 16, "train_samples": 4, "val_samples": 2}
+    maskedmodel.pretrain({**TINY, "data": data, "tokenizer": tokenizer}, run=tmp_path / "run", quiet=True)
+    values = np.random.default_rng(0).integers(0, 255, (2, 16, 16), np.uint8)
+    found = []
+    for names, planes in ((["DAB", "haematoxylin"], values), (["haematoxylin", "DAB"], values[::-1])):
+        metadata = {"axes": "CYX", "Channel": {"Name": names}}
+        tifffile.imwrite(tmp_path / "field.ome.tif", planes, metadata=metadata)
+        to, said = tmp_path / "new.npz", ["data.name=tiff_folder"]
+        features = maskedmodel.embed(tmp_path / "run", tmp_path / "field.ome.tif", to=to, overrides=said, quiet=True)
+        found.append(np.load(features)["feature"])
+    np.testing.assert_array_equal(found[0], found[1])
