@@ -30,9 +30,9 @@ class Decoder(nn.Module):
         self.mask_token = nn.Parameter(torch.empty(1, 1, s.dim))
         self.embed = Linear(encoder.dim, s.dim) if s.attention == "self" else None
         self.blocks = nn.ModuleList(
-            Block(s.dim, s.heads, s.mlp_ratio, s.norm_eps)
+            Block(s.dim, s.heads, s.mlp_ratio, s.norm_eps, s.mlp)
             if s.attention == "self"
-            else CrossBlock(s.dim, encoder.dim, s.heads, s.mlp_ratio, s.norm_eps)
+            else CrossBlock(s.dim, encoder.dim, s.heads, s.mlp_ratio, s.norm_eps, s.mlp)
             for _ in range(s.depth)
         )
         self.norm = nn.LayerNorm(s.dim, eps=s.final_norm_eps or s.norm_eps)

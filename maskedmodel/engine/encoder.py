@@ -30,7 +30,7 @@ class Encoder(nn.Module):
         self.places = PositionEmbedding(s.positions, s.dim, s.heads, tokenizer.extents, channels, len(tokenizer.axes))
         self.class_token = nn.Parameter(torch.empty(1, 1, s.dim)) if s.class_token else None
         self.registers = nn.Parameter(torch.empty(1, s.registers, s.dim)) if s.registers else None
-        self.blocks = nn.ModuleList(Block(s.dim, s.heads, s.mlp_ratio, s.norm_eps) for _ in range(s.depth))
+        self.blocks = nn.ModuleList(Block(s.dim, s.heads, s.mlp_ratio, s.norm_eps, s.mlp) for _ in range(s.depth))
         self.norm = nn.LayerNorm(s.dim, eps=s.final_norm_eps or s.norm_eps)
         self.apply(init_linear)
         for token in (self.class_token, self.registers):

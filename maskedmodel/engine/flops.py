@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from maskedmodel.engine import kernels
+from maskedmodel.engine.layers import MlpKind
 from maskedmodel.engine.model import MaskedAutoencoder
 
 TRAIN = 3  # forward and backward together, in forward passes: a backward pass costs two
@@ -43,24 +44,31 @@ def flop_counter() -> FlopCounterMode:
     )
 
 
-def block_flops(tokens: int, dim: int, mlp_ratio: float = 4.0, asking: int | None = None) -> float:
-    """A self-attention block, forward, one sample: four projections, scores and mixing, two layers of the MLP.
+def block_flops(
+    tokens: int, dim: int, mlp_ratio: float = 4.0, asking: int | None = None, mlp: MlpKind = "gelu"
+) -> float:
+    """A self-attention block, forward, one sample: four projections, scores and mixing, the layers of the MLP.
 
     Of `tokens` that answer, `asking` ask and pass the MLP (default: all).
     """
     asking = tokens if asking is None else asking
     keys_and_values, queries_and_output = 2 * dim * dim * tokens, 2 * dim * dim * asking
     attention = 2 * asking * tokens * dim
-    mlp = 2 * dim * int(dim * mlp_ratio) * asking
-    return 2 * float(keys_and_values + queries_and_output + attention + mlp)
+    return 2 * float(keys_and_values + queries_and_output + attention + _mlp(asking, dim, mlp_ratio, mlp))
 
 
-def cross_block_flops(asking: int, context: int, dim: int, context_dim: int, mlp_ratio: float = 4.0) -> float:
+def _mlp(tokens: int, dim: int, ratio: float, kind: MlpKind) -> int:
+    """Multiplications of an MLP: a gated one has a third product of the same size."""
+    return (3 if kind == "swiglu" else 2) * dim * int(dim * ratio) * tokens
+
+
+def cross_block_flops(
+    asking: int, context: int, dim: int, context_dim: int, mlp_ratio: float = 4.0, mlp: MlpKind = "gelu"
+) -> float:
     """A cross-attention block, forward, one sample: `asking` tokens of width `dim` ask `context` of `context_dim`."""
     projections = 2 * dim * dim * asking + 2 * context_dim * dim * context
     attention = 2 * asking * context * dim
-    mlp = 2 * dim * int(dim * mlp_ratio) * asking
-    return 2 * float(projections + attention + mlp)
+    return 2 * float(projections + attention + _mlp(asking, dim, mlp_ratio, mlp))
 
 
 def forward_flops(
@@ -73,19 +81,19 @@ def forward_flops(
     e, d = model.settings.encoder, model.settings.decoder
     seen = model.encoder.prefix + visible
     encoder = visible * per_token(model.encoder.embed, model.tokenizer.token_width)
-    encoder += e.depth * block_flops(seen, e.dim, e.mlp_ratio)
+    encoder += e.depth * block_flops(seen, e.dim, e.mlp_ratio, mlp=e.mlp)
 
     rows = batch * hidden
     projected = min(visible + hidden, rows) if shared_positions else rows  # mask tokens in the first block, per batch
     head = hidden * per_token(model.decoder.head, d.dim)
     if d.attention == "cross":
-        decoder = d.depth * cross_block_flops(hidden, seen, d.dim, e.dim, d.mlp_ratio)
+        decoder = d.depth * cross_block_flops(hidden, seen, d.dim, e.dim, d.mlp_ratio, d.mlp)
         saved = 2 * d.dim * d.dim * (rows - projected)
     else:
         length = seen + hidden
         decoder = 2 * seen * e.dim * d.dim
-        decoder += (d.depth - 1) * block_flops(length, d.dim, d.mlp_ratio)
-        decoder += block_flops(length, d.dim, d.mlp_ratio, asking=hidden)
+        decoder += (d.depth - 1) * block_flops(length, d.dim, d.mlp_ratio, mlp=d.mlp)
+        decoder += block_flops(length, d.dim, d.mlp_ratio, asking=hidden, mlp=d.mlp)
         if d.depth == 1:  # the one block is the first as well, which projects queries of all tokens
             decoder += 2 * d.dim * d.dim * seen
         saved = 2 * 3 * d.dim * d.dim * (rows - projected)

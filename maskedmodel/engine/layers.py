@@ -5,11 +5,15 @@ Shapes: B batch, T tokens in the sequence, U tokens that ask (queries), H heads,
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedmodel.engine import kernels
+
+MlpKind = Literal["gelu", "swiglu"]
 
 
 def attend(q_BHUd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, key_valid_BT: Tensor | None = None) -> Tensor:
@@ -58,27 +62,35 @@ class Linear(nn.Linear):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with the exact GELU between them."""
+    """Two linear layers with `hidden` values between them: past the exact GELU, or gated (SwiGLU, Shazeer 2020).
 
-    def __init__(self, dim: int, hidden: int) -> None:
+    Gated, the first layer gives twice as many, gates and then values, and each value is multiplied by SiLU of its gate,
+    as in DINOv2.
+    """
+
+    def __init__(self, dim: int, hidden: int, kind: MlpKind = "gelu") -> None:
         super().__init__()
-        self.fc1, self.fc2 = Linear(dim, hidden), Linear(hidden, dim)
+        self.kind = kind
+        self.fc1, self.fc2 = Linear(dim, hidden * (2 if kind == "swiglu" else 1)), Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
+        if self.kind == "gelu":
+            return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
+        gates, values = self.fc1(x).chunk(2, -1)
+        return self.fc2(F.silu(gates) * values)  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
     """Self-attention and an MLP, each behind a LayerNorm and a residual."""
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: float, norm_eps: float) -> None:
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, norm_eps: float, mlp: MlpKind = "gelu") -> None:
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), mlp)
 
     def forward(
         self,
@@ -133,7 +145,9 @@ class Block(nn.Module):
 class CrossBlock(nn.Module):
     """Tokens ask a context of another width, then pass an MLP; they don't see each other (CrossMAE)."""
 
-    def __init__(self, dim: int, context_dim: int, heads: int, mlp_ratio: float, norm_eps: float) -> None:
+    def __init__(
+        self, dim: int, context_dim: int, heads: int, mlp_ratio: float, norm_eps: float, mlp: MlpKind = "gelu"
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
@@ -141,7 +155,7 @@ class CrossBlock(nn.Module):
         self.kv = Linear(context_dim, 2 * dim)
         self.proj = Linear(dim, dim)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), mlp)
 
     def forward(
         self,

@@ -25,6 +25,12 @@ class _Stack(BaseModel):
     depth: int = Field(gt=0, description="Number of transformer blocks.")
     heads: int = Field(gt=0, description="Number of attention heads; divides dim.")
     mlp_ratio: float = Field(4.0, gt=0, description="Width of a block's hidden layer, as a multiple of dim.")
+    mlp: Literal["gelu", "swiglu"] = Field(
+        "gelu",
+        description="gelu: two linear layers with the exact GELU between them. swiglu: a gated one (Shazeer 2020), "
+        "whose first layer gives mlp_ratio * dim gates and as many values; an mlp_ratio of 8/3 then costs what 4 does "
+        "with gelu.",
+    )
     norm_eps: float = Field(1e-6, gt=0, description="Epsilon of every LayerNorm.")
     final_norm_eps: float | None = Field(
         None, gt=0, description="Epsilon of the LayerNorm after the last block. null: norm_eps."

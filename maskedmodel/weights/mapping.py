@@ -60,9 +60,10 @@ _BLOCK[HUGGINGFACE_VIDEO] = _BLOCK[HUGGINGFACE] | {
     "attention.attention.q_bias": "qkv#q.bias",
     "attention.attention.v_bias": "qkv#v.bias",
 }
-_BLOCK[VIT], _BLOCK[HUGGINGFACE_VIT] = _BLOCK[FACEBOOK], _BLOCK[HUGGINGFACE]
+_BLOCK[VIT] = _BLOCK[FACEBOOK] | {"mlp.w12": "mlp.fc1", "mlp.w3": "mlp.fc2"}  # gated, as DINOv2's authors name them
+_BLOCK[HUGGINGFACE_VIT] = _BLOCK[HUGGINGFACE]
 _BLOCK[DINOV2] = {name: ours for name, ours in _BLOCK[HUGGINGFACE].items() if ours.startswith(("qkv", "proj", "mlp"))}
-_BLOCK[DINOV2] |= {"norm1": "norm1", "norm2": "norm2"}
+_BLOCK[DINOV2] |= {"norm1": "norm1", "norm2": "norm2", "mlp.weights_in": "mlp.fc1", "mlp.weights_out": "mlp.fc2"}
 _STACKS = {
     FACEBOOK: {"blocks": "encoder", "decoder_blocks": "decoder"},
     HUGGINGFACE: {

@@ -25,7 +25,7 @@ from maskedmodel.weights.report import LoadReport
 from maskedmodel.weights.runs import load_pretrained
 
 log = logging.getLogger("maskedmodel")
-_SIZES = ("dim", "depth", "heads", "mlp_ratio")  # settings of a stack by which weights of it are of another model
+_SIZES = ("dim", "depth", "heads", "mlp", "mlp_ratio")  # by which weights of a stack are of another model
 _TOLD = ("norm_eps", "final_norm_eps")
 
 

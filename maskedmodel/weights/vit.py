@@ -32,13 +32,15 @@ MODEL_TYPES = {"vit": HUGGINGFACE_VIT, "dinov2": DINOV2, "dinov2_with_registers"
 _NEEDED = {
     "patch_embed.proj.weight": "(D, C, p, p)",
     "pos_embed": "(1, S + L, D)",
-    "blocks.0.mlp.fc1.weight": "(4 D, D)",
 }
+# The layers of an MLP; a gated one's are w12 and w3 in DINOv2's own files, weights_in and weights_out in transformers.
+_FIRST = re.compile(r"\.(mlp\.(fc1|w12|weights_in)|intermediate\.dense)\.weight$")
+_SECOND = re.compile(r"(?<!attention)\.(mlp\.(fc2|w3|weights_out)|output\.dense)\.weight$")
 _SCALES = {
     "ls1.gamma": ("attn.proj",),
-    "ls2.gamma": ("mlp.fc2",),
+    "ls2.gamma": ("mlp.fc2", "mlp.w3"),
     "layer_scale1.lambda1": ("attention.output.dense", "attention.o_proj"),
-    "layer_scale2.lambda1": ("mlp.fc2",),
+    "layer_scale2.lambda1": ("mlp.fc2", "mlp.weights_out"),
 }
 _LEFT_OUT = ("head.", "pooler.", "classifier.", "mask_token", "embeddings.mask_token", "lm_head.", "decoder.0.")
 # Architectures of timm that are plain vision transformers, as far as a name tells.
@@ -91,9 +93,15 @@ def _in_memory(model: nn.Module) -> Foreign:
     blocks = getattr(inner, "blocks", None)
     if type(inner).__name__ != "VisionTransformer" or blocks is None or getattr(inner, "rope", None) is not None:
         raise CheckpointError("This model is no plain VisionTransformer of timm.", where=name)
-    activation = blocks[0].mlp.act
-    if not isinstance(activation, nn.GELU) or activation.approximate != "none":
-        raise _other_blocks(name, f"the activation {activation}", "the exact GELU")
+    mlp = blocks[0].mlp
+    activation = getattr(mlp, "act", None)
+    if type(mlp).__name__ == "GluMlp":
+        known = isinstance(activation, nn.SiLU) and not mlp.gate_last
+    else:
+        known = isinstance(activation, nn.GELU) and activation.approximate == "none"
+    if not known:
+        got = f"{type(mlp).__name__} with the activation {activation}"
+        raise _other_blocks(name, got, "two layers with the exact GELU, or with SiLU and gates first")
     if not isinstance(inner.norm, nn.LayerNorm):
         raise _other_blocks(name, "no LayerNorm after the last block", "one")
     arguments = {
@@ -158,7 +166,8 @@ def load_vit(
     foreign, decoder = audiomae.without_decoder(foreign)
     foreign = _without(foreign, _LEFT_OUT)
     tensors, source = foreign.tensors, foreign.source
-    require(foreign, _NEEDED, VIT, _advice(tensors))
+    first = next(filter(_FIRST.search, sorted(tensors)), "blocks.0.mlp.fc1.weight")
+    require(foreign, {**_NEEDED, first: "(4 D, D)"}, VIT, _advice(tensors))
     config = foreign.config or {}
     arguments, pretrained = config.get("model_args") or {}, config.get("pretrained_cfg") or {}
     dim, channels, *patch = tensors["patch_embed.proj.weight"].shape
@@ -173,7 +182,7 @@ def load_vit(
         "dim": dim,
         "depth": depth_of(tensors, "blocks"),
         "heads": heads_of(dim, heads or arguments.get("num_heads"), ENCODER_HEADS, "heads", source),
-        "mlp_ratio": mlp_ratio(dim, tensors["blocks.0.mlp.fc1.weight"].shape[0]),
+        **_mlp(tensors, dim),
         "norm_eps": float(eps),
     }
     processor = {"image_mean": pretrained.get("mean"), "image_std": pretrained.get("std")}
@@ -205,27 +214,23 @@ def load_huggingface_vit(foreign: Foreign, registry: Registry | None) -> tuple[M
     """The encoder of a ViT or DINOv2 of transformers. Raises CheckpointError, and WeightsMismatch with a report."""
     model_type = str((foreign.config or {}).get("model_type"))
     config = read_config(foreign, _Config, model_type)
-    if config.use_swiglu_ffn:
-        raise _other_blocks(foreign.source, "use_swiglu_ffn: true, a gated MLP", "two linear layers with a GELU")
     stem = f"{model_type}."
     tensors = {name.removeprefix(stem): tensor for name, tensor in foreign.tensors.items()}
     foreign = _without(replace(foreign, tensors=tensors), _LEFT_OUT)
     tensors, source, layout = foreign.tensors, foreign.source, MODEL_TYPES[model_type]
     positions, token = "embeddings.position_embeddings", "embeddings.cls_token"
     require(foreign, {positions: "(1, 1 + L, D)", token: "(1, 1, D)"}, layout, None)
-    hidden = [t.shape[0] for name, t in tensors.items() if re.search(r"(mlp\.fc1|intermediate\.dense)\.weight$", name)]
     size, patch = pair(config.image_size), pair(config.patch_size)
     cells = (size[0] // patch[0]) * (size[1] // patch[1])
     prefixes = _prefixes(tensors, token, ("embeddings.register_tokens",))
     statistics, notes = statistics_of(foreign.processor, config.num_channels)
     registers = sum(prefixes[1:2])
     folded = _without_scales(_without_prefix_positions(tensors, token, positions, cells, (1,), source))
-    ratio = {"mlp_ratio": mlp_ratio(config.hidden_size, hidden[0])} if hidden else {}
     spec = image_spec(
         size=size,
         patch=patch,
         channels=config.num_channels,
-        encoder=config.encoder() | ratio | {"positions": "table", "registers": registers},
+        encoder=config.encoder() | _mlp(tensors, config.hidden_size) | {"positions": "table", "registers": registers},
         decoder={},
         normalise_target=True,
         statistics=statistics,
@@ -325,11 +330,27 @@ def _without_scales(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return changed
 
 
+def _mlp(tensors: Mapping[str, Tensor], dim: int) -> dict[str, Any]:
+    """Kind and width of the MLPs: gated ones have a first layer that gives twice what the second takes."""
+    first, second = (
+        next((tensor for name, tensor in tensors.items() if pattern.search(name) and tensor.dim() == 2), None)
+        for pattern in (_FIRST, _SECOND)
+    )
+    if first is None:
+        return {}
+    gated = second is not None and first.shape[0] == 2 * second.shape[1]
+    hidden = first.shape[0] // (2 if gated else 1)
+    return {"mlp": "swiglu" if gated else "gelu", "mlp_ratio": mlp_ratio(dim, hidden)}
+
+
 def _folded(tensors: Mapping[str, Tensor]) -> list[str]:
     """What to tell of what was folded."""
+    notes = []
     if any(name.endswith(tuple(f".{ending}" for ending in _SCALES)) for name in tensors):
-        return ["LayerScale is multiplied into the projections that it follows: the outputs are the same"]
-    return []
+        notes.append("LayerScale is multiplied into the projections that it follows: the outputs are the same")
+    if _mlp(tensors, 1).get("mlp") == "swiglu":
+        notes.append("the MLPs are gated: gates come first and pass SiLU, as in DINOv2, which tensors don't tell")
+    return notes
 
 
 def _advice(tensors: Mapping[str, Tensor]) -> str | None:
@@ -338,10 +359,8 @@ def _advice(tensors: Mapping[str, Tensor]) -> str | None:
         return "It normalises after pooling (fc_norm), where ours does so on its tokens: it can't be read."
     if any("q_norm" in name for name in tensors):
         return "Its queries and keys are normalised, which ours aren't: it can't be read."
-    first, second = (tensors.get(f"blocks.0.mlp.fc{number}.weight") for number in (1, 2))
-    halved = first is not None and second is not None and first.shape[0] == 2 * second.shape[-1]
-    if halved or any(".mlp.w12." in name or ".mlp.weights_in." in name for name in tensors):
-        return "Its MLPs are gated (SwiGLU), which ours aren't: it can't be read."
+    if any(".mlp.fc1_g." in name for name in tensors):
+        return "Its gates and values are two layers (timm's SwiGLU), which ours has in one: it can't be read."
     if any("norm_pre" in name for name in tensors):
         return "It has a LayerNorm before the first block, as CLIP's, which ours hasn't: it can't be read."
     return None

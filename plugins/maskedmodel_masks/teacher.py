@@ -52,4 +52,4 @@ def encoder_flops(settings: Any, prefix: int, length: int, width: int, *, blocks
     """
     passed: int = settings.depth if blocks is None else blocks
     embedding: float = 2.0 * length * width * settings.dim
-    return passed * block_flops(prefix + length, settings.dim, settings.mlp_ratio) + embedding
+    return passed * block_flops(prefix + length, settings.dim, settings.mlp_ratio, mlp=settings.mlp) + embedding

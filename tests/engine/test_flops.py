@@ -48,6 +48,8 @@ CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"registers": 3, "mlp_ratio": 1.7}, {"mlp_ratio": 2.3, "depth": 2}),
     ({}, {"attention": "cross"}),
     ({"registers": 1}, {"attention": "cross", "depth": 1}),
+    ({"mlp": "swiglu", "mlp_ratio": 8 / 3}, {"mlp": "swiglu", "depth": 2}),
+    ({}, {"attention": "cross", "mlp": "swiglu"}),
 ]
 
 

@@ -114,6 +114,7 @@ def test_weights_of_an_encoder_leave_a_fresh_decoder_and_say_so(
         ({"encoder": {"dim": 48}}, r"encoder\.blocks\.0\.mlp\.fc1\.weight: \(96, 24\) where", "model.encoder.dim=24"),
         ({"encoder": {"heads": 4}}, "model.encoder.heads: 2 there, 4 here", "model.encoder.heads=2"),
         ({"encoder": {"mlp_ratio": 2.0}}, "mlp_ratio: 4.0 there", "model.encoder.mlp_ratio=4"),
+        ({"encoder": {"mlp": "swiglu", "mlp_ratio": 2.0}}, "mlp: gelu there, swiglu here", "model.encoder.mlp=gelu"),
         ({"encoder": {"positions": "rotary"}}, "positions: sincos there", "model.encoder.positions=sincos"),
         ({"decoder": {"depth": 2}}, "decoder.blocks.1", "start.parts=encoder"),
         ({"decoder": {"attention": "cross"}}, "attention: self there", "start.parts=encoder"),

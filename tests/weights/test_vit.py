@@ -61,6 +61,7 @@ TIMM = {
     "no bias of queries": {"qkv_bias": False},
     "oblong": {"img_size": (8, 20)},
     "one channel": {"in_chans": 1},
+    "gated": {"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": nn.SiLU, "init_values": 0.1},
 }
 
 
@@ -178,7 +179,7 @@ def test_audiomaes_encoder_and_its_odd_positions(tmp_path: Path) -> None:
         ({"qk_norm": True}, "queries and keys are normalised"),
         ({"pre_norm": True}, "before the first block"),
         ({"global_pool": "avg"}, "fc_norm"),
-        ({"mlp_layer": timm.layers.SwiGLUPacked}, "gated"),
+        ({"mlp_layer": timm.layers.SwiGLU}, "two layers"),
     ],
 )
 def test_what_cant_be_expressed_is_refused_with_the_reason(
@@ -196,9 +197,36 @@ def test_other_blocks_in_memory_and_in_a_config_are_refused(registry: Registry, 
         from_timm(vit(act_layer=nn.ReLU), registry=registry)
     with pytest.raises(CheckpointError, match="no LayerNorm"):
         from_timm(vit(global_pool="avg"), registry=registry)
-    huggingface("dinov2", use_swiglu_ffn=True).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="use_swiglu_ffn"):
-        read_weights(tmp_path, registry=registry)
+    with pytest.raises(CheckpointError, match="gates first"):
+        from_timm(vit(mlp_layer=timm.layers.GluMlp, act_layer=nn.SiLU), registry=registry)
+    with pytest.raises(CheckpointError, match="gates first"):
+        from_timm(vit(mlp_layer=timm.layers.SwiGLUPacked), registry=registry)
+
+
+def test_gated_ones_under_the_names_of_dinov2s_authors(registry: Registry, tmp_path: Path) -> None:
+    theirs = vit(mlp_layer=timm.layers.SwiGLUPacked, act_layer=nn.SiLU, init_values=0.1)
+    names = {".mlp.fc1.": ".mlp.w12.", ".mlp.fc2.": ".mlp.w3."}
+    state = theirs.state_dict()
+    for old, new in names.items():
+        state = {name.replace(old, new): tensor for name, tensor in state.items()}
+    torch.save(state, tmp_path / "weights.pth")
+    model, _ = read_weights(tmp_path / "weights.pth", heads=2, registry=registry)
+    assert model.settings.encoder.mlp == "swiglu"
+    with torch.no_grad():
+        expected = theirs.forward_features(normalised(pictures()))[:, 1:]
+        torch.testing.assert_close(model.encode(pictures()), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["dinov2", "dinov2_with_registers"])
+def test_gated_ones_of_transformers(kind: str, registry: Registry, tmp_path: Path) -> None:
+    theirs = huggingface(kind, use_swiglu_ffn=True)
+    theirs.save_pretrained(tmp_path)
+    model, _ = read_weights(tmp_path, registry=registry)
+    assert model.settings.encoder.mlp == "swiglu"
+    with torch.no_grad():
+        expected = theirs(normalised(pictures())).last_hidden_state
+        found = model.encoder.features(model.tokens(pictures()))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_a_scale_of_another_width_and_a_missing_tensor_are_mismatches(registry: Registry, tmp_path: Path) -> None:
