@@ -21,7 +21,8 @@ from maskedmodel.errors import DataError, DependencyError, install_hint
 from maskedmodel.files import replacing, spreadsheet_cell
 from maskedmodel.training.data import Reading, eval_batches, fingerprint
 from maskedmodel.training.labelled import Subset
-from maskedmodel.training.parts import autocast
+from maskedmodel.training.memory import Fitting
+from maskedmodel.training.supervised import predictions_of
 
 PIECE = 2048  # samples
 SUFFIXES = (".parquet", ".csv")
@@ -100,11 +101,10 @@ def write_predictions(
 def _predict(model: FineTuned, dataset: Subset, piece: Path, reading: Reading, precision: str) -> None:
     ids: list[str] = []
     predictions: list[Tensor] = []
-    device = torch.device(reading.device)
+    fitting = Fitting("the predictions")
     with torch.inference_mode():
         for batch in eval_batches(dataset, model.tokenizer, reading):
-            with autocast(precision, device):
-                predictions.append(model(batch.signal).float().cpu())
+            predictions.append(predictions_of(model, batch.signal, fitting, precision).cpu())
             ids += map(str, batch.ids)
     values = torch.cat(predictions).numpy() if predictions else np.zeros((0, 0), np.float32)
     with replacing(piece) as file:

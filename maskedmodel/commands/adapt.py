@@ -47,6 +47,7 @@ class FinetuneResult:
                 "",
                 f"{self.adapted.labels} labelled training and {judged.samples} validation samples, after the last step."
                 f"{scratch} Intervals: 95 %, bootstrap over the validation samples.",
+                *self._left_out(),
                 "",
                 f"report    {self.report}",
                 "",
@@ -54,6 +55,10 @@ class FinetuneResult:
                 f"  maskedmodel predict {run} FILES --to predictions.parquet",
             ]
         )
+
+    def _left_out(self) -> list[str]:
+        train, val = self.adapted.left_out
+        return [f"Samples that can't be read, left out: {train} of train, {val} of val."] if train or val else []
 
 
 @dataclass(frozen=True)

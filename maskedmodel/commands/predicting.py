@@ -23,13 +23,15 @@ from maskedmodel.weights.runs import chosen_checkpoint
 
 @dataclass(frozen=True)
 class PredictResult:
-    """Where predictions were written, and how many."""
+    """Where predictions were written, how many, and how many samples were left out since they can't be read."""
 
     path: Path
     rows: int
+    left_out: int = 0
 
     def __str__(self) -> str:
-        return f"{self.rows} predictions in {self.path}"
+        lost = f"; {self.left_out} samples can't be read and have none" if self.left_out else ""
+        return f"{self.rows} predictions in {self.path}{lost}"
 
 
 def predict(
@@ -75,4 +77,4 @@ def predict(
             config.train.precision,
             lambda done, total: display.phase("predicting", done, total),
         )
-    return PredictResult(target, rows)
+    return PredictResult(target, rows, sum(map(len, datasets)) - rows)

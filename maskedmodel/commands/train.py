@@ -48,8 +48,11 @@ class PretrainResult:
         against = "" if self.baseline is None else f"   (predicting zero scores {self.baseline:.4f})"
         change = f"{training.val_loss_start:.4f} -> {training.val_loss_end:.4f}"
         lines = [f"masked validation loss  {change}, {training.val_ratio:.0%} hidden{against}"]
-        if training.broken:
-            lines.append(f"samples left out        {len(training.broken)}, listed in the report")
+        if training.broken or training.broken_val:
+            lines.append(
+                f"samples left out        {len(training.broken)} of train, {len(training.broken_val)} of val, "
+                "listed in the report"
+            )
         if self.probe is not None:
             lines += ["", str(self.probe)]
         lines += [""] if self.picture is None else ["", f"pictures  {self.picture}"]

@@ -12,7 +12,7 @@ import logging
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal
@@ -57,6 +57,7 @@ class Reading:
     workers        processes that read; 0: this one.
     on_bad_sample  what to do with a sample that can't be read. skip: it is left out, which is told once with a count.
     timeout        seconds that a sample may take to be read, 0: for ever.
+    record         given each sample that is left out, beside what is told.
     """
 
     batch: int = 256
@@ -65,6 +66,7 @@ class Reading:
     workers: int = 0
     on_bad_sample: Policy = "fail"
     timeout: float = 300
+    record: Callable[[Broken], object] | None = None
 
     @classmethod
     def of(
@@ -321,6 +323,9 @@ class EvalBatches:
             if item.broken and how.on_bad_sample == "fail":
                 raise broken_error(item.broken[0])
             self.broken += item.broken
+            if how.record is not None:
+                for sample in item.broken:
+                    how.record(sample)
             self.notes.update(item.notes)
             if not item.ids:
                 continue
@@ -334,12 +339,16 @@ class EvalBatches:
 
     def tell(self, count: int) -> None:
         """Say what was left out and converted, of `count` samples that were read."""
-        if self.broken:
-            named = "; ".join(f"{b.id} ({b.said})" for b in self.broken[:3])
-            more = ", ..." if len(self.broken) > 3 else ""
-            log.warning("%d of %d samples left out: %s%s", len(self.broken), count + len(self.broken), named, more)
+        tell_broken(self.broken, count + len(self.broken))
         for note, times in self.notes.items():
             log.warning("%d of %d samples: %s", times, count, note)
+
+
+def tell_broken(broken: Sequence[Broken], total: int) -> None:
+    """Say which of so many samples were left out; nothing where none was."""
+    if broken:
+        named = "; ".join(f"{b.id} ({b.said})" for b in broken[:3])
+        log.warning("%d of %d samples left out: %s%s", len(broken), total, named, ", ..." if len(broken) > 3 else "")
 
 
 def eval_batches(dataset: SampleDataset, tokenizer: Tokenizer[Any], reading: Reading) -> EvalBatches:
@@ -360,9 +369,12 @@ def broken_error(sample: Broken) -> DataError:
 def fingerprint(dataset: SampleDataset) -> str:
     """What tells one data set from another without reading it all: its size, and ids and content of 16 samples.
 
-    The samples are spread over the data, the first and the last among them. The same on every machine.
+    The samples are spread over the data, the first and the last among them; where labels are what is learnt, all of
+    these count too. The same on every machine.
     """
     digest = hashlib.sha256()
+    if targets := getattr(dataset, "targets", ()):
+        digest.update(torch.tensor(targets, dtype=torch.int64).numpy().astype("<i8").tobytes())
     for sample in _spread_samples(dataset):
         if isinstance(sample, Broken):
             digest.update(b"/broken")
