@@ -13,6 +13,7 @@ from maskedmodel.config.sections import Trained
 from maskedmodel.errors import ConfigError, DataError, EmptySplitError
 from maskedmodel.plugins import Registry
 from maskedmodel.sources.file_settings import FileSettings
+from maskedmodel.weights.place import path_of
 
 C = TypeVar("C", bound=Trained)
 ARCHIVES = (".zip", ".tar")  # a file that is a folder
@@ -97,7 +98,7 @@ def datasets_of(
 
     Raises ConfigError where the run has no data of its own, DataError where there is nothing, or more than one folder.
     """
-    paths = [Path(one).expanduser() for one in data]
+    paths = [path_of(one, DataError) for one in data]
     if len(data) == 1 and str(data[0]) in get_args(Split):
         own: DataSource[Any] = source_of(config, registry)
         return [own.open(data[0])]  # type: ignore[arg-type]

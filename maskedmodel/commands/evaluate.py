@@ -30,6 +30,7 @@ from maskedmodel.training.distributed import pick_device
 from maskedmodel.training.fitting import STATISTICS_SAMPLES, fit_all
 from maskedmodel.training.folder import FREE, write_json
 from maskedmodel.training.tracking import Display
+from maskedmodel.weights.place import path_of
 
 
 def probe(
@@ -77,7 +78,7 @@ def probe(
 
 def is_run(path: str | Path) -> bool:
     """Whether this is a run's folder, or one of its checkpoints, and no config."""
-    folder = Path(path).expanduser()
+    folder = path_of(path)
     return any((place / "config.yaml").is_file() for place in (folder, folder.parent.parent))
 
 

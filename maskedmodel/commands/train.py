@@ -15,6 +15,7 @@ from maskedmodel.config.build import Components, build_components
 from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import RunConfig
 from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.errors import TrainingError
 from maskedmodel.evaluation.online import Watch
 from maskedmodel.evaluation.probes import ProbeResult
 from maskedmodel.noise import seeded
@@ -27,6 +28,7 @@ from maskedmodel.training.interrupt import Signals
 from maskedmodel.training.loop import TrainResult, train
 from maskedmodel.training.masked import MaskedModelling
 from maskedmodel.training.tracking import environment
+from maskedmodel.weights.place import path_of
 from maskedmodel.weights.start import begin
 
 log = logging.getLogger("maskedmodel")
@@ -91,7 +93,7 @@ def pretrain(
     """
     registry = load_registry(strict=strict_plugins)
     resolved = load_config(config, overrides, registry=registry)
-    folder = run_folder(config, run)
+    folder = run_folder(config, None if run is None else path_of(run, TrainingError))
     for failure in registry.failures:
         log.warning("%s", failure.notice)
     parts = build_components(resolved, registry)

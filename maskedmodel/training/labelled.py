@@ -78,19 +78,21 @@ def nested(strata: Sequence[int], ids: Sequence[str], seed: int) -> list[int]:
 
 
 def wanted_count(labels: int | str | None, total: int) -> int:
-    """How many samples `adapt.labels` means of `total` labelled ones. Raises DataError where there are fewer."""
+    """How many samples `adapt.labels` means of `total` labelled ones, 1 at least.
+
+    Raises DataError where there are fewer, and for a share of nothing.
+    """
     if labels is None:
         return total
     exact = labels if isinstance(labels, int) else float(labels.removesuffix("%")) / 100 * total
-    count = max(round(exact), 1)
-    if exact > total:
+    if not 0 < exact <= total:
         raise DataError(
-            "There are fewer labelled training samples than that.",
+            "There are fewer labelled training samples than that." if exact else "That is no sample at all.",
             where="adapt.labels",
-            expected=f"at most {total}",
-            got=labels,
+            expected=f"at most {total}, or a share above 0% and up to 100%",
+            got=str(labels)[:40],
         )
-    return count
+    return max(round(exact), 1)
 
 
 @dataclass(frozen=True)

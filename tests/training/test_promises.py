@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pty
+import resource
 import signal
 import sys
 import threading
@@ -390,6 +391,16 @@ def test_a_folder_without_locks_is_told_as_one(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(fcntl, "flock", refuse(errno.EWOULDBLOCK))
     with pytest.raises(TrainingError, match="Another process"), claimed(tmp_path):
         pass
+
+
+def test_a_disk_without_room_for_the_lock_is_one_error(tmp_path: Path) -> None:
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, most[1]))
+    try:
+        with pytest.raises(TrainingError, match="can't be written to"), claimed(tmp_path):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
 
 
 def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
