@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from maskedmodel.components import SampleDataset, Tokenizer
 from maskedmodel.config.finetune import AdaptSettings, FinetuneConfig
 from maskedmodel.engine.finetuned import FineTuned
-from maskedmodel.errors import ConfigError
+from maskedmodel.errors import ConfigError, PluginError
 from maskedmodel.noise import Noise
+from maskedmodel.tasks import Task
 from maskedmodel.training.data import Batch, Reading, eval_batches
 from maskedmodel.training.distributed import World
 from maskedmodel.training.fitting import fit_all, prepared
@@ -71,7 +72,7 @@ def predicted(
             prediction = predictions_of(model, batch.signal, fitting, precision)
             target = task.target(batch.labels.to(device))
             weights = task.weight(target)
-            total += float((task.loss(prediction, target) * weights).sum())
+            total += float((losses(task, prediction, target) * weights).sum())
             weight += float(weights.sum())
             predictions.append(prediction.cpu())
             targets.append(target.cpu())
@@ -80,6 +81,20 @@ def predicted(
                 progress(len(ids), count)
     model.train(was_training)
     return Predicted(torch.cat(predictions), torch.cat(targets), total / weight if weight else 0.0, tuple(ids))
+
+
+def losses(task: Task[Any], prediction: Tensor, target: Tensor) -> Tensor:
+    """The loss of each sample (B,). Raises PluginError where the task gives something else: it would weigh wrongly."""
+    if len(prediction) != len(target):
+        raise _breach(task, f"a prediction of each of {len(target)} samples", tuple(prediction.shape))
+    found = task.loss(prediction, target)
+    if found.shape != (len(target),):
+        raise _breach(task, f"a loss of each of {len(target)} samples", tuple(found.shape))
+    return found
+
+
+def _breach(task: Task[Any], expected: str, got: object) -> PluginError:
+    return PluginError("A task breaks its contract.", where=type(task).__name__, expected=expected, got=got)
 
 
 def predictions_of(model: FineTuned, signal: Tensor, fitting: Fitting, precision: str) -> Tensor:
@@ -161,8 +176,8 @@ class Supervised(Learning[FineTuned, LabelledPart]):
         with autocast(self.settings.precision, device):
             prediction = model(part.tokens, part.mask, part.kept)
         task = self.model.task
-        losses = [(task.loss(prediction.float(), target) * weight).sum() for target, weight in part.targets]
-        return torch.stack(losses).sum(), None
+        weighted = [losses(task, prediction.float(), target) * weight for target, weight in part.targets]
+        return torch.stack([one.sum() for one in weighted]).sum(), None
 
     def idle(self, model: nn.Module) -> Tensor:
         example = self.tokenizer.example(1, torch.Generator().manual_seed(0)).to(self.model.device)
@@ -175,6 +190,8 @@ class Supervised(Learning[FineTuned, LabelledPart]):
         reading = replace(reading, record=self.note_unread)
         found = predicted(self.model, dataset, reading, self.settings.precision)
         metrics = self.model.task.metrics(found.prediction, found.target)
+        if self.model.task.score not in metrics:
+            raise _breach(self.model.task, f"the score {self.model.task.score!r} among its metrics", sorted(metrics))
         return {"val_loss": found.loss, **{f"val_{name}": value for name, value in metrics.items()}}
 
     def fit(self, dataset: SampleDataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import torch
 from maskedmodel.adapting.run import Adapted
 from maskedmodel.config.finetune import FinetuneConfig
 from maskedmodel.engine.finetuned import FineTuned
-from maskedmodel.errors import CheckpointError, ConfigError, DataError
+from maskedmodel.errors import CheckpointError, ConfigError, DataError, PluginError
 from maskedmodel.plugins import Registry
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training import loop
@@ -284,3 +285,22 @@ def test_class_pooling_reads_the_class_token_alone(run: Go, tmp_path: Path, regi
     signal = torch.randn(3, 2, 24, generator=torch.Generator().manual_seed(0))
     expected = model.task.head(model.embed(signal, pool="class"))  # type: ignore[operator,union-attr]
     torch.testing.assert_close(model(signal), expected)
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong", "text"),
+    [
+        ("loss", lambda real, *given: real(*given).mean(), "a loss of each of"),
+        ("forward", lambda real, *given: real(*given)[:1], "a prediction of each of"),
+        ("metrics", lambda real, *given: {"other": 1.0}, "the score 'accuracy'"),
+    ],
+)
+def test_a_task_that_breaks_its_contract_is_told_before_the_first_step(
+    run: Go, tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch, part: str, wrong: Any, text: str
+) -> None:
+    kind = registry.get("task", "classify")
+    real = getattr(kind, part)
+    monkeypatch.setattr(kind, part, lambda task, *given: wrong(functools.partial(real, task), *given))
+    with pytest.raises(PluginError, match=text):
+        run(tmp_path)
+    assert checkpoints.find(tmp_path) is None
