@@ -134,7 +134,7 @@ def read(run: Path) -> RunData:
     states = sorted((run / "checkpoints").glob("step-*/state.json"))
     if states:
         data.broken = attempt(states[-1], _broken, [])
-    if (run / "summary.json").exists():  # which knows what was found after the last checkpoint, too
+    if data.summary:  # which knows what was found after the last checkpoint, too
         data.broken = list(dict.fromkeys([*data.broken, *attempt(run / "summary.json", _broken, [])]))
     room = _ROOM
     for path in sorted((run / "pictures").glob("*.png"), key=_newest_first):
