@@ -58,6 +58,11 @@ WARM = (
     "maskedmodel.comparison.compare",
     "maskedmodel.training.loop",
     "maskedmodel.adapting.run",
+    "maskedmodel.adapting.predictions",
+    "maskedmodel.commands.adapt",
+    "maskedmodel.commands.predicting",
+    "maskedmodel.weights.finetuned",
+    "pyarrow.parquet",
     "sklearn.metrics",
     "maskedmodel.report.page",
 )
@@ -75,7 +80,7 @@ TUNED = (
     "adapt.labels=100", "adapt.ema=0.9", "adapt.drop_path=0.1", "adapt.mixup=0.2",
 )  # fmt: skip
 MOST, MISSES = 16, 3  # kills in a round, and attempts that ended before their kill: then it may come to its end
-ANY, LATE = ("start", "working", "writing"), ("probes", "report")
+EARLY, LATE = ("start", "training", "checkpoint"), ("start", "probes", "report")  # stages of a run
 PATIENCE = 300  # seconds that a command may take
 
 
@@ -84,18 +89,24 @@ class Job:
     """A command to be killed.
 
     command   its arguments, in a folder of its own; may draw settings that change no result.
-    phase     which of `phases` it is in, told by its files, given when this attempt began (as files tell time).
+    stages    the phases that kills are aimed at, stage by stage: what comes late is aimed at late, since it ends what
+              is early.
+    phase     which of them it is in, told by its files, given when this attempt began (as files tell time).
     complete  what is done for good, as numbers by name: none may ever become smaller.
     results   its results, as digests by name; what tells times is left out.
     alone     only the first of its processes is killed; the others notice, save and stop.
     """
 
     command: Callable[[Path, random.Random], list[str]]
-    phases: tuple[str, ...]
+    stages: tuple[tuple[str, ...], ...]
     phase: Callable[[Path, float], str]
     complete: Callable[[Path], dict[str, int]]
     results: Callable[[Path], dict[str, str]]
     alone: bool = False
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(phase for stage in self.stages for phase in stage))
 
 
 def digest(path: Path) -> str:
@@ -190,6 +201,50 @@ def embed_complete(folder: Path) -> dict[str, int]:
     return {}
 
 
+PREDICTED, SAMPLES = "predictions.parquet", 30_000
+
+
+def noise(work: Path) -> Path:
+    """Images to predict, enough of them for several pieces."""
+    import numpy as np
+
+    path = work / "noise.npy"
+    if not path.exists():
+        np.save(path, np.random.default_rng(0).integers(0, 256, (SAMPLES, 16, 16), dtype=np.uint8))
+    return path
+
+
+def predict_phase(folder: Path, since: float) -> str:
+    if embed_phase(folder, since) == "writing":
+        return "writing"
+    return "working" if any(touched(path, since) for path in pieces(folder)) else "start"
+
+
+def pieces(folder: Path) -> list[Path]:
+    return [*folder.glob(f".{PREDICTED}.*.pieces/*.npz")]
+
+
+def predict_complete(folder: Path) -> dict[str, int]:
+    """Whole pieces stay until the file is there; then it stays, whole."""
+    if (folder / PREDICTED).exists():
+        from pyarrow import parquet
+
+        return {"rows": parquet.read_metadata(folder / PREDICTED).num_rows, "pieces": SAMPLES}
+    return {"pieces": len(pieces(folder))}
+
+
+def tuned_phase(run: Path, since: float) -> str:
+    """Of the run, then of its twin, then of both reports."""
+    twin = run / "from-scratch"
+    if touched(twin / "data.json", since):
+        if (twin / "outcome.json").exists():
+            return "report"
+        found = run_phase(twin, since, last="outcome.json", looks=("environment.json",))
+        return {"start": "twin training", "probes": "twin predictions"}.get(found, f"twin {found}")
+    found = run_phase(run, since, last="outcome.json", looks=("environment.json",))
+    return {"report": "twin training", "probes": "predictions"}.get(found, found)
+
+
 def tuned_results(run: Path) -> dict[str, str]:
     """As of any run, how well the model does, and the same of its twin from scratch."""
     found = run_results(run) | {name: digest(run / name) for name in ("outcome.json", "labels.json")}
@@ -201,7 +256,7 @@ JOBS: dict[str, Job] = {
     "pretrain": Job(
         lambda folder, draw: ["pretrain", "image-quickstart", "--run", str(folder), *SMALL,
                               f"train.workers={draw.choice((0, 0, 1))}"],
-        ("start", "training", "checkpoint", "probes", "report"),
+        (EARLY, LATE),
         run_phase,
         run_complete,
         run_results,
@@ -209,14 +264,14 @@ JOBS: dict[str, Job] = {
     "compare": Job(
         lambda folder, draw: ["compare", "image-quickstart", "--run", str(folder), "--mask", "uniform", "--mask",
                               "ramped", "--seeds", "1", "--jobs", "1", "--budget", "steps", *SMALL],
-        ("start", "training", "checkpoint", "probes", "report"),
+        (EARLY, LATE),
         compare_phase,
         lambda folder: {str(run.relative_to(folder)): newest_step(run) for run in folder.glob("runs/*/*")},
         compare_results,
     ),
     "embed": Job(
         lambda folder, draw: ["embed", str(folder.parent / "pretrain-straight"), "val", "--to", str(folder / EMBEDDED)],
-        ("working", "writing"),
+        (("working", "writing"),),
         embed_phase,
         embed_complete,
         lambda folder: {EMBEDDED: digest(folder / EMBEDDED), "files": str(sorted(os.listdir(folder)))},
@@ -224,10 +279,18 @@ JOBS: dict[str, Job] = {
     "finetune": Job(
         lambda folder, draw: ["finetune", str(folder.parent / "pretrain-straight"), "--run", str(folder), *TUNED,
                               f"train.workers={draw.choice((0, 0, 1))}"],
-        ("start", "training", "checkpoint", "probes", "report"),
-        lambda folder, since: run_phase(folder, since, last="outcome.json"),
+        (EARLY, ("start", "predictions"), ("twin training", "twin checkpoint"), ("twin predictions", "report")),
+        tuned_phase,
         lambda folder: {"run": newest_step(folder), "twin": newest_step(folder / "from-scratch")},
         tuned_results,
+    ),
+    "predict": Job(
+        lambda folder, draw: ["predict", str(folder.parent / "finetune-straight"), str(noise(folder.parent)),
+                              "--to", str(folder / PREDICTED), "data.name=array", "data.layout=NHW"],
+        (("start", "working", "writing"),),
+        predict_phase,
+        predict_complete,
+        lambda folder: {PREDICTED: digest(folder / PREDICTED), "files": str(sorted(os.listdir(folder)))},
     ),
 }  # fmt: skip
 
@@ -318,7 +381,7 @@ def straight(name: str, work: Path) -> tuple[dict[str, str], dict[str, float]]:
 
 def strike(job: Job, folder: Path, draw: random.Random, aim: str, lengths: Mapping[str, float]) -> str | None:
     """Start the command and kill it at a random moment of a phase; returns the phase hit, None where it ended first."""
-    since, visits = time.time(), draw.randint(1, 6) if aim in ("checkpoint", "training") else 1
+    since, visits = time.time(), draw.randint(1, 6) if aim.endswith(("checkpoint", "training")) else 1
     delay = draw.random() * lengths.get(aim, 0.05)
     child, before, due = start(job.command(folder, draw), folder.with_suffix(".log")), "", None
     for phase in watch(child, job, folder, since):
@@ -352,8 +415,8 @@ def play(number: int, name: str, work: Path, seed: int, sitting: int) -> Round:
         complete: dict[str, int] = {}
         misses = 0
         while len(found.kills) < MOST and misses < MISSES:
-            late = len(found.kills) >= MOST // 2 or misses  # what comes late is aimed at late: it ends what is early
-            aim = draw.choice([phase for phase in job.phases if phase in ANY or (phase in LATE) == bool(late)])
+            stage = job.stages[-1 if misses else len(found.kills) * len(job.stages) // MOST]
+            aim = draw.choice(stage)
             hit = strike(job, folder, draw, aim, lengths)
             if hit is None:
                 misses += 1
@@ -403,8 +466,12 @@ def sitting_of(options: argparse.Namespace) -> dict[str, str]:
 
 def report(rounds: Sequence[Round], sittings: Sequence[Mapping[str, str]], out: Path) -> None:
     """results.json and table.md, written anew after every round."""
-    phases = [(name, phase) for name in JOBS for phase in JOBS[name].phases]
     hits = Counter((one.job, hit) for one in rounds for _, hit in one.kills)
+    phases = [
+        (name, phase)
+        for name in JOBS
+        for phase in dict.fromkeys([*JOBS[name].phases, *(p for n, p in hits if n == name)])
+    ]
     each = [[one for one in rounds if one.sitting == number] for number in range(len(sittings))]
     about = {
         "kills": hits.total(),
@@ -462,8 +529,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for one in rounds:
         made[one.job] += len(one.kills)
     while made.total() < options.kills and not (options.until and datetime.now().strftime("%H:%M") >= options.until):
-        straight("pretrain", options.work)  # whose weights others take
         name = min(names, key=made.__getitem__)
+        for other in ("pretrain", "finetune") if name == "predict" else ("pretrain",):
+            straight(other, options.work)  # whose weights others take
         last = play(len(rounds), name, options.work, options.seed, sittings.index(mine))
         made[name] += len(last.kills)
         rounds.append(last)

@@ -25,10 +25,20 @@ class Labels:
 
     names   what the labels 0, 1, ... mean.
     counts  how many labelled samples a run trains on, by label.
+
+    Raises ConfigError where there aren't as many of the one as of the other, or a count is below 0.
     """
 
     names: tuple[str, ...]
     counts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.counts) or min(self.counts, default=0) < 0:
+            raise ConfigError(
+                "Labels need a name and a count each, of 0 or above.",
+                where="Labels",
+                got=f"{len(self.names)} names, counts {list(self.counts[:8])}",
+            )
 
 
 @dataclass(frozen=True, eq=False)

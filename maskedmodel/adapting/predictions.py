@@ -19,9 +19,11 @@ from maskedmodel.components import SampleDataset
 from maskedmodel.engine.finetuned import FineTuned
 from maskedmodel.errors import DataError, DependencyError, install_hint
 from maskedmodel.files import replacing, spreadsheet_cell
-from maskedmodel.training.data import Reading, eval_batches, fingerprint
+from maskedmodel.training.data import Reading, eval_batches
+from maskedmodel.training.fingerprint import fingerprint
 from maskedmodel.training.labelled import Subset
-from maskedmodel.training.parts import autocast
+from maskedmodel.training.memory import Fitting
+from maskedmodel.training.supervised import predictions_of
 
 PIECE = 2048  # samples
 SUFFIXES = (".parquet", ".csv")
@@ -61,7 +63,8 @@ def write_predictions(
     the file can't be written.
     """
     total = sum(len(dataset) for dataset in datasets)
-    told = hashlib.sha256("/".join([key, *(fingerprint(dataset) for dataset in datasets)]).encode()).hexdigest()[:16]
+    known = [key, reading.on_bad_sample, *(fingerprint(dataset) for dataset in datasets)]
+    told = hashlib.sha256("/".join(known).encode()).hexdigest()[:16]
     folder = path.with_name(f".{path.name}.{told}.pieces")
     done = rows = 0
     pieces: list[Path] = []
@@ -100,11 +103,10 @@ def write_predictions(
 def _predict(model: FineTuned, dataset: Subset, piece: Path, reading: Reading, precision: str) -> None:
     ids: list[str] = []
     predictions: list[Tensor] = []
-    device = torch.device(reading.device)
+    fitting = Fitting("the predictions")
     with torch.inference_mode():
         for batch in eval_batches(dataset, model.tokenizer, reading):
-            with autocast(precision, device):
-                predictions.append(model(batch.signal).float().cpu())
+            predictions.append(predictions_of(model, batch.signal, fitting, precision).cpu())
             ids += map(str, batch.ids)
     values = torch.cat(predictions).numpy() if predictions else np.zeros((0, 0), np.float32)
     with replacing(piece) as file:

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from maskedmodel.config.build import FinetuneComponents, build_finetune
@@ -14,7 +14,7 @@ from maskedmodel.config.finetune import FinetuneConfig
 from maskedmodel.evaluation.judged import OUTCOME, Judged
 from maskedmodel.plugins import Registry
 from maskedmodel.tasks import Labels
-from maskedmodel.training.data import Reading
+from maskedmodel.training.data import Broken, Reading
 from maskedmodel.training.distributed import World
 from maskedmodel.training.folder import claimed, settle, tell, write_json
 from maskedmodel.training.hanging import stacks_in
@@ -37,6 +37,7 @@ class Adapted:
     judged: Judged
     labels: int
     training: TrainResult | None  # None where the run had been finished before
+    left_out: tuple[int, int] = (0, 0)  # samples of train and val that couldn't be read
 
 
 @contextmanager
@@ -90,7 +91,7 @@ def adapt(
             found = predicted(
                 learning.model,
                 data.val,
-                reading,
+                replace(reading, record=learning.note_unread),
                 config.train.precision,
                 lambda done, total: display.phase("predictions of the validation part", done, total),
             )
@@ -101,8 +102,9 @@ def adapt(
                 lambda done, total: display.phase("intervals", done, total),
             )
         count = sum(data.counts)
-        _write(folder, learning, training, judged, count)
-        return Adapted(folder, judged, count, training)
+        broken = [*data.broken["train"], *training.broken], [*data.broken["val"], *learning.unread.values()]
+        _write(folder, learning, training, judged, count, broken)
+        return Adapted(folder, judged, count, training, (len(broken[0]), len(broken[1])))
 
 
 def _train(
@@ -122,7 +124,14 @@ def _train(
     return learning, train(config, folder, learning, data, world, quiet=quiet)
 
 
-def _write(folder: Path, learning: Supervised, training: TrainResult, judged: Judged, labels: int) -> None:
+def _write(
+    folder: Path,
+    learning: Supervised,
+    training: TrainResult,
+    judged: Judged,
+    labels: int,
+    broken: tuple[list[Broken], list[Broken]],
+) -> None:
     """summary.json and outcome.json."""
     model = learning.model
     write_json(
@@ -137,7 +146,8 @@ def _write(folder: Path, learning: Supervised, training: TrainResult, judged: Ju
                 "head": sum(p.numel() for p in model.task.parameters()),
                 "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
             },
-            "broken": [vars(sample) for sample in training.broken],
+            "broken": [vars(sample) for sample in broken[0]],
+            "broken_val": [vars(sample) for sample in broken[1]],
         },
     )
     write_json(folder / OUTCOME, {"labels": labels, "judged": judged.to_dict()})
@@ -147,6 +157,9 @@ def outcome(folder: Path, steps: int) -> Adapted | None:
     """What a run of so many steps came to, or None where it isn't finished, or what it came to can't be read."""
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        return Adapted(folder, *Judged.read(folder / OUTCOME), None) if summary["steps"] == steps else None
+        if summary["steps"] != steps:
+            return None
+        left_out = len(summary["broken"]), len(summary.get("broken_val", ()))
+        return Adapted(folder, *Judged.read(folder / OUTCOME), None, left_out)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

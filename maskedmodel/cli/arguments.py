@@ -95,9 +95,9 @@ def config_and_overrides(arguments: list[str] | None) -> tuple[str | None, list[
 
 def existing_run(run: Path) -> Path:
     """The run as given. Raises CheckpointError, before torch is imported, where there is none."""
-    from maskedmodel.weights.place import require_run
+    from maskedmodel.weights.place import path_of, require_run
 
-    folder = run.expanduser()
+    folder = path_of(run)
     require_run(folder.parent.parent if folder.parent.name == "checkpoints" else folder)
     return run
 

@@ -13,12 +13,14 @@ from maskedmodel.adapting.curve import LabelCurve, label_curve, labelled_by
 from maskedmodel.adapting.run import Adapted, adapt, told_once
 from maskedmodel.adapting.source import finetune_config, from_scratch, name_of
 from maskedmodel.aligned import aligned
+from maskedmodel.errors import TrainingError
 from maskedmodel.evaluation.judged import TWIN
 from maskedmodel.plugins import load_registry
 from maskedmodel.report.label_curve import PICTURE
 from maskedmodel.report.label_curve import write as write_curve
 from maskedmodel.report.page import write as write_report
 from maskedmodel.training.distributed import join
+from maskedmodel.weights.place import path_of
 
 log = logging.getLogger("maskedmodel")
 
@@ -47,6 +49,7 @@ class FinetuneResult:
                 "",
                 f"{self.adapted.labels} labelled training and {judged.samples} validation samples, after the last step."
                 f"{scratch} Intervals: 95 %, bootstrap over the validation samples.",
+                *self._left_out(),
                 "",
                 f"report    {self.report}",
                 "",
@@ -54,6 +57,10 @@ class FinetuneResult:
                 f"  maskedmodel predict {run} FILES --to predictions.parquet",
             ]
         )
+
+    def _left_out(self) -> list[str]:
+        train, val = self.adapted.left_out
+        return [f"Samples that can't be read, left out: {train} of train, {val} of val."] if train or val else []
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ def finetune(
     if not curve and scratch:
         config = from_scratch(config)
     suffix = "-labels" if curve else "-scratch" if scratch else ""
-    folder = Path(run).expanduser() if run is not None else Path("runs") / f"{name_of(source)}{suffix}"
+    folder = path_of(run, TrainingError) if run is not None else Path("runs") / f"{name_of(source)}{suffix}"
     for failure in registry.failures:
         log.warning("%s", failure.notice)
     started = config.start.weights is not None

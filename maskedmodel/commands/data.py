@@ -4,18 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from maskedmodel.components import DataSource, Sample, SampleDataset, Split
 from maskedmodel.config.build import component, source_of
 from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import Trained
-from maskedmodel.errors import DataError, EmptySplitError
+from maskedmodel.errors import ConfigError, DataError, EmptySplitError
 from maskedmodel.plugins import Registry
 from maskedmodel.sources.file_settings import FileSettings
 from maskedmodel.training.folder import notices
+from maskedmodel.weights.place import path_of
 
+C = TypeVar("C", bound=Trained)
 ARCHIVES = (".zip", ".tar")  # a file that is a folder
+# Settings of a run that say how samples are read, and nothing of what a sample is.
+READING = ("train.batch", "train.data_timeout", "train.device", "train.on_bad_sample", "train.workers")
+
+
+def how_to_read(
+    data: Sequence[str | Path], config: C, registry: Registry, overrides: Sequence[str]
+) -> tuple[C, list[str]]:
+    """A run's config with what `overrides` say of reading, and those that are left, which say what other data are.
+
+    Raises ConfigError for a setting that says neither, and for one of data where the run's own are named.
+    """
+    left = [text for text in overrides if text.startswith("data.")]
+    how = [text for text in overrides if text not in left]
+    strange = [text.partition("=")[0] for text in how if text.partition("=")[0] not in READING]
+    own = len(data) == 1 and str(data[0]) in get_args(Split)
+    if strange or (own and left):
+        raise ConfigError(
+            "The run's own data are read as it was trained with them." if own and left else "This can't be set here.",
+            where=strange[0] if strange else left[0].partition("=")[0],
+            expected=", ".join(READING) + (", for they change no sample" if own else ", or settings of the data named"),
+            fix="Leave that out" + (", or name the data by their path." if own and left else "."),
+        )
+    if how:
+        config = load_config(
+            config.model_dump(mode="json"), how, registry=registry, kind=type(config), needs_data=False
+        )
+    return config, left
 
 
 def read_file(path: Path, config: Trained, registry: Registry, overrides: Sequence[str] = ()) -> Sample:
@@ -82,7 +111,7 @@ def datasets_of(
 
     Raises ConfigError where the run has no data of its own, DataError where there is nothing, or more than one folder.
     """
-    paths = [Path(one).expanduser() for one in data]
+    paths = [path_of(one, DataError) for one in data]
     if len(data) == 1 and str(data[0]) in get_args(Split):
         own: DataSource[Any] = source_of(config, registry)
         return [own.open(data[0])]  # type: ignore[arg-type]

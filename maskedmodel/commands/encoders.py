@@ -17,6 +17,7 @@ from maskedmodel.evaluation import foreign
 from maskedmodel.evaluation.encoders import Encoder, Look, of_callable, of_model
 from maskedmodel.evaluation.probes import random_twin
 from maskedmodel.plugins import Registry
+from maskedmodel.weights.place import path_of
 from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.runs import load_pretrained
 
@@ -31,7 +32,7 @@ def named(given: Given | Sequence[Given] | Mapping[str, Given]) -> dict[str, Giv
     listed = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     found: dict[str, Given] = {}
     for one in listed:
-        name = Path(one).expanduser().resolve().name if isinstance(one, str | Path) else _called(one)
+        name = path_of(one).resolve().name if isinstance(one, str | Path) else _called(one)
         if name in found:
             raise ConfigError("Two encoders have the same name.", got=name, fix='From Python give {"name": encoder}.')
         found[name] = one
@@ -56,7 +57,7 @@ def opened(
         if not isinstance(one, str | Path):
             found.append(of_callable(one, name))
             continue
-        folder = Path(one).expanduser()
+        folder = path_of(one)
         known = foreign.kind_of(folder) if folder.is_dir() else None
         if (folder / "config.yaml").is_file():
             found += _ours(load_pretrained(folder, registry=registry), name, tokenizer, pool, seed, device)

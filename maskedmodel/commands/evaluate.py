@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from maskedmodel.commands.data import datasets_of
+from maskedmodel.commands.data import READING, datasets_of, how_to_read
 from maskedmodel.commands.encoders import Given, named
 from maskedmodel.commands.encoders import opened as opened_encoders
 from maskedmodel.commands.run import opened, opened_any, run_probe
@@ -30,6 +30,7 @@ from maskedmodel.training.distributed import pick_device
 from maskedmodel.training.fitting import STATISTICS_SAMPLES, fit_all
 from maskedmodel.training.folder import FREE, write_json
 from maskedmodel.training.tracking import Display
+from maskedmodel.weights.place import path_of
 
 
 def probe(
@@ -54,7 +55,7 @@ def probe(
         return _probe_data(run, [*overrides, *chosen], others, quiet)
     folder, config, registry, model, device = opened(run)
     changed = load_config(folder / "config.yaml", [*overrides, *chosen], registry=registry, needs_data=not config.data)
-    fixed = [where for where, _, _ in difference(config, changed) if not where.startswith(("data", *FREE))]
+    fixed = [where for where, _, _ in difference(config, changed) if not where.startswith(("data", *FREE, *READING))]
     if fixed:
         raise ConfigError(
             "A probe can't change what the encoder was trained with.",
@@ -77,7 +78,7 @@ def probe(
 
 def is_run(path: str | Path) -> bool:
     """Whether this is a run's folder, or one of its checkpoints, and no config."""
-    folder = Path(path).expanduser()
+    folder = path_of(path)
     return any((place / "config.yaml").is_file() for place in (folder, folder.parent.parent))
 
 
@@ -115,14 +116,18 @@ def embed(
 
     `data` is "train" or "val", a split of the run's own data; a file that the run's data source reads as one sample; or
     the path of other data, all of which is read by the run's kind of data source, or by the one installed source that
-    knows such files. `overrides` such as "data.name=image_folder" say which, and set its settings. A fine-tuned run's
-    features are the mean over its encoder's tokens.
+    knows such files. `overrides` such as "data.name=image_folder" say which, and set its settings; others say how
+    samples are read, such as "train.on_bad_sample=skip". A fine-tuned run's features are the mean over its encoder's
+    tokens.
     """
-    _, config, registry, model, device = opened_any(run)
+    _, config, registry, model, _ = opened_any(run)
+    config, others = how_to_read([data], config, registry, overrides)
+    device = pick_device(config.train.device)
+    model = model.to(device)
     pool: Pool = config.evaluate.pool if isinstance(config, RunConfig) else "mean"
     found = []
     with Display("looking", 1, quiet=quiet) as display:
-        for dataset in datasets_of([data], config, registry, overrides):
+        for dataset in datasets_of([data], config, registry, others):
             found.append(
                 feature_files.extract(
                     model,

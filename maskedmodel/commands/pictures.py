@@ -11,6 +11,7 @@ from maskedmodel.commands.run import Config, draw, opened, pictures_folder, some
 from maskedmodel.config.build import build_components
 from maskedmodel.config.load import load_config
 from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.errors import DataError
 from maskedmodel.evaluation import reconstruct as pictures
 from maskedmodel.evaluation.canvas import save_png
 from maskedmodel.noise import seeded
@@ -20,6 +21,7 @@ from maskedmodel.training.checkpoint import newest, read_state
 from maskedmodel.training.data import Reading, eval_batches, tell_notes
 from maskedmodel.training.fitting import fit_all
 from maskedmodel.training.folder import notices
+from maskedmodel.weights.place import path_of
 
 
 def reconstruct(
@@ -39,7 +41,7 @@ def reconstruct(
     folder, config, registry, model, device = opened(run)
     captions = [Path(file).name for file in files] or None
     if files:
-        samples = [read_file(Path(file).expanduser(), config, registry, overrides) for file in files]
+        samples = [read_file(path_of(file, DataError), config, registry, overrides) for file in files]
         tell_notes(Counter(note for sample in samples for note in sample.get("notes", ())), len(samples))
         prepared = [model.tokenizer.prepare(sample["signal"][None].to(device))[0] for sample in samples]
         signals, ids = model.tokenizer.collate(prepared), [sample["id"] for sample in samples]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from maskedmodel.adapting.predictions import check_target, write_predictions
-from maskedmodel.commands.data import datasets_of
+from maskedmodel.commands.data import datasets_of, how_to_read
 from maskedmodel.config.files import read_config
 from maskedmodel.errors import CheckpointError
 from maskedmodel.plugins import load_registry
@@ -23,13 +23,15 @@ from maskedmodel.weights.runs import chosen_checkpoint
 
 @dataclass(frozen=True)
 class PredictResult:
-    """Where predictions were written, and how many."""
+    """Where predictions were written, how many, and how many samples were left out since they can't be read."""
 
     path: Path
     rows: int
+    left_out: int = 0
 
     def __str__(self) -> str:
-        return f"{self.rows} predictions in {self.path}"
+        lost = f"; {self.left_out} samples can't be read and have none" if self.left_out else ""
+        return f"{self.rows} predictions in {self.path}{lost}"
 
 
 def predict(
@@ -46,7 +48,8 @@ def predict(
     data        "train" or "val", the labelled and unlabelled samples of that split of the run's own data; files that
                 the run's data source reads as one sample each; or the path of other data of the kind.
     to          the file. Columns: id, and what the task gives, such as the label and the probability of each class.
-    overrides   settings that say how other data are read, such as "data.name=image_folder".
+    overrides   settings that say what other data are, such as "data.name=image_folder", and how samples are read, such
+                as "train.on_bad_sample=skip".
     checkpoint  as in `load`.
 
     The same call after a kill goes on where that stopped. Raises CheckpointError where the run isn't fine-tuned.
@@ -62,7 +65,8 @@ def predict(
             fix=f"Fine-tune it first: maskedmodel finetune {shlex.quote(str(folder))}",
         )
     model, config = load_finetuned(folder, chosen, registry)
-    datasets = datasets_of(given, config, registry, overrides)
+    config, others = how_to_read(given, config, registry, overrides)
+    datasets = datasets_of(given, config, registry, others)
     device = pick_device(config.train.device)
     key = (chosen / checkpoints.COMMITTED).read_text(encoding="utf-8")
     with Display("predicting", 1, quiet=quiet) as display:
@@ -75,4 +79,4 @@ def predict(
             config.train.precision,
             lambda done, total: display.phase("predicting", done, total),
         )
-    return PredictResult(target, rows)
+    return PredictResult(target, rows, sum(map(len, datasets)) - rows)

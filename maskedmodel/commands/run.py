@@ -27,6 +27,7 @@ from maskedmodel.plugins import Registry, load_registry
 from maskedmodel.training.data import Reading, eval_batches
 from maskedmodel.training.distributed import pick_device
 from maskedmodel.training.tracking import Display
+from maskedmodel.weights.place import path_of
 from maskedmodel.weights.runs import load, load_pretrained
 
 log = logging.getLogger("maskedmodel")
@@ -36,7 +37,7 @@ Config = str | Path | Mapping[Any, Any] | None
 def opened(run: str | Path) -> tuple[Path, RunConfig, Registry, MaskedAutoencoder, torch.device]:
     """A run folder, its config, and its model on the device of its config."""
     registry = load_registry()
-    folder = Path(run).expanduser()
+    folder = path_of(run)
     model = load_pretrained(folder, registry=registry)
     config = load_config(folder / "config.yaml", registry=registry, needs_data=False)
     device = pick_device(config.train.device)
@@ -45,7 +46,7 @@ def opened(run: str | Path) -> tuple[Path, RunConfig, Registry, MaskedAutoencode
 
 def opened_any(run: str | Path) -> tuple[Path, Trained, Registry, SignalModel, torch.device]:
     """As `opened`, of a pretrained or a fine-tuned run."""
-    registry, folder = load_registry(), Path(run).expanduser()
+    registry, folder = load_registry(), path_of(run)
     model = load(folder, registry=registry)
     kind: type[Trained] = FinetuneConfig if isinstance(model, FineTuned) else RunConfig
     config = load_config(folder / "config.yaml", registry=registry, needs_data=False, kind=kind)

@@ -15,6 +15,7 @@ from maskedmodel.config.build import Components, build_components
 from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import RunConfig
 from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.errors import TrainingError
 from maskedmodel.evaluation.online import Watch
 from maskedmodel.evaluation.probes import ProbeResult
 from maskedmodel.noise import seeded
@@ -27,6 +28,7 @@ from maskedmodel.training.interrupt import Signals
 from maskedmodel.training.loop import TrainResult, train
 from maskedmodel.training.masked import MaskedModelling
 from maskedmodel.training.tracking import environment
+from maskedmodel.weights.place import path_of
 from maskedmodel.weights.start import begin
 
 log = logging.getLogger("maskedmodel")
@@ -48,8 +50,11 @@ class PretrainResult:
         against = "" if self.baseline is None else f"   (predicting zero scores {self.baseline:.4f})"
         change = f"{training.val_loss_start:.4f} -> {training.val_loss_end:.4f}"
         lines = [f"masked validation loss  {change}, {training.val_ratio:.0%} hidden{against}"]
-        if training.broken:
-            lines.append(f"samples left out        {len(training.broken)}, listed in the report")
+        if training.broken or training.broken_val:
+            lines.append(
+                f"samples left out        {len(training.broken)} of train, {len(training.broken_val)} of val, "
+                "listed in the report"
+            )
         if self.probe is not None:
             lines += ["", str(self.probe)]
         lines += [""] if self.picture is None else ["", f"pictures  {self.picture}"]
@@ -88,7 +93,7 @@ def pretrain(
     """
     registry = load_registry(strict=strict_plugins)
     resolved = load_config(config, overrides, registry=registry)
-    folder = run_folder(config, run)
+    folder = run_folder(config, None if run is None else path_of(run, TrainingError))
     for failure in registry.failures:
         log.warning("%s", failure.notice)
     parts = build_components(resolved, registry)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from maskedmodel.weights.export.write import TOLERANCE as TOLERANCE
 from maskedmodel.weights.export.write import export as export
+from maskedmodel.weights.place import path_of
 from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.report import LoadReport
 from maskedmodel.weights.runs import save
@@ -39,5 +40,5 @@ def import_weights(
     model, report = read_weights(
         source, heads=heads, decoder_heads=decoder_heads, image_size=image_size, normalise=normalise
     )
-    folder = Path(to).expanduser() if to is not None else Path("runs") / Path(source).stem
+    folder = path_of(to) if to is not None else Path("runs") / Path(source).stem
     return Imported(save(model, folder, report=report), report)

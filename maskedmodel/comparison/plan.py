@@ -22,7 +22,8 @@ from maskedmodel.config.load import difference, load_config
 from maskedmodel.config.sections import RunConfig
 from maskedmodel.errors import ConfigError, DataError, MaskedModelError
 from maskedmodel.plugins import Registry
-from maskedmodel.training.data import fingerprint, spread
+from maskedmodel.training.data import spread
+from maskedmodel.training.fingerprint import fingerprint
 from maskedmodel.training.folder import FREE, settle, write_json
 
 FORMAT = 1

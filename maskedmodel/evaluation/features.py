@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,14 +18,14 @@ from torch.nn import functional as F
 
 from maskedmodel.components import SampleDataset, Tokenizer
 from maskedmodel.engine.signals import SignalModel
-from maskedmodel.errors import DataError, DependencyError, install_hint, out_of_memory
+from maskedmodel.errors import DataError, DependencyError, install_hint
 from maskedmodel.files import replacing, spreadsheet_cell
 from maskedmodel.training.data import UNLABELLED, Reading, eval_batches
+from maskedmodel.training.memory import Fitting
 
 Pool = Literal["mean", "class"]
 Progress = Callable[[int, int], None]  # (samples done, samples in all)
 SUFFIXES = (".parquet", ".npz", ".csv")
-log = logging.getLogger("maskedmodel")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +82,12 @@ def collect(
     reading = reading or Reading()
     total = len(dataset) if reading.limit is None else min(reading.limit, len(dataset))
     batches = eval_batches(dataset, tokenizer, reading)
-    fitting = _Fitting()
+    fitting = Fitting("the features")
     with torch.inference_mode():
         for item in batches:
             for name, view in views.items():
-                rows[name].append(fitting(view, item.signal).float().cpu())
+                taken = fitting(lambda part, view=view, item=item: view(item.signal[part]), len(item.ids))  # type: ignore[misc]
+                rows[name].append(torch.cat(taken).float().cpu())
             if plain and item.stored is not None:
                 for name, values in tokenizer.plain_features(item.stored).items():
                     rows.setdefault(name, []).append(values.float().cpu())
@@ -106,34 +105,6 @@ def collect(
     return {
         name: Features(_stack(parts), known, tuple(ids), tuple(groups), tuple(hashes)) for name, parts in rows.items()
     }
-
-
-class _Fitting:
-    """Calls functions of a batch on as many rows at once as memory holds: half as many each time that it runs out."""
-
-    def __init__(self) -> None:
-        self.most: int | None = None  # None: as many as a batch has
-
-    def __call__(self, function: Callable[[Tensor], Tensor], signal: Tensor) -> Tensor:
-        while True:
-            rows = len(signal) if self.most is None else min(self.most, len(signal))
-            try:
-                if rows == len(signal):
-                    return function(signal)
-                return torch.cat([function(signal[at : at + rows]) for at in range(0, len(signal), rows)])
-            except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
-                    raise
-                if rows <= 1:
-                    raise DataError(
-                        "There isn't enough memory for the features of one sample.",
-                        got=f"a signal of shape {tuple(signal.shape[1:])} ({' '.join(str(error).split())[:160]})",
-                        fix="Take a smaller model, shorter samples, or a machine with more memory.",
-                    ) from error
-            self.most = math.ceil(rows / 2)  # outside the handler, whose traceback would hold on to what is to be freed
-            if signal.device.type == "cuda":
-                torch.cuda.empty_cache()
-            log.warning("Out of memory: going on with %d samples at a time.", self.most)
 
 
 def _stack(parts: list[Tensor]) -> Tensor:

@@ -36,7 +36,7 @@ from maskedmodel.evaluation.landscape import survey
 from maskedmodel.evaluation.outcome import ProbeResult as ProbeResult
 from maskedmodel.evaluation.outcome import ProbeRow as ProbeRow
 from maskedmodel.noise import seeded
-from maskedmodel.training.data import UNLABELLED, Reading
+from maskedmodel.training.data import UNLABELLED, Broken, Reading
 
 log = logging.getLogger("maskedmodel")
 RAW_LIMIT = 1 << 26  # values of raw signals that a linear probe gets through in some minutes and 3 GiB
@@ -105,13 +105,14 @@ def probe_encoders(
     how = reading or Reading()
     views: dict[str, Callable[[Tensor], Tensor]] = {encoder.name: encoder.embed for encoder in encoders}
     notes = []
+    unread: list[Broken] = []
 
     def read(dataset: SampleDataset, what: str, limit: int | None) -> dict[str, Features]:
         return collect(
             dataset,
             tokenizer,
             views,
-            replace(how, limit=limit),
+            replace(how, limit=limit, record=unread.append),
             plain=baselines,
             digests=True,
             progress=lambda done, total: report(f"features of {what}", done, total),
@@ -146,6 +147,9 @@ def probe_encoders(
         values = {name: features.values for name, features in both.items()}
         judged, more = judge(others, encoders, data, values, labels, folds, settings, seed, report)
     report("probes", len(both), len(both))
+    if unread:
+        named = ", ".join(sample.said for sample in unread[:3]) + (", ..." if len(unread) > 3 else "")
+        notes.append(f"{len(unread)} samples can't be read and take no part: {named}.")
     stopped = [row.name for row in rows if row.linear is not None and not row.linear.converged]
     notes += [f"The linear probe of {name} didn't converge in {MAX_ITERATIONS} iterations." for name in stopped]
     left_out = int((labels == UNLABELLED).sum())

@@ -134,6 +134,8 @@ def read(run: Path) -> RunData:
     states = sorted((run / "checkpoints").glob("step-*/state.json"))
     if states:
         data.broken = attempt(states[-1], _broken, [])
+    if data.summary:  # which knows what was found after the last checkpoint, too
+        data.broken = list(dict.fromkeys([*data.broken, *attempt(run / "summary.json", _broken, [])]))
     room = _ROOM
     for path in sorted((run / "pictures").glob("*.png"), key=_newest_first):
         picture = attempt(path, _picture, None)
@@ -177,7 +179,9 @@ def _start(path: Path) -> list[tuple[str, str]]:
 
 
 def _broken(path: Path) -> list[tuple[str, str]]:
-    return [(str(sample["id"]), str(sample["reason"])) for sample in _mapping(path).get("broken", [])]
+    kept = _mapping(path)
+    parts = {"": kept.get("broken", []), "of val: ": kept.get("broken_val", [])}
+    return [(f"{part}{one['id']}", str(one["reason"])) for part, samples in parts.items() for one in samples]
 
 
 def _media(picture: Path) -> list[Media]:

@@ -7,12 +7,11 @@ save, and a batch may span two epochs.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal
@@ -57,6 +56,7 @@ class Reading:
     workers        processes that read; 0: this one.
     on_bad_sample  what to do with a sample that can't be read. skip: it is left out, which is told once with a count.
     timeout        seconds that a sample may take to be read, 0: for ever.
+    record         given each sample that is left out, beside what is told.
     """
 
     batch: int = 256
@@ -65,6 +65,7 @@ class Reading:
     workers: int = 0
     on_bad_sample: Policy = "fail"
     timeout: float = 300
+    record: Callable[[Broken], object] | None = None
 
     @classmethod
     def of(
@@ -321,6 +322,9 @@ class EvalBatches:
             if item.broken and how.on_bad_sample == "fail":
                 raise broken_error(item.broken[0])
             self.broken += item.broken
+            if how.record is not None:
+                for sample in item.broken:
+                    how.record(sample)
             self.notes.update(item.notes)
             if not item.ids:
                 continue
@@ -334,10 +338,7 @@ class EvalBatches:
 
     def tell(self, count: int) -> None:
         """Say what was left out and converted, of `count` samples that were read."""
-        if self.broken:
-            named = "; ".join(f"{b.id} ({b.said})" for b in self.broken[:3])
-            more = ", ..." if len(self.broken) > 3 else ""
-            log.warning("%d of %d samples left out: %s%s", len(self.broken), count + len(self.broken), named, more)
+        tell_broken(self.broken, count + len(self.broken))
         tell_notes(self.notes, count)
 
 
@@ -345,6 +346,13 @@ def tell_notes(notes: Mapping[str, int], count: int) -> None:
     """Say how many of `count` samples each note is of."""
     for note, times in notes.items():
         log.warning("%d of %d samples: %s", times, count, note)
+
+
+def tell_broken(broken: Sequence[Broken], total: int) -> None:
+    """Say which of so many samples were left out; nothing where none was."""
+    if broken:
+        named = "; ".join(f"{b.id} ({b.said})" for b in broken[:3])
+        log.warning("%d of %d samples left out: %s%s", len(broken), total, named, ", ..." if len(broken) > 3 else "")
 
 
 def eval_batches(dataset: SampleDataset, tokenizer: Tokenizer[Any], reading: Reading) -> EvalBatches:
@@ -360,34 +368,3 @@ def broken_error(sample: Broken) -> DataError:
         got=sample.reason,
         fix="Mend or remove it, or set train.on_bad_sample=skip.",
     )
-
-
-def fingerprint(dataset: SampleDataset) -> str:
-    """What tells one data set from another without reading it all: its size, and ids and content of 16 samples.
-
-    The samples are spread over the data, the first and the last among them. The same on every machine.
-    """
-    digest = hashlib.sha256()
-    for sample in _spread_samples(dataset):
-        if isinstance(sample, Broken):
-            digest.update(b"/broken")
-            continue
-        values = sample["signal"].contiguous()
-        digest.update(f"/{sample['id']}/{values.dtype}/{tuple(values.shape)}/".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return f"{len(dataset)}:{digest.hexdigest()[:24]}"
-
-
-def fingerprint_of_ids(dataset: SampleDataset) -> str:
-    """The fingerprint of 0.1.0, which knew a data set by its size and 16 ids."""
-    digest = hashlib.sha256(str(len(dataset)).encode())
-    for sample in _spread_samples(dataset, last=False):
-        digest.update(f"/{'broken' if isinstance(sample, Broken) else sample['id']}".encode())
-    return digest.hexdigest()[:16]
-
-
-def _spread_samples(dataset: SampleDataset, last: bool = True) -> Iterator[Sample | Broken]:
-    guarded = Guarded(dataset, accepts_nan=True, timeout=300)
-    indices = spread(len(dataset), 16)
-    for index in sorted({*indices, len(dataset) - 1} if last else {*indices}):
-        yield guarded[index, 0][0]

@@ -148,6 +148,7 @@ def write_summary(folder: Path, model: MaskedAutoencoder, training: TrainResult,
                 part: sum(p.numel() for p in getattr(model, part).parameters()) for part in ("encoder", "decoder")
             },
             "broken": [asdict(sample) for sample in training.broken],
+            "broken_val": [asdict(sample) for sample in training.broken_val],
         },
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,17 +12,18 @@ from torch import Tensor
 from maskedmodel.components import DataSource, Sample, SampleDataset, Split
 from maskedmodel.errors import DataError
 from maskedmodel.noise import sample_key, stable_hash
-from maskedmodel.training.data import UNLABELLED, Broken, Guarded, Reading, broken_error
+from maskedmodel.training.data import UNLABELLED, Broken, Guarded, Reading, broken_error, tell_broken
 
 log = logging.getLogger("maskedmodel")
 
 
 @dataclass(frozen=True)
 class Subset:
-    """Some samples of a data set, in its order."""
+    """Some samples of a data set, in its order. `targets` are their labels, where they are what is learnt."""
 
     dataset: SampleDataset
     chosen: Sequence[int]
+    targets: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -35,24 +36,29 @@ def labels_of(dataset: SampleDataset, reading: Reading) -> tuple[list[int], list
     """The label and the id of every sample, UNLABELLED where it has none.
 
     Read off the data set where that tells without reading signals, else every sample is read, and one that can't be
-    is treated as `reading` says.
+    is treated as `reading` says, and told.
     """
     labels, ids = getattr(dataset, "labels", None), getattr(dataset, "ids", None)
     if isinstance(ids, Sequence) and len(ids) == len(dataset) and (labels is None or len(labels) == len(dataset)):
         known = [UNLABELLED if labels is None or label is None else int(label) for label in labels or [None] * len(ids)]
         return known, [str(i) for i in ids]
     found, names = [], []
+    broken: list[Broken] = []
     guarded = Guarded(dataset, accepts_nan=True, timeout=reading.timeout)
     for index in range(len(dataset)):
         sample, _ = guarded[index, 0]
         if isinstance(sample, Broken):
             if reading.on_bad_sample == "fail":
                 raise broken_error(sample)
+            broken.append(sample)
+            if reading.record is not None:
+                reading.record(sample)
             found.append(UNLABELLED)
             names.append(sample.id)
             continue
         found.append(sample.get("label", UNLABELLED))
         names.append(str(sample["id"]))
+    tell_broken(broken, len(dataset))
     return found, names
 
 
@@ -72,19 +78,21 @@ def nested(strata: Sequence[int], ids: Sequence[str], seed: int) -> list[int]:
 
 
 def wanted_count(labels: int | str | None, total: int) -> int:
-    """How many samples `adapt.labels` means of `total` labelled ones. Raises DataError where there are fewer."""
+    """How many samples `adapt.labels` means of `total` labelled ones, 1 at least.
+
+    Raises DataError where there are fewer, and for a share of nothing.
+    """
     if labels is None:
         return total
     exact = labels if isinstance(labels, int) else float(labels.removesuffix("%")) / 100 * total
-    count = max(round(exact), 1)
-    if exact > total:
+    if not 0 < exact <= total:
         raise DataError(
-            "There are fewer labelled training samples than that.",
+            "There are fewer labelled training samples than that." if exact else "That is no sample at all.",
             where="adapt.labels",
-            expected=f"at most {total}",
-            got=labels,
+            expected=f"at most {total}, or a share above 0% and up to 100%",
+            got=str(labels)[:40],
         )
-    return count
+    return max(round(exact), 1)
 
 
 @dataclass(frozen=True)
@@ -94,12 +102,14 @@ class LabelledData:
     train, val  the two parts.
     counts      training samples by label.
     left_out    samples without a label, by split.
+    broken      those that couldn't be read when labels were looked for, by split.
     """
 
     train: Subset
     val: Subset
     counts: tuple[int, ...]
     left_out: dict[Split, int]
+    broken: dict[Split, list[Broken]]
 
     def open(self, split: Split) -> Subset:
         """The samples of a split."""
@@ -127,13 +137,14 @@ def labelled(
         )
     parts: dict[Split, Subset] = {}
     left_out: dict[Split, int] = {}
+    broken: dict[Split, list[Broken]] = {"train": [], "val": []}
     counts = [0] * len(names)
     splits: tuple[Split, ...] = ("train", "val")
     for split in splits:
         dataset = source.open(split)
-        found, ids = labels_of(dataset, reading)
+        found, ids = labels_of(dataset, replace(reading, record=broken[split].append))
         known = [place for place, label in enumerate(found) if label != UNLABELLED]
-        left_out[split] = len(found) - len(known)
+        left_out[split] = len(found) - len(known) - len(broken[split])
         if not known:
             raise DataError(f"No sample of the split {split!r} has a label.", where="data", got=f"{len(found)} samples")
         if split == "train":
@@ -152,7 +163,7 @@ def labelled(
                     len(unseen),
                     ", ".join(unseen[:5]) + (", ..." if len(unseen) > 5 else ""),
                 )
-        parts[split] = Subset(dataset, known)
+        parts[split] = Subset(dataset, known, [found[place] for place in known])
     if sum(left_out.values()):
         log.warning("Without a label, left out: %s.", ", ".join(f"{n} of {s}" for s, n in left_out.items()))
-    return LabelledData(parts["train"], parts["val"], tuple(counts), left_out)
+    return LabelledData(parts["train"], parts["val"], tuple(counts), left_out, broken)

@@ -12,7 +12,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ class TrainResult:
     first: dict[str, float]  # what the first validation measured, `val_loss` among it
     last: dict[str, float]
     seconds: float  # in this process: a resumed run counts from its resume
-    broken: list[Broken]
+    broken: list[Broken]  # of the training part
+    broken_val: list[Broken] = field(default_factory=list)  # of the validation part, as far as it is read
 
     @property
     def val_loss_start(self) -> float:
@@ -128,7 +129,7 @@ def train(
             ) from error
     found = records.validated
     first, last = (found[min(found)], found[max(found)]) if found else ({}, {})
-    return TrainResult(run.step, first, last, time.monotonic() - began, list(run.broken.values()))
+    return TrainResult(run.step, first, last, time.monotonic() - began, *run.left_out)
 
 
 def steps(

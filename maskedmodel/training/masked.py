@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,11 +13,13 @@ from torch.nn.parallel import DistributedDataParallel
 from maskedmodel.components import SampleDataset, Tokenizer
 from maskedmodel.config.sections import TrainSettings
 from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.noise import Noise
 from maskedmodel.schedulers import MaskScheduler, Observed
 from maskedmodel.tokens import Mask
-from maskedmodel.training.data import Batch, Reading, eval_batches
+from maskedmodel.training.data import Batch, Broken, Reading, eval_batches
 from maskedmodel.training.distributed import World
 from maskedmodel.training.fitting import fit_statistics
+from maskedmodel.training.memory import Fitting
 from maskedmodel.training.packing import packed
 from maskedmodel.training.parts import Learning, Part, autocast
 
@@ -33,25 +36,39 @@ def validation_ratio(model: MaskedAutoencoder, settings: TrainSettings) -> float
     return round(mean_ratio(model.scheduler), 4)
 
 
-def validation_loss(model: MaskedAutoencoder, dataset: SampleDataset, settings: TrainSettings, world: World) -> float:
+def validation_loss(
+    model: MaskedAutoencoder,
+    dataset: SampleDataset,
+    settings: TrainSettings,
+    world: World,
+    record: Callable[[Broken], object] | None = None,
+) -> float:
     """Loss per hidden token under fixed masks: uniform, one ratio, keyed by seed and sample id.
 
     The training scheduler has no part in it, so curves compare across runs, and the same weights always score the same.
+    `record` is given each sample that is left out. Where memory runs out, fewer rows at a time are taken.
     """
     total = scored = 0.0
     ratio, was_training = validation_ratio(model, settings), model.training
     size = max(settings.batch // settings.accumulate, 1)
     reading = Reading.of(settings, world.device, batch=size, limit=settings.validation_samples)
     model.eval()
+    fitting = Fitting("the validation")
     with torch.inference_mode():
-        for batch in eval_batches(dataset, model.tokenizer, reading):
-            tokens = model.tokens(batch.signal)
-            scores = batch.noise(settings.seed, epoch=-1).uniform(tokens.length, "validation")
-            mask = Mask.from_scores(scores, ratio, tokens.valid)
-            with autocast(settings.precision, world.device):
-                output = model(tokens, mask)
-            total += float(output.loss_per_token.sum())
-            scored += mask.scored
+        for batch in eval_batches(dataset, model.tokenizer, replace(reading, record=record)):
+            noise = batch.noise(settings.seed, epoch=-1)
+
+            def score(rows: slice, batch: Batch = batch, noise: Noise = noise) -> tuple[float, float]:
+                tokens = model.tokens(batch.signal[rows])
+                scores = noise.rows(rows).uniform(tokens.length, "validation")
+                mask = Mask.from_scores(scores, ratio, tokens.valid)
+                with autocast(settings.precision, world.device):
+                    output = model(tokens, mask)
+                return float(output.loss_per_token.sum()), mask.scored
+
+            for loss, count in fitting(score, len(batch.ids)):
+                total += loss
+                scored += count
     model.train(was_training)
     return total / max(scored, 1)
 
@@ -92,7 +109,7 @@ class MaskedModelling(Learning[MaskedAutoencoder, Part]):
         return loss
 
     def validate(self, dataset: SampleDataset, world: World) -> dict[str, float]:
-        loss = validation_loss(self.model, dataset, self.settings, world)
+        loss = validation_loss(self.model, dataset, self.settings, world, self.note_unread)
         return {"val_loss": loss, "val_ratio": validation_ratio(self.model, self.settings)}
 
     def group(self, parts: list[Part]) -> list[Part]:

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from maskedmodel.components import SampleDataset, Tokenizer
 from maskedmodel.config.sections import TrainSettings
 from maskedmodel.tokens import Mask, Tokens
-from maskedmodel.training.data import Batch
+from maskedmodel.training.data import Batch, Broken
 from maskedmodel.training.distributed import World
 from maskedmodel.training.optimizer import Groups, trained
 from maskedmodel.training.tracking import has_bf16
@@ -53,6 +53,11 @@ class Learning(ABC, Generic[M, P]):
 
     def __init__(self, model: M, settings: TrainSettings) -> None:
         self.model, self.settings = model, settings
+        self.unread: dict[str, Broken] = {}  # samples of the validation part that were left out
+
+    def note_unread(self, sample: Broken) -> None:
+        """Keep a validation sample that can't be read, to be told with the run."""
+        self.unread[sample.id] = sample
 
     @property
     @abstractmethod

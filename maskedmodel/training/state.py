@@ -19,10 +19,9 @@ from maskedmodel.training.data import (
     Batch,
     Broken,
     broken_error,
-    fingerprint,
-    fingerprint_of_ids,
 )
 from maskedmodel.training.distributed import World
+from maskedmodel.training.fingerprint import fingerprint, fingerprint_of_ids
 from maskedmodel.training.optimizer import make_optimizer
 from maskedmodel.training.parts import Learning
 from maskedmodel.training.tracking import Records
@@ -92,11 +91,18 @@ class Run:
         checkpoints.load_weights(self.model, checkpoints.read_model(found), found)
         checkpoints.restore_optimizer(self.optimizer, self.names, checkpoints.read_optimizer(found))
         self.broken = {b["id"]: Broken(**b) for b in state["broken"]}
+        self.learning.unread = {b["id"]: Broken(**b) for b in state.get("broken_val", ())}
         self.step = self.saved = state["step"]
 
     @property
     def _state(self) -> dict[str, Any]:
-        return {"data": self.data, "broken": [vars(b) for b in self.broken.values()]}
+        train, val = ([vars(b) for b in part] for part in self.left_out)
+        return {"data": self.data, "broken": train, **({"broken_val": val} if val else {})}
+
+    @property
+    def left_out(self) -> tuple[list[Broken], list[Broken]]:
+        """The samples that couldn't be read: of the training part, by all ranks, and of the validation part."""
+        return list(self.broken.values()), list(self.learning.unread.values())
 
     def rehearse(self) -> None:
         """See that a checkpoint can be written before anything is trained. Raises TrainingError where it can't."""

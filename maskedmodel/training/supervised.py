@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from maskedmodel.components import SampleDataset, Tokenizer
 from maskedmodel.config.finetune import AdaptSettings, FinetuneConfig
 from maskedmodel.engine.finetuned import FineTuned
-from maskedmodel.errors import ConfigError
+from maskedmodel.errors import ConfigError, PluginError
 from maskedmodel.noise import Noise
+from maskedmodel.tasks import Task
 from maskedmodel.training.data import Batch, Reading, eval_batches
 from maskedmodel.training.distributed import World
 from maskedmodel.training.fitting import fit_all, prepared
+from maskedmodel.training.memory import Fitting
 from maskedmodel.training.mixing import mixed
 from maskedmodel.training.optimizer import Group, Groups
 from maskedmodel.training.parts import Learning, Part, autocast
@@ -54,20 +56,23 @@ def predicted(
     precision: str = "fp32",
     progress: Callable[[int, int], None] | None = None,
 ) -> Predicted:
-    """What a model predicts of labelled samples, in evaluation mode, and its mean loss. Modes stay as they were."""
+    """What a model predicts of labelled samples, in evaluation mode, and its mean loss. Modes stay as they were.
+
+    Where memory runs out, fewer rows at a time are taken.
+    """
     predictions, targets, ids = [], [], []
     total, weight, was_training = 0.0, 0.0, model.training
     count = len(dataset) if reading.limit is None else min(reading.limit, len(dataset))
     task: Any = model.average["task"] if model.average is not None else model.task
     model.eval()
     device = torch.device(reading.device)
+    fitting = Fitting("the predictions")
     with torch.inference_mode():
         for batch in eval_batches(dataset, model.tokenizer, reading):
-            with autocast(precision, device):
-                prediction = model(batch.signal).float()
+            prediction = predictions_of(model, batch.signal, fitting, precision)
             target = task.target(batch.labels.to(device))
             weights = task.weight(target)
-            total += float((task.loss(prediction, target) * weights).sum())
+            total += float((losses(task, prediction, target) * weights).sum())
             weight += float(weights.sum())
             predictions.append(prediction.cpu())
             targets.append(target.cpu())
@@ -76,6 +81,26 @@ def predicted(
                 progress(len(ids), count)
     model.train(was_training)
     return Predicted(torch.cat(predictions), torch.cat(targets), total / weight if weight else 0.0, tuple(ids))
+
+
+def losses(task: Task[Any], prediction: Tensor, target: Tensor) -> Tensor:
+    """The loss of each sample (B,). Raises PluginError where the task gives something else: it would weigh wrongly."""
+    if len(prediction) != len(target):
+        raise _breach(task, f"a prediction of each of {len(target)} samples", tuple(prediction.shape))
+    found = task.loss(prediction, target)
+    if found.shape != (len(target),):
+        raise _breach(task, f"a loss of each of {len(target)} samples", tuple(found.shape))
+    return found
+
+
+def _breach(task: Task[Any], expected: str, got: object) -> PluginError:
+    return PluginError("A task breaks its contract.", where=type(task).__name__, expected=expected, got=got)
+
+
+def predictions_of(model: FineTuned, signal: Tensor, fitting: Fitting, precision: str) -> Tensor:
+    """The predictions of a prepared batch in float32, of as many rows at once as memory holds."""
+    with autocast(precision, signal.device):
+        return torch.cat(fitting(lambda rows: model(signal[rows]).float(), len(signal)))
 
 
 def branches(noise: Noise, depth: int, rate: float) -> Tensor | None:
@@ -151,8 +176,8 @@ class Supervised(Learning[FineTuned, LabelledPart]):
         with autocast(self.settings.precision, device):
             prediction = model(part.tokens, part.mask, part.kept)
         task = self.model.task
-        losses = [(task.loss(prediction.float(), target) * weight).sum() for target, weight in part.targets]
-        return torch.stack(losses).sum(), None
+        weighted = [losses(task, prediction.float(), target) * weight for target, weight in part.targets]
+        return torch.stack([one.sum() for one in weighted]).sum(), None
 
     def idle(self, model: nn.Module) -> Tensor:
         example = self.tokenizer.example(1, torch.Generator().manual_seed(0)).to(self.model.device)
@@ -162,8 +187,11 @@ class Supervised(Learning[FineTuned, LabelledPart]):
     def validate(self, dataset: SampleDataset, world: World) -> dict[str, float]:
         size = max(self.settings.batch // self.settings.accumulate, 1)
         reading = Reading.of(self.settings, world.device, batch=size, limit=self.settings.validation_samples)
+        reading = replace(reading, record=self.note_unread)
         found = predicted(self.model, dataset, reading, self.settings.precision)
         metrics = self.model.task.metrics(found.prediction, found.target)
+        if self.model.task.score not in metrics:
+            raise _breach(self.model.task, f"the score {self.model.task.score!r} among its metrics", sorted(metrics))
         return {"val_loss": found.loss, **{f"val_{name}": value for name, value in metrics.items()}}
 
     def fit(self, dataset: SampleDataset) -> None:

@@ -6,22 +6,22 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from maskedmodel.errors import CheckpointError, suggestion
+from maskedmodel.errors import CheckpointError, MaskedModelError, suggestion
 
 CONFIG = "config.yaml"
 EXPORT = "export.json"  # what `maskedmodel export` puts into each folder that it writes
 
 
-def path_of(given: object) -> Path:
-    """What a user gives as a path, ~ expanded. Raises CheckpointError on what is none, such as a list or None."""
+def path_of(given: object, kind: type[MaskedModelError] = CheckpointError) -> Path:
+    """What a user gives as a path, ~ expanded. Raises an error of `kind` on what is none, such as a list or None."""
     if not isinstance(given, str | os.PathLike) or not isinstance(os.fspath(given), str):
-        raise CheckpointError("This is no path.", expected="a str or pathlib.Path", got=type(given).__name__)
+        raise kind("This is no path.", expected="a str or pathlib.Path", got=type(given).__name__)
     try:
         path = Path(given).expanduser()
         path.exists()
     except (OSError, RuntimeError, ValueError) as error:  # too long, ~ of somebody who isn't there, a NUL
         got = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise CheckpointError("This path can't be followed.", where=str(given)[:200], got=got) from error
+        raise kind("This path can't be followed.", where=str(given)[:200], got=got) from error
     return path
 
 

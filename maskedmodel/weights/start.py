@@ -19,7 +19,7 @@ from maskedmodel.tokenizers.grid import GridTokenizer
 from maskedmodel.training.folder import write_json
 from maskedmodel.weights.fitting import Plan, fit_channels_of_tokens, fit_patches, fit_positions, fit_prefix, fit_rest
 from maskedmodel.weights.origin import START, origin
-from maskedmodel.weights.place import CONFIG, EXPORT
+from maskedmodel.weights.place import CONFIG, EXPORT, path_of
 from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.report import LoadReport
 from maskedmodel.weights.runs import load_pretrained
@@ -119,7 +119,7 @@ def start(
     differ, the tensors by name, and what would settle it.
     """
     assert settings.weights is not None
-    source = Path(settings.weights).expanduser()
+    source = path_of(settings.weights)
     theirs, imported = read_start(source, registry)
     plan = Plan(theirs, model, settings)
     _tokenizers(plan)

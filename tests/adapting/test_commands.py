@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 import shutil
@@ -159,6 +160,32 @@ def test_killed_predictions_go_on(tuned: Path, tmp_path: Path, monkeypatch: pyte
     assert not set(again) & set(done)
     assert (tmp_path / "cut.csv").read_bytes() == (tmp_path / "straight.csv").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.csv", "straight.csv"]
+
+
+def test_how_samples_are_read_may_be_said_and_nothing_else_is_ignored(
+    tuned: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    """A folder with a broken file, of runs whose own policy is to fail."""
+    (tmp_path / "new").mkdir()
+    for index in range(3):
+        Image.fromarray(np.full((16, 16), 80 * index, dtype=np.uint8)).save(tmp_path / f"new/{index}.png")
+    (tmp_path / "new/1.png").write_bytes(b"cut")
+    how = ["data.name=image_folder", "data.size=16", "data.mode=grey"]
+    for run, verb in ((tuned, maskedmodel.predict), (tuned, maskedmodel.embed), (pretrained, maskedmodel.embed)):
+        call = functools.partial(verb, run, to=tmp_path / "found.csv", quiet=True)
+        with pytest.raises(DataError, match=r"train\.on_bad_sample=skip"):
+            call(tmp_path / "new", overrides=how)
+        call(tmp_path / "new", overrides=[*how, "train.on_bad_sample=skip"])
+        with (tmp_path / "found.csv").open() as file:
+            assert sorted(row["id"] for row in csv.DictReader(file)) == ["0.png", "2.png"]
+        with pytest.raises(ConfigError, match=r"optim\.lr"):
+            call(tmp_path / "new", overrides=[*how, "optim.lr=0.1"])
+        with pytest.raises(ConfigError, match="own data"):
+            call("val", overrides=["data.name=image_folder"])
+    done = maskedmodel.predict(
+        tuned, tmp_path / "new", to=tmp_path / "p.csv", overrides=[*how, "train.on_bad_sample=skip"], quiet=True
+    )
+    assert (done.rows, done.left_out) == (2, 1)
 
 
 def test_bad_input_to_predict(tuned: Path, pretrained: Path, tmp_path: Path) -> None:

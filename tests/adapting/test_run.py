@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Callable
@@ -14,13 +15,14 @@ import torch
 from maskedmodel.adapting.run import Adapted
 from maskedmodel.config.finetune import FinetuneConfig
 from maskedmodel.engine.finetuned import FineTuned
-from maskedmodel.errors import CheckpointError, ConfigError, DataError
+from maskedmodel.errors import CheckpointError, ConfigError, DataError, PluginError
 from maskedmodel.plugins import Registry
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training import loop
 from maskedmodel.training.supervised import Supervised
 from maskedmodel.training.tracking import read_lines
 from maskedmodel.weights.finetuned import load_finetuned
+from tests.adapting.conftest import _Told
 from tests.runs import assert_same_run
 from tests.training.test_loop import Killed, kill_after
 
@@ -179,11 +181,53 @@ def test_samples_without_a_label_are_left_out_and_counted(
     assert kept == {"names": ["sine", "square"], "counts": [18, 18], "left_out": {"train": 4, "val": 4}}
 
 
-def test_broken_samples_follow_the_runs_policy(run: Go, tmp_path: Path) -> None:
+def test_broken_samples_follow_the_runs_policy_and_are_told_everywhere(
+    run: Go, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(DataError, match="can't be read"):
         run(tmp_path / "fails", "data.broken=[5]")
-    found = run(tmp_path / "skips", "train.steps=2", "data.broken=[5]", "train.on_bad_sample=skip")
-    assert found.labels == 39
+    with caplog.at_level(logging.WARNING):
+        found = run(tmp_path, "train.steps=2", "data.broken=[5]", "data.broken_val=[3,4]", "train.on_bad_sample=skip")
+    assert (found.labels, found.judged.samples, found.left_out) == (39, 10, (1, 2))
+    assert "1 of 40 samples left out: 5 (Cut short: told 5)" in caplog.text
+    assert "Without a label" not in caplog.text
+    kept = json.loads((tmp_path / "summary.json").read_text())
+    assert [one["id"] for one in kept["broken"]] == ["5"]
+    assert [one["id"] for one in kept["broken_val"]] == ["3", "4"]
+    again = run(tmp_path, "train.steps=2", "data.broken=[5]", "data.broken_val=[3,4]", "train.on_bad_sample=skip")
+    assert again.training is None
+    assert again.left_out == (1, 2)
+
+
+def test_labels_that_changed_between_stop_and_resume_are_refused(
+    run: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every label another one, and as many of each as before: the signals are the same."""
+    run(tmp_path, "train.steps=4")
+    monkeypatch.setattr(_Told, "shift", 1)
+    with pytest.raises(CheckpointError, match="data changed"):
+        run(tmp_path, "train.steps=8")
+
+
+def test_where_memory_runs_out_validation_and_predictions_take_fewer_rows(
+    run: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    straight, real = run(tmp_path / "straight"), FineTuned.forward
+
+    def tight(model: FineTuned, given: Any, *rest: Any) -> Any:
+        if not model.training and len(given) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(model, given, *rest)
+
+    monkeypatch.setattr(FineTuned, "forward", tight)
+    with caplog.at_level(logging.WARNING):
+        found = run(tmp_path / "tight")
+    assert "Out of memory: going on with 2 samples at a time." in caplog.text
+    assert found.judged.best == straight.judged.best
+    assert found.judged.loss == pytest.approx(straight.judged.loss, abs=1e-6)
+    assert found.training is not None
+    assert straight.training is not None
+    assert found.training.last == pytest.approx(straight.training.last, abs=1e-6)
 
 
 def test_a_mask_hides_tokens_in_training_only(run: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,3 +285,22 @@ def test_class_pooling_reads_the_class_token_alone(run: Go, tmp_path: Path, regi
     signal = torch.randn(3, 2, 24, generator=torch.Generator().manual_seed(0))
     expected = model.task.head(model.embed(signal, pool="class"))  # type: ignore[operator,union-attr]
     torch.testing.assert_close(model(signal), expected)
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong", "text"),
+    [
+        ("loss", lambda real, *given: real(*given).mean(), "a loss of each of"),
+        ("forward", lambda real, *given: real(*given)[:1], "a prediction of each of"),
+        ("metrics", lambda real, *given: {"other": 1.0}, "the score 'accuracy'"),
+    ],
+)
+def test_a_task_that_breaks_its_contract_is_told_before_the_first_step(
+    run: Go, tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch, part: str, wrong: Any, text: str
+) -> None:
+    kind = registry.get("task", "classify")
+    real = getattr(kind, part)
+    monkeypatch.setattr(kind, part, lambda task, *given: wrong(functools.partial(real, task), *given))
+    with pytest.raises(PluginError, match=text):
+        run(tmp_path)
+    assert checkpoints.find(tmp_path) is None

@@ -9,16 +9,29 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from maskedmodel.config.build import build_components
+from maskedmodel.config.build import build_components, build_finetune
 from maskedmodel.config.early import check_early
 from maskedmodel.config.files import config_names, find_config, parse_yaml, read_config
+from maskedmodel.config.finetune import FinetuneConfig
 from maskedmodel.config.load import dump_config, load_config
 from maskedmodel.config.sections import RunConfig
 from maskedmodel.errors import ConfigError, MaskedModelError
 from maskedmodel.plugins import Registry, load_registry
+from maskedmodel.training.labelled import wanted_count
 from tests.drawn import BOUNDED, LONG
 
 PACKAGED = {name: read_config(find_config(name)) for name in config_names()}
+FINETUNE = """
+data: {name: digits}
+tokenizer: {name: image, patch: 4}
+task: {name: classify}
+mask: {name: uniform, ratio: 0.25}
+model: {encoder: {dim: 16, depth: 2, heads: 2}}
+start: {weights: null}
+adapt: {labels: "10%", freeze: 1, layer_decay: 0.75, drop_path: 0.1, mixup: 0.4, cutmix: 1.0, ema: 0.9, head_steps: 0.1}
+optim: {lr: 0.001, betas: [0.9, 0.99]}
+train: {steps: 10, batch: 8}
+"""
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -49,7 +62,18 @@ def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @st.composite
 def mutated(draw: st.DrawFn) -> dict[Any, Any]:
     """A config that comes with the package, with up to three places changed, added or taken away."""
-    data = parse_yaml(dump(draw(st.sampled_from(sorted(PACKAGED)))))
+    return bent(draw, dump(draw(st.sampled_from(sorted(PACKAGED)))))
+
+
+@st.composite
+def mutated_finetune(draw: st.DrawFn) -> dict[Any, Any]:
+    """The same of a fine-tuning, with another task at times."""
+    task = draw(st.sampled_from(["classify", "regress", "tag"]))
+    return bent(draw, FINETUNE.replace("classify", task))
+
+
+def bent(draw: st.DrawFn, text: str) -> dict[Any, Any]:
+    data = parse_yaml(text)
     for _ in range(draw(st.integers(1, 3))):
         path = draw(st.sampled_from([path for path in paths_of(data) if path] or [("data",)]))
         parent = data
@@ -97,6 +121,24 @@ def outcome(data: Any, overrides: list[str], registry: Registry) -> None:
 @example(data={"data": {"name": "digits"}, "tokenizer": {"name": "image"}, 3: {(): None}})
 def test_a_mutated_config_is_read_or_refused(registry: Registry, data: dict[Any, Any]) -> None:
     outcome(data, [], registry)
+
+
+@BOUNDED
+@given(data=mutated_finetune())
+@example(data={**parse_yaml(FINETUNE), "task": {"name": ["classify"]}})
+@example(data={**parse_yaml(FINETUNE), "adapt": {"labels": [1, 2]}})
+@example(data={**parse_yaml(FINETUNE), "adapt": {"labels": "9" * 5000 + "%"}})
+@example(data={**parse_yaml(FINETUNE), "adapt": {"labels": "nan%"}})
+@example(data={**parse_yaml(FINETUNE), "adapt": {"labels": "-0%", "freeze": "most", "head_steps": float("nan")}})
+def test_a_mutated_finetuning_is_read_or_refused(registry: Registry, data: dict[Any, Any]) -> None:
+    try:
+        config = load_config(data, registry=registry, kind=FinetuneConfig)
+    except ConfigError:
+        return
+    again = load_config(parse_yaml(dump_config(config)), registry=registry, kind=FinetuneConfig)
+    assert dump_config(again) == dump_config(config), "what is saved reads back as the same"
+    refused(lambda: build_finetune(config, registry))
+    refused(lambda: wanted_count(config.adapt.labels, 100))
 
 
 KEYS = st.sampled_from(

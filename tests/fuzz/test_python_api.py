@@ -11,8 +11,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+import maskedmodel
 from maskedmodel import Mask, MaskedAutoencoder, Noise, Output, Tokens
+from maskedmodel.engine.finetuned import FineTuned
+from maskedmodel.engine.settings import EncoderOnly
 from maskedmodel.errors import MaskedModelError
+from maskedmodel.plugins import load_registry
+from maskedmodel.tasks import Labels
+from maskedmodel.weights.runs import load_pretrained
 from tests.drawn import examples
 from tests.engine.conftest import Box, Ragged, model_of
 
@@ -160,3 +166,82 @@ def test_noise_is_for_any_ids(ids: list[str | int], count: int) -> None:
 @given(which=st.integers(0, 2), signal=ANYTHING, mask=st.none() | masks(), pool=st.sampled_from(["mean", "class"]))
 def test_many_batches(models: list[MaskedAutoencoder], which: int, signal: Any, mask: Any, pool: Any) -> None:
     check(models, which, signal, mask, pool)
+
+
+@pytest.fixture(scope="module")
+def tuned() -> list[FineTuned]:
+    """A fine-tuned model of each task that comes along."""
+    settings = EncoderOnly.model_validate({"encoder": {"dim": 24, "depth": 1, "heads": 2, "class_token": True}})
+    tasks = sorted(load_registry(strict=True).tasks.items())
+    given = [cls.example_labels() for _, cls in tasks]
+    return [
+        FineTuned(Box(), cls(), settings, Labels(names, (2,) * len(names))).eval()
+        for (_, cls), names in zip(tasks, given, strict=True)
+    ]
+
+
+@BOUNDED
+@given(signal=ANYTHING, mask=st.none() | masks(), pool=st.sampled_from(["mean", "class"]))
+@example(signal=torch.zeros(0, 3, 8, 12), mask=None, pool="mean")
+@example(signal=np.zeros((2, 3, 8, 12), np.float64), mask=None, pool="mean")
+def test_a_fine_tuned_model_predicts_or_refuses(tuned: list[FineTuned], signal: Any, mask: Any, pool: Any) -> None:
+    for model in tuned:
+        with torch.no_grad():
+            prediction = tried(model, signal, mask)
+            if prediction is not None:
+                assert len(prediction) == len(signal)
+            tried(model.encode, signal)
+            tried(model.embed, signal, pool)
+
+
+NAMES = st.one_of(
+    st.lists(st.text(max_size=4) | st.floats().map(str), max_size=4).map(tuple),
+    st.sampled_from([("1", "2"), ("nan", "inf"), ("a+b", "b"), ("",), ("1e999", "-1e999")]),
+)
+
+
+@BOUNDED
+@given(
+    names=NAMES,
+    counts=st.lists(st.integers(-1, 5), max_size=4).map(tuple),
+    rows=st.integers(0, 5),
+    seed=st.integers(0, 9),
+)
+def test_a_task_takes_labels_or_refuses_them(names: Any, counts: Any, rows: int, seed: int) -> None:
+    """Made of any labels, a task's loss, metrics and columns have their rows, of no sample too."""
+    settings = EncoderOnly.model_validate({"encoder": {"dim": 24, "depth": 1, "heads": 2}})
+    generator = torch.Generator().manual_seed(seed)
+    for cls in load_registry(strict=True).tasks.values():
+        task = tried(cls)
+        own = (2,) * len(names) if counts is None else counts
+        model = tried(lambda task=task, own=own: FineTuned(Box(), task, settings, Labels(names, own)).eval())
+        if model is None:
+            continue
+        with torch.no_grad():
+            prediction = model(torch.rand(rows, 3, 8, 12, generator=generator))
+        target = task.target(torch.randint(0, len(names), (rows,), generator=generator))
+        assert task.loss(prediction, target).shape == (rows,)
+        assert task.weight(target).shape == (rows,)
+        if rows:
+            assert task.score in task.metrics(prediction, target)
+            task.tables(prediction, target)
+        assert all(len(column) == rows for column in task.columns(prediction).values())
+
+
+ANY_PATH = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(
+        ["", ".", "/", "/dev/null", "/proc/self", "~", "~nobody-of-this-name", "a\0b", "x" * 5000, "\udcff"]
+    ),
+)
+
+
+@BOUNDED
+@given(path=ANY_PATH, checkpoint=st.none() | st.integers(-2, 3) | st.sampled_from(["best", "last", "", "../x", "\0"]))
+def test_no_path_is_loaded_or_it_is_refused(tmp_path_factory: Any, path: str, checkpoint: Any) -> None:
+    for call in (maskedmodel.load, load_pretrained):
+        assert tried(call, path, checkpoint=checkpoint) is None
+    target = tmp_path_factory.getbasetemp() / "p.csv"
+    assert tried(maskedmodel.predict, path, "val", to=target, checkpoint=checkpoint, quiet=True) is None
+    assert tried(maskedmodel.predict, ".", path, to=path, quiet=True) is None
+    assert tried(maskedmodel.embed, path, "val", to=target, quiet=True) is None

@@ -62,6 +62,7 @@ class WavesSettings(Settings):
     name: Literal["waves"] = "waves"
     count: int = Field(20, description="Samples.")
     broken: tuple[int, ...] = Field((), description="Samples that can't be read.")
+    broken_val: tuple[int, ...] = Field((), description="The same of validation.")
     infinite: tuple[int, ...] = Field((), description="Samples whose values overflow the loss.")
 
 
@@ -84,6 +85,8 @@ class _Waves:
             Waves.seen.append(index)
             if index in self.settings.broken:
                 raise DataError("Cut short.", where=f"wave {index}")
+        elif index in self.settings.broken_val:
+            raise DataError("Cut short.", where=f"wave {index}")
         phase = torch.arange(24) * (0.3 + 0.05 * index) + (self.split == "val")
         signal = torch.stack([phase.sin(), phase.cos()])
         if self.split == "train" and index in self.settings.infinite:

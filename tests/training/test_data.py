@@ -23,11 +23,11 @@ from maskedmodel.training.data import (
     Reading,
     StepBatches,
     eval_batches,
-    fingerprint,
     permutation,
     spread,
     train_batches,
 )
+from maskedmodel.training.fingerprint import fingerprint
 from maskedmodel.training.folder import claimed
 from maskedmodel.training.hanging import stacks_in
 from tests.training.conftest import Wave, Waves
@@ -221,17 +221,21 @@ def read_with_a_worker(fault: Any, timeout: float) -> None:
     try:
         list(train_batches(data, Wave(), StepBatches(4, 2, 0, 0, 2), workers=1, timeout=timeout))
     except DataError as error:
-        print(f"told: {error}", flush=True)
+        print(f"told: {error}; left: {sorted(alive())}", flush=True)
     os._exit(0)
 
 
 @pytest.mark.parametrize(("fault", "timeout"), [("die", 10.0), ("hang", 1.0)])
 def test_a_worker_that_dies_or_hangs_is_an_error(fault: str, timeout: float) -> None:
-    """In a process of its own: torch tells of a dead worker from a signal handler, which may strike anywhere."""
+    """In a process of its own: torch tells of a dead worker from a signal handler, which may strike anywhere.
+
+    No process is left behind.
+    """
     code = f"from tests.training import test_data as t; t.read_with_a_worker(t.{fault}, {timeout})"
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
     assert "told: A data worker died or hung." in done.stdout, done.stderr
+    assert "; left: []" in done.stdout
 
 
 def test_fingerprint_tells_data_sets_apart() -> None:

@@ -20,6 +20,7 @@ import torch
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training import loop
 from maskedmodel.training.interrupt import Interrupted
+from tests.engine.conftest import Box, model_of, noise
 from tests.runs import ENVIRONMENT, SMALL, assert_same_run, pretrain
 
 Go = Callable[..., loop.TrainResult]
@@ -119,3 +120,41 @@ def test_fifty_steps_in_bf16_stay_near_fp32(run: Go, tmp_path: Path) -> None:
     assert all(math.isfinite(result.val_loss_end) for result in found.values())
     assert found["fp32"].val_loss_end < 0.9 * found["fp32"].val_loss_start
     assert found["bf16"].val_loss_end == pytest.approx(found["fp32"].val_loss_end, rel=0.05)
+
+
+def numerics() -> tuple[object, ...]:
+    """What a process is set to: whether products may take TF32 or fewer bits, and whether denormals become zero."""
+    backends = torch.backends
+    chosen = (torch.get_float32_matmul_precision(), backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32)
+    return (*chosen, float(torch.tensor([1e-40]) * 0.5))
+
+
+def test_a_run_leaves_the_numerics_of_its_process_as_they_were(run: Go, tmp_path: Path) -> None:
+    before = numerics()
+    assert before[0] == "highest"
+    assert not before[1]
+    run(tmp_path, "train.steps=2")
+    assert numerics() == before
+
+
+def test_a_run_is_the_same_where_denormal_numbers_become_zero(run: Go, tmp_path: Path) -> None:
+    straight = run(tmp_path / "straight")
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor can't flush denormal numbers")
+    try:
+        assert float(torch.tensor([1e-40]) * 0.5) == 0
+        flushed = run(tmp_path / "flushed")
+    finally:
+        torch.set_flush_denormal(False)
+    assert flushed.last == pytest.approx(straight.last, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-38, 1e-42, 1e-45])
+def test_signals_of_denormal_numbers_have_a_finite_loss_and_gradient(size: float) -> None:
+    tokenizer = Box()
+    model = model_of(tokenizer, normalise=True)
+    signal = torch.rand((2, 3, 8, 12), generator=torch.Generator().manual_seed(0)) * size
+    output = model(signal, noise=noise(2))
+    output.loss.backward()
+    assert torch.isfinite(output.loss)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pty
+import resource
 import signal
 import sys
 import threading
@@ -22,8 +23,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from maskedmodel.config.load import dump_config
-from maskedmodel.errors import CheckpointError, ConfigError, TrainingError
+from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.errors import CheckpointError, ConfigError, DataError, TrainingError
 from maskedmodel.files import replacing
+from maskedmodel.report.reader import read
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training import loop, masked, tracking
 from maskedmodel.training.folder import claimed, settle
@@ -143,6 +146,41 @@ def test_memory_that_never_suffices_ends_the_run(run: Go, tmp_path: Path, monkey
     monkeypatch.setattr(loop, "backward", other)
     with pytest.raises(RuntimeError, match="shapes differ"):
         run(tmp_path / "other", "train.on_out_of_memory=halve")
+
+
+def test_where_memory_runs_out_a_validation_takes_fewer_rows(
+    run: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before the first step, too; the figures are the same but for rounding."""
+    straight, real, most = run(tmp_path / "straight"), MaskedAutoencoder.forward, 3
+
+    def tight(model: MaskedAutoencoder, tokens: Any, mask: Any) -> Any:
+        if not model.training and tokens.batch > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(model, tokens, mask)
+
+    monkeypatch.setattr(MaskedAutoencoder, "forward", tight)
+    with caplog.at_level(logging.WARNING):
+        found = run(tmp_path / "tight")
+    assert "Out of memory: going on with 2 samples at a time." in caplog.text
+    assert found.first == pytest.approx(straight.first, abs=1e-6)
+    assert found.last == pytest.approx(straight.last, abs=1e-6)
+    most = 0
+    with pytest.raises(DataError, match="isn't enough memory for the validation of one sample"):
+        run(tmp_path / "never")
+
+
+def test_validation_samples_that_cant_be_read_are_kept_with_the_run(run: Go, tmp_path: Path) -> None:
+    """In the checkpoint and in the result, also of a run that was stopped after its first validation."""
+    given = ("data.broken_val=[1,3]", "train.on_bad_sample=skip")
+    found = run(tmp_path, *given, "train.steps=4")
+    assert [one.id for one in found.broken_val] == ["1", "3"]
+    assert found.broken == []
+    state = checkpoints.read_state(checkpoints.newest(tmp_path))
+    assert [one["id"] for one in state["broken_val"]] == ["1", "3"]
+    ended = run(tmp_path, *given, "train.steps=4")  # which validates nothing
+    assert ended.broken_val == found.broken_val
+    assert read(tmp_path).broken[0][0] == "of val: 1"
 
 
 def test_memory_that_runs_out_in_a_validation_is_told(run: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,6 +391,16 @@ def test_a_folder_without_locks_is_told_as_one(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(fcntl, "flock", refuse(errno.EWOULDBLOCK))
     with pytest.raises(TrainingError, match="Another process"), claimed(tmp_path):
         pass
+
+
+def test_a_disk_without_room_for_the_lock_is_one_error(tmp_path: Path) -> None:
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, most[1]))
+    try:
+        with pytest.raises(TrainingError, match="can't be written to"), claimed(tmp_path):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
 
 
 def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:

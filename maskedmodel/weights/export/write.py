@@ -28,7 +28,7 @@ from maskedmodel.weights.export.hub import check_name, upload
 from maskedmodel.weights.export.written import Written, samples
 from maskedmodel.weights.mapping import expected_input
 from maskedmodel.weights.origin import origin
-from maskedmodel.weights.place import EXPORT
+from maskedmodel.weights.place import EXPORT, path_of
 from maskedmodel.weights.runs import load_pretrained
 
 Target = Literal["safetensors", "huggingface", "timm", "onnx", "torch"]
@@ -103,9 +103,9 @@ def export(
             fix=suggestion(to, TARGETS),
         )
     check_name(push)
-    source = Path(source).expanduser()
+    source = path_of(source)
     model = load_pretrained(source, checkpoint=checkpoint, registry=registry)
-    folder = Path(out).expanduser() if out is not None else _home(source) / "exports" / to
+    folder = path_of(out) if out is not None else _home(source) / "exports" / to
     if folder.exists():
         raise CheckpointError(
             "There is something in this place already.",
