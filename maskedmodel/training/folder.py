@@ -50,12 +50,7 @@ def claimed(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a+")
     except OSError as error:
-        raise TrainingError(
-            "The run's folder can't be written to.",
-            where=folder,
-            got=error.strerror,
-            fix="Choose another folder with --run, or check its permissions.",
-        ) from error
+        raise _unwritable(folder, error) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,13 +69,24 @@ def claimed(folder: Path) -> Iterator[None]:
                 got=f"process {lock.read().strip() or 'unknown'}",
                 fix="Wait for it or stop it, or choose another folder with --run.",
             ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        try:
+            lock.truncate(0)
+            os.write(lock.fileno(), str(os.getpid()).encode())  # past the buffer, which would be written again at close
+        except OSError as error:
+            raise _unwritable(folder, error) from error
         remove_leftovers(folder)
         remove_empty(folder)
         with stacks_in(folder):
             yield
+
+
+def _unwritable(folder: Path, error: OSError) -> TrainingError:
+    return TrainingError(
+        "The run's folder can't be written to.",
+        where=folder,
+        got=error.strerror,
+        fix="Choose another folder with --run, free disk space, or check its permissions.",
+    )
 
 
 def settle(folder: Path, config: Trained, registry: Registry) -> None:
