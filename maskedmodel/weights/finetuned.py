@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def is_finetuned(config: Mapping[Any, Any]) -> bool:
 
 def write_labels(folder: Path, labels: Labels, left_out: Mapping[Any, int]) -> None:
     """Keep what labels mean with the run: its model can't be built without."""
-    kept = {"names": labels.names, "counts": labels.counts, "left_out": dict(left_out)}
+    kept = {**asdict(labels), "left_out": dict(left_out)}
     checkpoints.write_text(folder / LABELS, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -35,7 +36,8 @@ def read_labels(folder: Path) -> Labels:
     """What `write_labels` kept. Raises CheckpointError where it is gone or damaged."""
     try:
         kept = json.loads((folder / LABELS).read_text(encoding="utf-8"))
-        return Labels(tuple(map(str, kept["names"])), tuple(map(int, kept["counts"])))
+        numbers = (tuple(map(int, kept[name])) for name in ("counts", "shape") if name in kept)
+        return Labels(tuple(map(str, kept["names"])), *numbers)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             "What the labels of the run mean can't be read.",
