@@ -70,7 +70,7 @@ class Encoded:
         `extents` are the grid's where the tokens are ragged and know none. Raises ShapeError where one lies outside.
         """
         tokens, visible = self.tokens, self.latent[:, self.prefix :]
-        grid, batch, dim = tokens.grid or extents, len(visible), visible.shape[-1]
+        grid, batch, dim = tokens.grid or extents, visible.shape[0], visible.shape[-1]
         cells = math.prod(grid)
         if tokens.grid is not None and self.valid is None and visible.shape[1] == tokens.length:  # all, in raster order
             whole = visible.reshape(batch, -1, *grid, dim)

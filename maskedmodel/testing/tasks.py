@@ -134,8 +134,8 @@ def check_metrics(task: AnyTask) -> None:
     """Metrics are plain numbers, the score among them, and those of its own targets can be had."""
     _, labels = _model(task)
     prediction, target = task.digest(task(_encoded(task)).detach().float(), task.target(labels))
-    for what, value in (("prediction", prediction), ("target", target)):
-        require(len(value) == SAMPLES, task, f"a digested {what} isn't one row per sample", got=tuple(value.shape))
+    for what, rows in (("prediction", prediction), ("target", target)):
+        require(len(rows) == SAMPLES, task, f"a digested {what} isn't one row per sample", got=tuple(rows.shape))
     found = task.metrics(prediction, target)
     require(
         isinstance(found, dict) and task.score in found,

@@ -100,7 +100,7 @@ class Segment(Task[SegmentSettings]):
 
     def forward(self, encoded: Encoded) -> Tensor:
         """(B, classes, *extents)."""
-        cells = self.head(self.norm(encoded.on_grid(self.extents)))
+        cells: Tensor = self.head(self.norm(encoded.on_grid(self.extents)))
         batch, *grid, _ = cells.shape
         axes, classes = len(grid), len(self.names)
         size = [count * patch for count, patch in zip(grid, self.patch, strict=True)]
@@ -153,7 +153,7 @@ class Segment(Task[SegmentSettings]):
         crossed = self._crossed(prediction, target).sum(0).double()
         shared, union = _shared(crossed)
         columns = (shared / union, shared / crossed.sum(0), shared / crossed.sum(1))
-        rows = [
+        rows: list[tuple[str | float, ...]] = [
             (name, *(float(column[place]) for column in columns), int(crossed[place].sum()))
             for place, name in enumerate(self.names)
         ]

@@ -105,7 +105,8 @@ class HeadForecaster(Forecaster):
             )
         rows = history.reshape(-1, 1, steps) if self.variates == 1 else history
         parts = []
-        for part in rows.split(_ROWS):
+        for start in range(0, len(rows), _ROWS):
+            part = rows[start : start + _ROWS]
             ahead = self.head(self.tokenizer.prepare(part))
             parts.append(self.task.restore(self.tokenizer, ahead, part)[..., :horizon])
         return torch.cat(parts).reshape(batch, variates, horizon)

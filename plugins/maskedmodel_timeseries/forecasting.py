@@ -103,8 +103,8 @@ def forecast_table(
 ) -> ForecastResult:
     """Forecast `horizon` steps after the last row of a table, and score the model over the windows of its test part.
 
-    run      the folder of a run of a series or raster model, of one fine-tuned to forecast, or of imported weights; or a
-             file or folder of weights of an image model, which then forecasts as VisionTS does.
+    run      the folder of a run of a series or raster model, of one fine-tuned to forecast, or of imported weights; or
+             a file or folder of weights of an image model, which then forecasts as VisionTS does.
     data     a .csv, .tsv (also .gz) or .parquet file: a row per time step.
     context  steps of history of each forecast. None: what the model is used to.
     period   in steps; "frequency": by the time stamps; "data": found in the values. None: a raster model's own, else by

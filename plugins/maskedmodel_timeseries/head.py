@@ -55,8 +55,8 @@ class Forecast(Task[ForecastSettings]):
         left_out = getattr(tokenizer.settings, "horizon", 0)
         if left_out:
             raise ConfigError(
-                "The tokenizer leaves the end of a window out of its statistics, as if it were the horizon, which is no "
-                "part of the signal here.",
+                "The tokenizer leaves the end of a window out of its statistics, as if it were the horizon, which is "
+                "not in the signal here.",
                 where="tokenizer.horizon",
                 expected=0,
                 got=left_out,
@@ -75,7 +75,7 @@ class Forecast(Task[ForecastSettings]):
         """(B, V, H)."""
         tokens = encoded.on_grid(self.extents, self.groups)
         ahead: Tensor = self.head(self.norm(tokens.flatten(2)))
-        return ahead.reshape(len(ahead), -1, self.horizon)
+        return ahead.reshape(ahead.shape[0], -1, self.horizon)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         error = (prediction - target).nan_to_num(0)
