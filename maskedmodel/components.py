@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Generic, Literal, NotRequired, Protocol, Typed
 import torch
 from torch import Tensor, nn
 
-from maskedmodel.errors import DataError, PluginError, ShapeError
+from maskedmodel.errors import ConfigError, DataError, PluginError, ShapeError
 from maskedmodel.noise import Noise
 from maskedmodel.pictures.display import SignalDisplay
 from maskedmodel.settings import Settings as Settings
@@ -128,6 +128,21 @@ class Tokenizer(Component[S], SignalDisplay, nn.Module, ABC):
         """A stored batch made ready to tokenize in training, on the training device, random through `noise` alone."""
         return self.prepare(signal)
 
+    def move_target(self, target: Tensor, stored: Tensor, noise: Noise | None = None) -> Tensor:
+        """A target (B, ...) that belongs to places of a stored batch, after what is done to the signal.
+
+        That is `prepare` where there is no `noise`, else `augment` with the same noise. Class numbers stay class
+        numbers, and -1 says that a place has none. Raises ConfigError where places are moved and this doesn't say how.
+        """
+        if type(self).prepare is Tokenizer.prepare and type(self).augment is Tokenizer.augment:
+            return target
+        raise ConfigError(
+            f"Tokenizer {self.component_name()!r} crops, resizes or turns signals, and can't do the same to a target.",
+            where="tokenizer.name",
+            expected="a tokenizer with a move_target",
+            fix="Choose another tokenizer, or a task with one label per sample, such as classify.",
+        )
+
     def collate(self, signals: Sequence[Tensor]) -> Tensor:
         """One batch out of samples. Raises ShapeError where they differ in shape."""
         shapes = {tuple(signal.shape) for signal in signals}
@@ -201,12 +216,15 @@ class Sample(TypedDict):
     `group` names what must stay on one side of a fold: a recording, a field of view, a well. `notes` says in short
     phrases what was converted or left out of this sample when it was read, such as "transparency left out": whoever
     reads samples counts equal phrases and tells each once. `channels` names the signal's channels in order, where its
-    file says: pictures of single files show them.
+    file says: pictures of single files show them. `target` is what a task with `takes_target` learns in place of a
+    label: int64 class numbers of the places of the signal as it is stored, (*extents) without its channels, -1 where a
+    place has none; or floating-point values of any shape.
     """
 
     signal: Tensor
     id: str | int
     label: NotRequired[int]
+    target: NotRequired[Tensor]
     group: NotRequired[str]
     notes: NotRequired[Sequence[str]]
     channels: NotRequired[Sequence[str]]
@@ -249,6 +267,10 @@ class DataSource(Component[S], ABC):
 
     def class_names(self) -> list[str] | None:
         """What the labels 0, 1, ... mean; None where samples carry no label."""
+        return None
+
+    def target_names(self) -> Sequence[str] | None:
+        """What the class numbers 0, 1, ... in targets mean; None where targets are values, or there are none."""
         return None
 
     def channel_names(self) -> Sequence[str] | None:

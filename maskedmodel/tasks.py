@@ -5,15 +5,17 @@ Shapes as in tokens.py, and S the number of class and register tokens before the
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from maskedmodel.components import Component, S, Tokenizer
-from maskedmodel.errors import ConfigError
+from maskedmodel.errors import ConfigError, PluginError, ShapeError
 from maskedmodel.tokens import Tokens
 
 __all__ = ["Encoded", "Labels", "Table", "Task"]
@@ -24,13 +26,15 @@ class Labels:
     """What data say of their labels.
 
     names   what the labels 0, 1, ... mean.
-    counts  how many labelled samples a run trains on, by label.
+    counts  how many labelled samples a run trains on, by label; where a task takes targets, how many of their places.
+    shape   that of one target, where a task takes targets of values.
 
     Raises ConfigError where there aren't as many of the one as of the other, or a count is below 0.
     """
 
     names: tuple[str, ...]
     counts: tuple[int, ...]
+    shape: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.counts) or min(self.counts, default=0) < 0:
@@ -69,6 +73,44 @@ class Encoded:
         weight = self.valid[..., None].to(visible.dtype)
         return (visible * weight).sum(1) / weight.sum(1).clamp(min=1)
 
+    def on_grid(self, extents: tuple[int, ...], channels: int = 0) -> Tensor:
+        """The visible tokens where they stand, (B, *grid, D), or (B, channels, *grid, D) where channels are told apart.
+
+        The mean where several tokens stand in one place, as those of a picture's channels do; zeros where none does.
+        `extents` are the grid's where the tokens are ragged and know none. Raises ShapeError where one lies outside.
+        """
+        tokens, visible = self.tokens, self.latent[:, self.prefix :]
+        grid, batch, dim = tokens.grid or extents, visible.shape[0], visible.shape[-1]
+        cells = math.prod(grid)
+        if tokens.grid is not None and self.valid is None and visible.shape[1] == tokens.length:  # all, in raster order
+            whole = visible.reshape(batch, -1, *grid, dim)
+            return whole if channels else whole.mean(1)
+        coords = tokens.coords.expand(batch, -1, -1) if tokens.coords.dim() == 2 else tokens.coords
+        own = coords.gather(1, self.ids[..., None].expand(-1, -1, coords.shape[-1]))
+        place, inside = torch.zeros_like(self.ids), torch.ones_like(self.ids, dtype=torch.bool)
+        for axis, extent in enumerate(grid):
+            place = place * extent + own[..., axis]
+            inside &= (own[..., axis] >= 0) & (own[..., axis] < extent)
+        if channels and tokens.channel is not None:
+            channel = tokens.channel.expand(batch, -1).gather(1, self.ids)
+            inside &= channel < channels
+            place = channel * cells + place
+        real = inside if self.valid is None else inside | ~self.valid
+        if not bool(real.all()):
+            raise ShapeError(
+                "A token lies outside the grid on which a task puts its predictions.",
+                expected=f"coordinates within {grid}" + (f" and channels below {channels}" if channels else ""),
+                fix="Give signals of the size that the tokenizer's settings name.",
+            )
+        weight = torch.ones_like(place, dtype=visible.dtype)
+        if self.valid is not None:
+            weight, place = weight * self.valid, place.masked_fill(~self.valid, 0)
+        summed = visible.new_zeros(batch, cells * max(channels, 1), dim)
+        summed = summed.scatter_add(1, place[..., None].expand_as(visible), visible * weight[..., None])
+        count = visible.new_zeros(batch, cells * max(channels, 1)).scatter_add(1, place, weight)
+        mean = summed / count.clamp(min=1)[..., None]
+        return mean.reshape(batch, *([channels] if channels else []), *grid, dim)
+
     def first(self) -> Tensor:
         """The class token, (B, D). Raises ConfigError where the encoder has none."""
         if not self.class_token:
@@ -97,11 +139,14 @@ class Task(Component[S], nn.Module, ABC):
         score: the metric that tells which of two models is better.
         higher_is_better: whether more of it is.
         before_norm: whether `forward` is given what the encoder's last block gives, without the final norm after it.
+        takes_target: whether it learns from samples' `target`, such as a label per pixel, in place of their `label`.
+            `Labels` are then those of targets, and samples aren't mixed, nor tokens hidden, since a target can't be.
     """
 
     score: str
     higher_is_better: bool = True
     before_norm: bool = False
+    takes_target: bool = False
 
     def __init__(self, settings: S | None = None, **values: Any) -> None:
         nn.Module.__init__(self)
@@ -111,6 +156,11 @@ class Task(Component[S], nn.Module, ABC):
     def example_labels(cls) -> tuple[str, ...]:
         """What labels may be called where this task is checked without data."""
         return ("0.5", "1.5", "2.25")
+
+    @classmethod
+    def example_target(cls, tokenizer: Tokenizer[Any], batch: int, generator: torch.Generator) -> Tensor:
+        """Targets (B, ...) with which a task that takes them is checked without data, drawn from `generator` alone."""
+        raise PluginError(f"Task {cls.component_name()!r} takes targets and gives no example_target to check it with.")
 
     @abstractmethod
     def attach(self, tokenizer: Tokenizer[Any], dim: int, labels: Labels) -> None:
@@ -124,12 +174,23 @@ class Task(Component[S], nn.Module, ABC):
         """Predictions (B, ...)."""
 
     def target(self, labels: Tensor) -> Tensor:
-        """What predictions are compared with, (B, ...), of labels (B,) int64, all of them 0 or above."""
+        """What predictions are compared with, (B, ...), of labels (B,) int64, all of them 0 or above.
+
+        Where the task takes targets, of those (B, ...), moved as the signal was.
+        """
         return labels
 
     @abstractmethod
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """A loss per sample (B,), of float32 predictions."""
+
+    def restore(self, tokenizer: Tokenizer[Any], values: Tensor, stored: Tensor) -> Tensor:
+        """Predictions or targets (B, ...) in the units of the data, given the stored batch that they are of."""
+        return values
+
+    def digest(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """What `metrics` and `tables` need of a batch's predictions and targets, (B, ...) each, such as counts."""
+        return prediction, target
 
     def weight(self, target: Tensor) -> Tensor:
         """How much each sample counts, (B,) float32: the loss of a batch is the mean under these weights."""
@@ -146,6 +207,19 @@ class Task(Component[S], nn.Module, ABC):
     @abstractmethod
     def columns(self, prediction: Tensor) -> Mapping[str, Tensor | Sequence[str]]:
         """What `maskedmodel predict` writes of predictions (N, ...): columns by name, one row per sample each."""
+
+    def maps(self, prediction: Tensor) -> Tensor | None:
+        """A class number for each place, (N, ...) uint8, which `maskedmodel predict` writes as a file per sample."""
+        return None
+
+    def paint(self, places: Tensor) -> Tensor | None:
+        """Colours (B, 3, H, W) in [0, 1] of predictions or targets of places, for pictures. None: none are drawn."""
+        return None
+
+    @property
+    def legend(self) -> str:
+        """What the colours of `paint` mean, in words."""
+        return ""
 
     def strata(self, labels: Tensor) -> Tensor:
         """The class (N,) int64 of each label (N,), for subsets that hold classes in their shares."""

@@ -75,17 +75,17 @@ def write_predictions(
                 chosen = range(start, min(start + PIECE, len(dataset)))
                 piece = folder / f"{number}-{start:012d}.npz"
                 if not piece.exists():
-                    _predict(model, Subset(dataset, chosen), piece, reading, precision)
+                    _predict(model, Subset(dataset, chosen), piece, reading, precision, maps_of(path))
                 pieces.append(piece)
                 done += len(chosen)
                 if progress is not None:
                     progress(done, total)
         with replacing(path) as file:
             writer = _Parquet(file) if path.suffix == ".parquet" else _Csv(file)
-            for ids, prediction in map(_read, pieces):
-                if len(ids):
-                    writer.write({"id": ids, **model.task.columns(prediction)})
-                    rows += len(ids)
+            for columns in map(_read, pieces):
+                if columns:
+                    writer.write(columns)
+                    rows += len(columns["id"])
             writer.close()
     except OSError as error:
         raise DataError(
@@ -100,22 +100,60 @@ def write_predictions(
     return rows
 
 
-def _predict(model: FineTuned, dataset: Subset, piece: Path, reading: Reading, precision: str) -> None:
-    ids: list[str] = []
-    predictions: list[Tensor] = []
+def maps_of(path: Path) -> Path:
+    """The folder beside predictions where a task's maps of places go."""
+    return path.with_name(f"{path.stem}-maps")
+
+
+def _predict(model: FineTuned, dataset: Subset, piece: Path, reading: Reading, precision: str, maps: Path) -> None:
+    """Columns of some samples to a piece, and a map of each to `maps` where the task has maps."""
+    found: dict[str, list[Any]] = {}
     fitting = Fitting("the predictions")
     with torch.inference_mode():
         for batch in eval_batches(dataset, model.tokenizer, reading):
-            predictions.append(predictions_of(model, batch.signal, fitting, precision).cpu())
-            ids += map(str, batch.ids)
-    values = torch.cat(predictions).numpy() if predictions else np.zeros((0, 0), np.float32)
+            assert batch.stored is not None
+            prediction = predictions_of(model, batch.signal, fitting, precision)
+            prediction = model.task.restore(model.tokenizer, prediction, batch.stored).cpu()
+            for name, values in {"id": list(map(str, batch.ids)), **model.task.columns(prediction)}.items():
+                found.setdefault(name, []).append(values)
+            places = model.task.maps(prediction)
+            if places is not None:
+                maps.mkdir(exist_ok=True)
+                for sample, place in zip(batch.ids, places, strict=True):
+                    _write_map(maps, str(sample), place)
+    kept = {str(number): _joined(parts) for number, parts in enumerate(found.values())}
     with replacing(piece) as file:
-        np.savez(file, id=np.array(ids, dtype=np.str_), prediction=values)
+        np.savez(file, names=np.array(list(found), dtype=np.str_), **kept)
 
 
-def _read(piece: Path) -> tuple[list[str], Tensor]:
+def _joined(parts: Sequence[Any]) -> Any:
+    """A column in one piece: numbers as they are, all else as text."""
+    if isinstance(parts[0], Tensor):
+        return torch.cat(list(parts)).numpy()
+    return np.array([str(value) for part in parts for value in part], dtype=np.str_)
+
+
+def _write_map(folder: Path, sample: str, places: Tensor) -> None:
+    """Class numbers as they are: a grey PNG of two axes, a .npy of others. A path in an id is made one name."""
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in sample).strip(".") or "_"
+    name = name if name == sample else f"{name}-{hashlib.sha256(sample.encode()).hexdigest()[:8]}"
+    if places.dim() != 2:
+        with replacing(folder / f"{name}.npy") as file:
+            np.save(file, places.numpy())
+        return
+    from PIL import Image
+
+    with replacing(folder / f"{name}.png") as file:
+        Image.fromarray(places.numpy()).save(file, "PNG")
+
+
+def _read(piece: Path) -> dict[str, Any]:
     with np.load(piece, allow_pickle=False) as kept:
-        return [str(i) for i in kept["id"]], torch.from_numpy(kept["prediction"])
+        columns = {str(name): kept[str(number)] for number, name in enumerate(kept["names"])}
+    return {
+        name: values.tolist() if values.dtype.kind == "U" else torch.from_numpy(values)
+        for name, values in columns.items()
+    }
 
 
 def _pyarrow() -> Any:

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from maskedmodel.adapting.places import SHOWN, draw_places
 from maskedmodel.config.build import FinetuneComponents, build_finetune
 from maskedmodel.config.finetune import FinetuneConfig
 from maskedmodel.evaluation.judged import OUTCOME, Judged
 from maskedmodel.plugins import Registry
-from maskedmodel.tasks import Labels
 from maskedmodel.training.data import Broken, Reading
 from maskedmodel.training.distributed import World
 from maskedmodel.training.folder import claimed, settle, tell, write_json
@@ -22,6 +22,7 @@ from maskedmodel.training.interrupt import Signals
 from maskedmodel.training.labelled import LabelledData, labelled
 from maskedmodel.training.loop import TrainResult, train
 from maskedmodel.training.supervised import Supervised, predicted
+from maskedmodel.training.targeted import targeted
 from maskedmodel.training.tracking import Display, environment
 from maskedmodel.weights.finetuned import build, write_labels
 from maskedmodel.weights.start import begin
@@ -70,23 +71,25 @@ def adapt(
     assert parts.source is not None
     resolved = config.model_copy(update={"data": parts.source.resolved()})
     reading = Reading.of(config.train, world.device)
-    data = labelled(parts.source, reading, config.adapt.labels, config.train.seed, parts.task.strata)
-    names = tuple(parts.source.class_names() or ())
+    if parts.task.takes_target:
+        data = targeted(parts.source, reading, config.adapt.labels, config.train.seed)
+    else:
+        data = labelled(parts.source, reading, config.adapt.labels, config.train.seed, parts.task.strata)
     if not world.leads:
         world.wait_patiently()
         with stacks_in(folder):
-            _train(resolved, folder, parts, data, names, registry, world, quiet=True)
+            _train(resolved, folder, parts, data, registry, world, quiet=True)
         return None
     with claimed(folder):
         settle(folder, resolved, registry)
         tell(parts.source, folder)
-        write_labels(folder, Labels(names, data.counts), data.left_out)
+        write_labels(folder, data.labels, data.left_out)
         write_json(folder / "environment.json", environment(world.device))
         done = outcome(folder, config.train.steps) if world.size == 1 else None
         if done is not None:
             return done
         world.wait_patiently()
-        learning, training = _train(resolved, folder, parts, data, names, registry, world, quiet=quiet)
+        learning, training = _train(resolved, folder, parts, data, registry, world, quiet=quiet)
         with Signals() as signals, signals.may_cut(), Display("looking", 1, quiet=quiet) as display:
             found = predicted(
                 learning.model,
@@ -101,10 +104,10 @@ def adapt(
                 config.train.seed,
                 lambda done, total: display.phase("intervals", done, total),
             )
-        count = sum(data.counts)
+            draw_places(learning.model, data.val, replace(reading, limit=SHOWN), folder / "pictures")
         broken = [*data.broken["train"], *training.broken], [*data.broken["val"], *learning.unread.values()]
-        _write(folder, learning, training, judged, count, broken)
-        return Adapted(folder, judged, count, training, (len(broken[0]), len(broken[1])))
+        _write(folder, learning, training, judged, len(data.train), broken)
+        return Adapted(folder, judged, len(data.train), training, (len(broken[0]), len(broken[1])))
 
 
 def _train(
@@ -112,13 +115,12 @@ def _train(
     folder: Path,
     parts: FinetuneComponents,
     data: LabelledData,
-    names: tuple[str, ...],
     registry: Registry,
     world: World,
     *,
     quiet: bool,
 ) -> tuple[Supervised, TrainResult]:
-    model = build(config, parts, Labels(names, data.counts))
+    model = build(config, parts, data.labels)
     begin(config, folder, model, registry, leads=world.leads)
     learning = Supervised(model, config, world.size)
     return learning, train(config, folder, learning, data, world, quiet=quiet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 from maskedmodel.config.files import read_config
 from maskedmodel.config.finetune import FinetuneConfig
 from maskedmodel.config.load import load_config
-from maskedmodel.errors import CheckpointError, ConfigError
+from maskedmodel.errors import ConfigError
 from maskedmodel.plugins import Registry
 from maskedmodel.weights.finetuned import is_finetuned
 from maskedmodel.weights.place import CONFIG, path_of
 from maskedmodel.weights.start import read_start
 
+log = logging.getLogger("maskedmodel")
 # How a run reads its data and computes, which its fine-tuning does alike.
 KEPT = ("seed", "precision", "device", "workers", "data_timeout", "on_bad_sample", "bad_sample_budget")
 
@@ -28,7 +30,8 @@ def finetune_config(
             of one that comes with maskedmodel, or a mapping: as it says; else weights that `maskedmodel import` reads,
             whose data the overrides name.
 
-    Raises ConfigError, and CheckpointError on a run that is fine-tuned already or weights that can't be read.
+    Of a run that is fine-tuned already it is the task, too. Raises ConfigError, and CheckpointError on weights that
+    can't be read.
     """
     if isinstance(source, Mapping):
         return load_config(source, overrides, registry=registry, kind=FinetuneConfig)
@@ -55,13 +58,6 @@ def name_of(source: str | Path | Mapping[Any, Any]) -> str:
 
 def _of_run(folder: Path, start: Path) -> dict[str, Any]:
     config = read_config(folder / CONFIG)
-    if is_finetuned(config):
-        raise CheckpointError(
-            "This run is fine-tuned already.",
-            where=folder,
-            fix=f"To go on with it, give its config: maskedmodel finetune {folder / CONFIG} --run {folder}. To begin "
-            "anew, name the pretrained run.",
-        )
     train = config.get("train") or {}
     model = config.get("model") or {}
     given = {
@@ -70,6 +66,15 @@ def _of_run(folder: Path, start: Path) -> dict[str, Any]:
         "start": {"weights": str(start)},
         "train": {key: train[key] for key in KEPT if key in train},
     }
+    if is_finetuned(config):
+        given["task"] = config["task"]
+        log.warning(
+            "%s is fine-tuned already: its encoder is fine-tuned further, in a run of its own. To go on with that run "
+            "itself, give its config: maskedmodel finetune %s --run %s",
+            folder,
+            folder / CONFIG,
+            folder,
+        )
     return given if config.get("data") is None else {"data": config["data"], **given}
 
 

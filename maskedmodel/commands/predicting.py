@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from maskedmodel.adapting.predictions import check_target, write_predictions
+from maskedmodel.adapting.predictions import check_target, maps_of, write_predictions
 from maskedmodel.commands.data import datasets_of, how_to_read
 from maskedmodel.config.files import read_config
 from maskedmodel.errors import CheckpointError
@@ -28,10 +28,12 @@ class PredictResult:
     path: Path
     rows: int
     left_out: int = 0
+    maps: Path | None = None  # the folder of a class for each place, where the task predicts such
 
     def __str__(self) -> str:
         lost = f"; {self.left_out} samples can't be read and have none" if self.left_out else ""
-        return f"{self.rows} predictions in {self.path}{lost}"
+        told = f"{self.rows} predictions in {self.path}{lost}"
+        return told if self.maps is None else f"{told}\na class for each place in {self.maps}"
 
 
 def predict(
@@ -48,6 +50,8 @@ def predict(
     data        "train" or "val", the labelled and unlabelled samples of that split of the run's own data; files that
                 the run's data source reads as one sample each; or the path of other data of the kind.
     to          the file. Columns: id, and what the task gives, such as the label and the probability of each class.
+                Where the task gives a class for each place, these go to the folder <name>-maps beside it, a file per
+                sample: an 8-bit PNG whose values are class numbers, as large as the model sees the sample.
     overrides   settings that say what other data are, such as "data.name=image_folder", and how samples are read, such
                 as "train.on_bad_sample=skip".
     checkpoint  as in `load`.
@@ -79,4 +83,6 @@ def predict(
             config.train.precision,
             lambda done, total: display.phase("predicting", done, total),
         )
-    return PredictResult(target, rows, sum(map(len, datasets)) - rows)
+    maps = maps_of(target)
+    shown = maps if model.task.takes_target and maps.is_dir() else None
+    return PredictResult(target, rows, sum(map(len, datasets)) - rows, shown)

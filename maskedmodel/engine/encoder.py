@@ -78,14 +78,14 @@ class Encoder(nn.Module):
             x = block(x, angles, key_valid, kept_B2=None if kept is None else kept[:, index])
         return self.norm(x) if last and norm else x  # type: ignore[no-any-return]
 
-    def features(self, tokens: Tokens) -> Tensor:
-        """The latent (B, S + L, D) of tokens of which nothing is hidden."""
-        return self._whole(tokens)
+    def features(self, tokens: Tokens, norm: bool = True) -> Tensor:
+        """The latent (B, S + L, D) of tokens of which nothing is hidden; `norm` as in `forward`."""
+        return self._whole(tokens, norm=norm)
 
-    def _whole(self, tokens: Tokens, last: bool = True) -> Tensor:
+    def _whole(self, tokens: Tokens, last: bool = True, norm: bool = True) -> Tensor:
         everything = torch.arange(tokens.length, device=tokens.values.device).expand(tokens.batch, -1)
         chosen = Selection(everything, keep_valid=tokens.valid)
-        return self(tokens.values, tokens.layout, chosen, last)  # type: ignore[no-any-return]
+        return self(tokens.values, tokens.layout, chosen, last, norm=norm)  # type: ignore[no-any-return]
 
     def class_attention(self, tokens: Tokens) -> Tensor:
         """How much the class token attends to each token in the last block, mean over heads, (B, L) float32.

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from maskedmodel.tasks import Table, Task
+from maskedmodel.training.folder import OUTCOME as OUTCOME
 from maskedmodel.training.supervised import Predicted
 
-OUTCOME = "outcome.json"  # what a finished run came to
 TWIN = "from-scratch"  # the folder, within that of a run, of the same from fresh weights
 RESAMPLES = 200
 LEVEL = 0.95

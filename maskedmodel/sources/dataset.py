@@ -12,6 +12,7 @@ from maskedmodel.components import Sample
 class SignalDataset:
     """Samples out of `read(index)`, with their ids and, where there are any, labels and groups.
 
+    targets   the target of a sample by its number, None where it has none, such as the class of each pixel.
     remember  bytes of signals that are kept once they were read, for signals that are small and slow to make. Those
               beyond are read anew each time. Every data worker keeps its own.
     """
@@ -23,10 +24,11 @@ class SignalDataset:
         labels: Sequence[int | None] | None = None,
         groups: Sequence[str] | None = None,
         remember: int = 0,
+        targets: Callable[[int], Tensor | None] | None = None,
     ) -> None:
         assert labels is None or len(labels) == len(ids)
         assert groups is None or len(groups) == len(ids)
-        self.read, self.ids, self.labels, self.groups = read, ids, labels, groups
+        self.read, self.ids, self.labels, self.groups, self.targets = read, ids, labels, groups, targets
         self._kept: dict[int, Tensor] = {}
         self._room = remember
 
@@ -40,6 +42,9 @@ class SignalDataset:
             sample["label"] = label
         if self.groups is not None:
             sample["group"] = self.groups[index]
+        target = None if self.targets is None else self.targets(index)
+        if target is not None:
+            sample["target"] = target
         return sample
 
     def _signal(self, index: int) -> Tensor:

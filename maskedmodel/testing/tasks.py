@@ -15,7 +15,7 @@ from maskedmodel.engine.settings import EncoderOnly, EncoderSettings
 from maskedmodel.noise import seeded
 from maskedmodel.tasks import Encoded, Labels, Task
 from maskedmodel.testing.fixtures import Box, generator
-from maskedmodel.testing.rules import require, require_equal
+from maskedmodel.testing.rules import NotApplicable, require, require_equal
 
 AnyTask = Task[Any]
 SAMPLES = 12
@@ -25,14 +25,17 @@ _ENCODER = EncoderOnly(encoder=EncoderSettings(dim=32, depth=1, heads=2))
 def labels_for(task: AnyTask) -> Labels:
     """The task's example labels, four samples of each."""
     names = task.example_labels()
-    return Labels(names, (4,) * len(names))
+    shape = tuple(task.example_target(Box(), 1, generator()).shape[1:]) if task.takes_target else ()
+    return Labels(names, (4,) * len(names), shape)
 
 
 def _model(task: AnyTask) -> tuple[FineTuned, Tensor]:
-    """A small model with the task on it, and the labels of SAMPLES samples."""
+    """A small model with the task on it, and the labels of SAMPLES samples, or their targets where it takes those."""
     labels = labels_for(task)
     with seeded(0):
         model = FineTuned(Box(), task, _ENCODER, labels)
+    if task.takes_target:
+        return model, task.example_target(model.tokenizer, SAMPLES, generator(3))
     return model, torch.arange(SAMPLES) % len(labels.names)
 
 
@@ -130,7 +133,10 @@ def check_gradient(task: AnyTask) -> None:
 def check_metrics(task: AnyTask) -> None:
     """Metrics are plain numbers, the score among them, and those of its own targets can be had."""
     _, labels = _model(task)
-    found = task.metrics(task(_encoded(task)).detach().float(), task.target(labels))
+    prediction, target = task.digest(task(_encoded(task)).detach().float(), task.target(labels))
+    for what, rows in (("prediction", prediction), ("target", target)):
+        require(len(rows) == SAMPLES, task, f"a digested {what} isn't one row per sample", got=tuple(rows.shape))
+    found = task.metrics(prediction, target)
     require(
         isinstance(found, dict) and task.score in found,
         task,
@@ -157,6 +163,23 @@ def check_columns(task: AnyTask) -> None:
             expected=f"{SAMPLES} numbers or texts",
             got=tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__,
         )
+
+
+def check_maps(task: AnyTask) -> None:
+    """Maps, where there are some, are 8-bit class numbers of as many places as a target has."""
+    _, targets = _model(task)
+    prediction = task(_encoded(task)).detach().float()
+    maps = task.maps(prediction)
+    if maps is None:
+        raise NotApplicable("it gives no class for each place")
+    require(maps.dtype == torch.uint8, task, "a map isn't of 8-bit numbers", expected=torch.uint8, got=maps.dtype)
+    require(
+        maps.shape == targets.shape,
+        task,
+        "a map isn't of the places that a target has",
+        expected=tuple(targets.shape),
+        got=tuple(maps.shape),
+    )
 
 
 def check_learns(task: AnyTask) -> None:

@@ -24,10 +24,11 @@ from maskedmodel.components import Sample, SampleDataset, Tokenizer
 from maskedmodel.config.sections import TrainSettings
 from maskedmodel.errors import DataError, DependencyError, MaskedModelError
 from maskedmodel.noise import Noise, sample_key, stable_hash
+from maskedmodel.training.collating import UNLABELLED as UNLABELLED
+from maskedmodel.training.collating import collated
 from maskedmodel.training.hanging import Stacks, TooLong, time_limit
 
 Policy = Literal["fail", "skip"]
-UNLABELLED = -1
 log = logging.getLogger("maskedmodel")
 
 
@@ -91,6 +92,7 @@ class Batch:
     epochs: Tensor  # (B,) int64
     labels: Tensor  # (B,) int64, UNLABELLED where a sample has none
     groups: list[str]  # a sample without a group is one of its own
+    target: Tensor | None = None  # (B, ...), of places of the signal as it is stored; None unless every sample has one
     stored: Tensor | None = None  # what `signal` was prepared from, where it is prepared
     broken: list[Broken] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what was converted or left out of samples, one phrase each time
@@ -102,8 +104,9 @@ class Batch:
         return Noise(seed, epochs.to(device), self.keys.to(device))
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its signal on a device."""
-        return replace(self, signal=self.signal.to(device, non_blocking=True))
+        """The same batch with its signal and targets on a device."""
+        target = None if self.target is None else self.target.to(device, non_blocking=True)
+        return replace(self, signal=self.signal.to(device, non_blocking=True), target=target)
 
 
 def permutation(seed: int, epoch: int, size: int) -> Tensor:
@@ -194,6 +197,7 @@ class Collate:
         samples = [sample for sample, _ in whole]
         try:
             signal = self.tokenizer.collate([sample["signal"] for sample in samples])
+            target = collated([sample.get("target") for sample in samples])
         except MaskedModelError as error:
             return error
         return Batch(
@@ -203,6 +207,7 @@ class Collate:
             epochs=torch.tensor([epoch for _, epoch in whole], dtype=torch.int64),
             labels=torch.tensor([sample.get("label", UNLABELLED) for sample in samples], dtype=torch.int64),
             groups=[sample.get("group", str(sample["id"])) for sample in samples],
+            target=target,
             broken=broken,
             notes=[note for sample in samples for note in sample.get("notes", ())],
         )

@@ -14,19 +14,19 @@ from maskedmodel.training.data import Broken, Guarded, spread
 def fingerprint(dataset: SampleDataset) -> str:
     """What tells one data set from another without reading it all: its size, and ids and content of 16 samples.
 
-    The samples are spread over the data, the first and the last among them; where labels are what is learnt, all of
-    these count too. The same on every machine.
+    The samples are spread over the data, the first and the last among them; a target is content, too, and where labels
+    are what is learnt, all of them count. The same on every machine.
     """
     digest = hashlib.sha256()
-    if targets := getattr(dataset, "targets", ()):
-        digest.update(torch.tensor(targets, dtype=torch.int64).numpy().astype("<i8").tobytes())
+    if learnt := getattr(dataset, "learnt", ()):
+        digest.update(torch.tensor(learnt, dtype=torch.int64).numpy().astype("<i8").tobytes())
     for sample in _spread_samples(dataset):
         if isinstance(sample, Broken):
             digest.update(b"/broken")
             continue
-        values = sample["signal"].contiguous()
-        digest.update(f"/{sample['id']}/{values.dtype}/{tuple(values.shape)}/".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+        for values in (sample["signal"], *([sample["target"]] if "target" in sample else ())):
+            digest.update(f"/{sample['id']}/{values.dtype}/{tuple(values.shape)}/".encode())
+            digest.update(values.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return f"{len(dataset)}:{digest.hexdigest()[:24]}"
 
 

@@ -28,6 +28,7 @@ from maskedmodel.training.loop import TrainResult
 FREE = ("evaluate.", "train.checkpoint_every", "train.data_timeout", "train.device", "train.keep", "train.trackers",
         "train.workers", "train.keep_best", "train.on_out_of_memory")  # fmt: skip
 TOLD = ("train.steps",)  # may change, and changes what is computed
+OUTCOME = "outcome.json"  # what a finished fine-tuning run came to
 log = logging.getLogger("maskedmodel")
 
 

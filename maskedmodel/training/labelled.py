@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from maskedmodel.components import DataSource, Sample, SampleDataset, Split
 from maskedmodel.errors import DataError
 from maskedmodel.noise import sample_key, stable_hash
+from maskedmodel.tasks import Labels
 from maskedmodel.training.data import UNLABELLED, Broken, Guarded, Reading, broken_error, tell_broken
 
 log = logging.getLogger("maskedmodel")
@@ -19,11 +20,11 @@ log = logging.getLogger("maskedmodel")
 
 @dataclass(frozen=True)
 class Subset:
-    """Some samples of a data set, in its order. `targets` are their labels, where they are what is learnt."""
+    """Some samples of a data set, in its order. `learnt` are their labels, where these are what is learnt."""
 
     dataset: SampleDataset
     chosen: Sequence[int]
-    targets: Sequence[int] = ()
+    learnt: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -95,19 +96,36 @@ def wanted_count(labels: int | str | None, total: int) -> int:
     return max(round(exact), 1)
 
 
+def part_of(
+    known: Sequence[int], strata: Sequence[int], ids: Sequence[str], labels: int | str | None, seed: int
+) -> list[int]:
+    """As many of the labelled samples `known` as `labels` says, in their order; `strata` are theirs, `ids` of all."""
+    count = wanted_count(labels, len(known))
+    if count == len(known):
+        return list(known)
+    order = nested(strata, [ids[place] for place in known], seed)
+    return sorted(known[place] for place in order[:count])
+
+
+def tell_left_out(what: str, left_out: Mapping[Split, int]) -> None:
+    """Say how many samples have none, where some have none."""
+    if sum(left_out.values()):
+        log.warning("Without %s, left out: %s.", what, ", ".join(f"{n} of {s}" for s, n in left_out.items()))
+
+
 @dataclass(frozen=True)
 class LabelledData:
     """The labelled samples that a run trains on, and those it is judged by.
 
     train, val  the two parts.
-    counts      training samples by label.
-    left_out    samples without a label, by split.
-    broken      those that couldn't be read when labels were looked for, by split.
+    labels      what the labels mean, and how many training samples have each; of targets, how many of their places.
+    left_out    samples without a label or target, by split.
+    broken      those that couldn't be read when labels or targets were looked for, by split.
     """
 
     train: Subset
     val: Subset
-    counts: tuple[int, ...]
+    labels: Labels
     left_out: dict[Split, int]
     broken: dict[Split, list[Broken]]
 
@@ -148,11 +166,8 @@ def labelled(
         if not known:
             raise DataError(f"No sample of the split {split!r} has a label.", where="data", got=f"{len(found)} samples")
         if split == "train":
-            count = wanted_count(labels, len(known))
-            if count < len(known):
-                classes = strata(torch.tensor([found[place] for place in known])).tolist()
-                order = nested(classes, [ids[place] for place in known], seed)
-                known = sorted(known[place] for place in order[:count])
+            classes = strata(torch.tensor([found[place] for place in known])).tolist()
+            known = part_of(known, classes, ids, labels, seed)
             for place in known:
                 counts[found[place]] += 1
         else:
@@ -164,6 +179,5 @@ def labelled(
                     ", ".join(unseen[:5]) + (", ..." if len(unseen) > 5 else ""),
                 )
         parts[split] = Subset(dataset, known, [found[place] for place in known])
-    if sum(left_out.values()):
-        log.warning("Without a label, left out: %s.", ", ".join(f"{n} of {s}" for s, n in left_out.items()))
-    return LabelledData(parts["train"], parts["val"], tuple(counts), left_out, broken)
+    tell_left_out("a label", left_out)
+    return LabelledData(parts["train"], parts["val"], Labels(tuple(names), tuple(counts)), left_out, broken)

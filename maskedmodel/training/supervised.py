@@ -23,6 +23,7 @@ from maskedmodel.training.memory import Fitting
 from maskedmodel.training.mixing import mixed
 from maskedmodel.training.optimizer import Group, Groups
 from maskedmodel.training.parts import Learning, Part, autocast
+from maskedmodel.training.targeted import target_of
 
 HEAD = "head"  # what the head's groups of parameters are called
 
@@ -41,7 +42,7 @@ class LabelledPart(Part):
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """Predictions of a data set on the CPU, in its order, and what they should be."""
+    """Predictions of a data set on the CPU, in its order, and what they should be, as the task digests both."""
 
     prediction: Tensor
     target: Tensor
@@ -65,17 +66,19 @@ def predicted(
     count = len(dataset) if reading.limit is None else min(reading.limit, len(dataset))
     task: Any = model.average["task"] if model.average is not None else model.task
     model.eval()
-    device = torch.device(reading.device)
     fitting = Fitting("the predictions")
     with torch.inference_mode():
         for batch in eval_batches(dataset, model.tokenizer, reading):
             prediction = predictions_of(model, batch.signal, fitting, precision)
-            target = task.target(batch.labels.to(device))
+            target = target_of(task, model.tokenizer, batch)
             weights = task.weight(target)
             total += float((losses(task, prediction, target) * weights).sum())
             weight += float(weights.sum())
-            predictions.append(prediction.cpu())
-            targets.append(target.cpu())
+            assert batch.stored is not None
+            both = (task.restore(model.tokenizer, values, batch.stored) for values in (prediction, target))
+            kept, against = task.digest(*both)
+            predictions.append(kept.cpu())
+            targets.append(against.cpu())
             ids += batch.ids
             if progress is not None:
                 progress(len(ids), count)
@@ -131,6 +134,13 @@ class Supervised(Learning[FineTuned, LabelledPart]):
                 expected="an even number of samples in each micro-batch of each rank",
                 got=size,
             )
+        if model.task.takes_target and (self.mixes or model.scheduler is not None):
+            raise ConfigError(
+                "Neither can samples be mixed nor tokens hidden where places have a target of their own.",
+                where="adapt.mixup, adapt.cutmix" if self.mixes else "mask",
+                expected="adapt.mixup=0 adapt.cutmix=0 mask=null",
+                fix="Leave both out, or choose a task with one label per sample.",
+            )
         freeze(model, self.adapt.freeze)
 
     @property
@@ -143,11 +153,11 @@ class Supervised(Learning[FineTuned, LabelledPart]):
             return []
         noise = batch.noise(self.settings.seed)
         signal = self.tokenizer.augment(batch.signal, noise)
-        labels = batch.labels.to(signal.device)
+        whole = target_of(self.model.task, self.tokenizer, batch, noise)
         parts = []
         for rows in self.rows(batch, accumulate):
             own = noise.rows(rows)
-            tokens, target = self.model.tokens(signal[rows]), self.model.task.target(labels[rows])
+            tokens, target = self.model.tokens(signal[rows]), whole[rows]
             weight = self.model.task.weight(target)
             targets: tuple[tuple[Tensor, Tensor], ...] = ((target, weight),)
             if self.mixes:

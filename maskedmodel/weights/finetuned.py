@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def is_finetuned(config: Mapping[Any, Any]) -> bool:
 
 def write_labels(folder: Path, labels: Labels, left_out: Mapping[Any, int]) -> None:
     """Keep what labels mean with the run: its model can't be built without."""
-    kept = {"names": labels.names, "counts": labels.counts, "left_out": dict(left_out)}
+    kept = {**asdict(labels), "left_out": dict(left_out)}
     checkpoints.write_text(folder / LABELS, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -35,14 +36,27 @@ def read_labels(folder: Path) -> Labels:
     """What `write_labels` kept. Raises CheckpointError where it is gone or damaged."""
     try:
         kept = json.loads((folder / LABELS).read_text(encoding="utf-8"))
-        return Labels(tuple(map(str, kept["names"])), tuple(map(int, kept["counts"])))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(
-            "What the labels of the run mean can't be read.",
-            where=folder / LABELS,
-            got=f"{type(error).__name__}: {error}",
-            fix="Bring the file back, or fine-tune again in another folder with --run.",
-        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unknown(folder / LABELS, error) from error
+    return labels_from(kept, folder / LABELS)
+
+
+def labels_from(kept: Any, where: Path) -> Labels:
+    """What a JSON file says that labels mean. Raises CheckpointError where it says something else."""
+    try:
+        numbers = (tuple(map(int, kept[name])) for name in ("counts", "shape") if name in kept)
+        return Labels(tuple(map(str, kept["names"])), *numbers)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unknown(where, error) from error
+
+
+def _unknown(where: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        "What the labels of the run mean can't be read.",
+        where=where,
+        got=f"{type(error).__name__}: {error}",
+        fix="Bring the file back, or fine-tune again in another folder with --run.",
+    )
 
 
 def build(config: FinetuneConfig, parts: FinetuneComponents, labels: Labels) -> FineTuned:

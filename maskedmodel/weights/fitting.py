@@ -29,7 +29,7 @@ _SHOWN = 6
 class Plan:
     """What is to become of every tensor. Nothing is copied before all of it is known to fit."""
 
-    theirs: MaskedAutoencoder
+    theirs: MaskedAutoencoder | FineTuned
     model: MaskedAutoencoder | FineTuned
     settings: StartSettings
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -170,6 +170,7 @@ def _steps(old: TokenLayout, new: TokenLayout, sources: list[int | None] | None,
 def _predicts_values(plan: Plan, old: TokenLayout, new: TokenLayout) -> bool:
     """Whether both heads predict the values of a token, by the same objective."""
     assert isinstance(plan.model, MaskedAutoencoder)
+    assert isinstance(plan.theirs, MaskedAutoencoder)
     widths = [model.decoder.head.out_features for model in (plan.theirs, plan.model)]
     objectives = [model.objective.component_name() for model in (plan.theirs, plan.model)]
     return widths == [old.width, new.width] and objectives[0] == objectives[1]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.engine.positions import sincos
+from maskedmodel.engine.signals import SignalModel
 from maskedmodel.tokenizers.grid import GridTokenizer
 from maskedmodel.weights.foreign import Foreign
 from maskedmodel.weights.report import LoadReport, Verdict, WeightsMismatch
@@ -280,7 +281,7 @@ def load_foreign(
     return report
 
 
-def expected_input(model: MaskedAutoencoder) -> str:
+def expected_input(model: SignalModel) -> str:
     """What `encode` takes, in words: nobody may normalise twice."""
     tokenizer = model.tokenizer
     values = "as tokenizer.prepare gives them"

@@ -9,6 +9,8 @@ from pathlib import Path
 from maskedmodel.errors import CheckpointError, MaskedModelError, suggestion
 
 CONFIG = "config.yaml"
+WEIGHTS = "model.safetensors"  # of our own layout
+OWN = "maskedmodel"  # the value of `format` in the config.json of our own layout
 EXPORT = "export.json"  # what `maskedmodel export` puts into each folder that it writes
 
 

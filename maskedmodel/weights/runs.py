@@ -16,19 +16,17 @@ from torch import Tensor
 from maskedmodel.config.files import read_config, to_yaml
 from maskedmodel.engine.finetuned import FineTuned
 from maskedmodel.engine.model import MaskedAutoencoder
-from maskedmodel.engine.settings import ModelSettings
+from maskedmodel.engine.settings import EncoderOnly, ModelSettings
 from maskedmodel.errors import CheckpointError, ConfigError, MaskedModelError, suggestion
 from maskedmodel.noise import seeded
 from maskedmodel.plugins import Kind, Registry, load_registry
 from maskedmodel.training import checkpoint as checkpoints
-from maskedmodel.weights.finetuned import is_finetuned, load_finetuned
+from maskedmodel.weights.finetuned import is_finetuned, labels_from, load_finetuned
 from maskedmodel.weights.foreign import read_json
-from maskedmodel.weights.place import CONFIG, EXPORT, path_of, require_run
+from maskedmodel.weights.place import CONFIG, EXPORT, OWN, WEIGHTS, path_of, require_run
 from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.report import LoadReport
 
-WEIGHTS = "model.safetensors"
-OWN = "maskedmodel"  # the value of `format` in the config.json of our own layout
 _PARTS: dict[str, Kind] = {"tokenizer": "tokenizer", "mask": "mask_scheduler", "objective": "objective"}
 
 
@@ -102,7 +100,7 @@ def _fill(model: MaskedAutoencoder, tensors: dict[str, Tensor], encoder_only: bo
     checkpoints.load_weights(model, tensors, where)
 
 
-def _exported(folder: Path, registry: Registry | None) -> MaskedAutoencoder:
+def _exported(folder: Path, registry: Registry | None) -> MaskedAutoencoder | FineTuned:
     """The model of an export. Raises CheckpointError on a graph, which is no model of ours any more."""
     about = read_json(folder / EXPORT)
     target = about.get("target")
@@ -134,7 +132,7 @@ def _parts_of(model: MaskedAutoencoder) -> dict[str, Any]:
     }
 
 
-def load_own(folder: Path, registry: Registry | None = None) -> MaskedAutoencoder:
+def load_own(folder: Path, registry: Registry | None = None) -> MaskedAutoencoder | FineTuned:
     """The model of a folder in our own layout. Raises CheckpointError where it is damaged or of another format."""
     path = folder / "config.json"
     config = read_json(path)
@@ -145,12 +143,16 @@ def load_own(folder: Path, registry: Registry | None = None) -> MaskedAutoencode
             expected=f"format {OWN}, version 1",
             got=f"format {config.get('format')}, version {config.get('version')}",
         )
-    model = _build(config, path, registry if registry is not None else load_registry())
+    registry = registry if registry is not None else load_registry()
+    model = _build_head(config, path, registry) if is_finetuned(config) else _build(config, path, registry)
     try:
         tensors = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise CheckpointError("The weights can't be read.", where=folder / WEIGHTS, got=str(error)) from error
-    _fill(model, tensors, config.get("encoder_only") is True, folder)
+    if isinstance(model, FineTuned):
+        checkpoints.load_weights(model, tensors, folder)
+    else:
+        _fill(model, tensors, config.get("encoder_only") is True, folder)
     return model.eval()
 
 
@@ -209,8 +211,26 @@ def _checkpoint(folder: Path, wanted: str | Path | int) -> Path:
 
 def _build(data: Mapping[Any, Any], path: Path, registry: Registry) -> MaskedAutoencoder:
     """The model that a config describes. Its data, and whatever else it says about the training, isn't looked at."""
+    parts = _components(data, _PARTS, path, registry)
+    settings = _validated(ModelSettings, data.get("model", {}), "model", path)
+    with seeded(0):  # every value is loaded, but drawing them must not touch the global generator
+        return MaskedAutoencoder(parts["tokenizer"], parts["mask"], parts["objective"], settings)
+
+
+def _build_head(data: Mapping[Any, Any], path: Path, registry: Registry) -> FineTuned:
+    """The fine-tuned model that the config of an export describes."""
+    parts = _components(data, {"tokenizer": "tokenizer", "task": "task"}, path, registry)
+    settings = _validated(EncoderOnly, data.get("model", {}), "model", path)
+    with seeded(0):
+        return FineTuned(parts["tokenizer"], parts["task"], settings, labels_from(data.get("labels"), path))
+
+
+def _components(
+    data: Mapping[Any, Any], sections: Mapping[str, Kind], path: Path, registry: Registry
+) -> dict[str, Any]:
+    """The components that sections of a config name, built."""
     parts = {}
-    for section, kind in _PARTS.items():
+    for section, kind in sections.items():
         given = data.get(section)
         name = given.get("name") if isinstance(given, Mapping) else None
         if not isinstance(name, str):
@@ -222,9 +242,7 @@ def _build(data: Mapping[Any, Any], path: Path, registry: Registry) -> MaskedAut
             where = f"{section} in {path}" if error.where is None else f"{error.where}, {section} in {path}"
             details: dict[str, Any] = {"expected": error.expected, "got": error.got, "fix": error.fix}
             raise type(error)(error.what, where=where, **details) from error
-    settings = _validated(ModelSettings, data.get("model", {}), "model", path)
-    with seeded(0):  # every value is loaded, but drawing them must not touch the global generator
-        return MaskedAutoencoder(parts["tokenizer"], parts["mask"], parts["objective"], settings)
+    return parts
 
 
 def _validated(model: type[BaseModel], given: Any, section: str, path: Path) -> Any:

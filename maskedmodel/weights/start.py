@@ -22,7 +22,7 @@ from maskedmodel.weights.origin import START, origin
 from maskedmodel.weights.place import CONFIG, EXPORT, path_of
 from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.report import LoadReport
-from maskedmodel.weights.runs import load_pretrained
+from maskedmodel.weights.runs import load
 
 log = logging.getLogger("maskedmodel")
 _SIZES = ("dim", "depth", "heads", "mlp", "mlp_ratio")  # by which weights of a stack are of another model
@@ -121,19 +121,20 @@ def start(
     assert settings.weights is not None
     source = path_of(settings.weights)
     theirs, imported = read_start(source, registry)
+    has_decoder = isinstance(theirs, MaskedAutoencoder) and theirs.decoder_loaded
     plan = Plan(theirs, model, settings)
     _tokenizers(plan)
-    decoder = settings.parts == "all" and theirs.decoder_loaded and isinstance(model, MaskedAutoencoder)
+    decoder = settings.parts == "all" and has_decoder and isinstance(model, MaskedAutoencoder)
     for side in ("encoder", "decoder"):
         if side == "encoder" or decoder:
             _settings(plan, side)
             _tensors(plan, side)
         elif isinstance(model, FineTuned):
-            plan.fresh += [f"task.{name}" for name in model.task.state_dict()]
+            _head(plan)
             _measured(plan)
         else:
             plan.fresh += [f"decoder.{name}" for name in model.decoder.state_dict()]
-            why = "as start.parts says" if theirs.decoder_loaded else "the weights hold an encoder only"
+            why = "as start.parts says" if has_decoder else "the weights hold an encoder only"
             plan.notes.append(f"the decoder is fresh: {why}")
     if decoder:
         _objectives(plan)
@@ -163,17 +164,41 @@ def _origin(source: Path, imported: LoadReport | None) -> dict[str, Any]:
     return origin(source) or {"source": source.name, "licence": None}
 
 
-def _elsewhere(name: str, theirs: MaskedAutoencoder, decoder: bool) -> bool:
-    """Whether a tensor of the start belongs to nothing that is taken: its tokenizer, its mask, its decoder."""
+def _elsewhere(name: str, theirs: MaskedAutoencoder | FineTuned, decoder: bool) -> bool:
+    """Whether a tensor of the start belongs to nothing that is taken: its tokenizer, its mask, its decoder or head."""
     if name.startswith("encoder."):
         return False
-    return not decoder and theirs.decoder_loaded if name.startswith("decoder.") else True
+    if name.startswith("decoder."):
+        return not decoder and isinstance(theirs, MaskedAutoencoder) and theirs.decoder_loaded
+    return True
 
 
-def read_start(source: Path, registry: Registry | None) -> tuple[MaskedAutoencoder, LoadReport | None]:
-    """A run, a checkpoint or an export of ours, or foreign weights with their report. Raises CheckpointError."""
+def _head(plan: Plan) -> None:
+    """The head of the start where it is of the same task and classes, else a fresh one, which is told."""
+    theirs, model = plan.theirs, plan.model
+    assert isinstance(model, FineTuned)
+    new = model.task.state_dict()
+    if isinstance(theirs, FineTuned):
+        old = theirs.task.state_dict()
+        same = type(theirs.task) is type(model.task) and theirs.labels.names == model.labels.names
+        if same and {name: t.shape for name, t in old.items()} == {name: t.shape for name, t in new.items()}:
+            learned = {name for name, _ in model.task.named_parameters()}
+            for name in learned:
+                plan.take(f"task.{name}", old[name])
+            plan.fresh += [f"task.{name}" for name in new if name not in learned]
+            plan.notes.append("its head is taken, too: it is of the same task and classes")
+            return
+        plan.notes.append("its head is left out, and a fresh one trained: it is of another task, or of other classes")
+    plan.fresh += [f"task.{name}" for name in new]
+
+
+def read_start(source: Path, registry: Registry | None) -> tuple[MaskedAutoencoder | FineTuned, LoadReport | None]:
+    """A run, fine-tuned or not, a checkpoint or export of ours, or foreign weights with their report.
+
+    Raises CheckpointError.
+    """
     if (source / CONFIG).is_file() or (source / EXPORT).is_file() or source.parent.name == "checkpoints":
-        return load_pretrained(source, registry=registry), None
+        return load(source, registry=registry), None
     try:
         return read_weights(source, registry=registry)
     except CheckpointError as error:
@@ -245,6 +270,7 @@ def _settings(plan: Plan, side: str) -> None:
 def _objectives(plan: Plan) -> None:
     """Whether the head was trained to predict something else."""
     assert isinstance(plan.model, MaskedAutoencoder)
+    assert isinstance(plan.theirs, MaskedAutoencoder)
     there, here = (m.objective.settings.model_dump(mode="json") for m in (plan.theirs, plan.model))
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     if names:

@@ -65,6 +65,26 @@ def resized_crop(
         return torch.matmul(down[:, None], rows.reshape(batch, channels, height, size[1]))
 
 
+def nearest_crop(classes: Tensor, boxes: Tensor, size: tuple[int, int], flipped: Tensor | None = None) -> Tensor:
+    """Classes of pixels (B, H, W) cut and resized as `resized_crop` does pictures: (B, *size), of the same type.
+
+    An output pixel has the class of the stored pixel in which its centre lies, so none is made up.
+    """
+    top, left, box_h, box_w = boxes.unbind(1)
+    rows = _places(top, box_h, classes.shape[1], size[0])
+    columns = _places(left, box_w, classes.shape[2], size[1])
+    if flipped is not None:
+        columns = torch.where(flipped[:, None], columns.flip(1), columns)
+    sample = torch.arange(len(classes), device=classes.device)[:, None, None]
+    return classes[sample, rows[:, :, None], columns[:, None, :]]
+
+
+def _places(start: Tensor, extent: Tensor, stored: int, out: int) -> Tensor:
+    """(B, out) int64: the stored pixel under the centre of each output pixel."""
+    centre = (torch.arange(out, device=start.device) + 0.5) * (extent / out)[:, None] + start[:, None]
+    return centre.floor().long().clamp(0, stored - 1)
+
+
 def _weights(start: Tensor, extent: Tensor, stored: int, out: int, interpolation: Interpolation) -> Tensor:
     """(B, out, stored): how much each stored pixel gives to each output pixel. Pixels outside the box give nothing."""
     scale = extent / out  # stored pixels per output pixel

@@ -59,6 +59,7 @@ def open_images(
     settings: ImageFileSettings,
     split: Split,
     groups: Sequence[str] | None = None,
+    targets: Callable[[int], Tensor | None] | None = None,
 ) -> SignalDataset:
     """The chosen images as a dataset, stored decoded where the settings say so. `ids` and `labels` are theirs."""
     decoder = _Decoder(images, chosen, form, settings)
@@ -70,7 +71,7 @@ def open_images(
         key = _fingerprint(images, chosen, ids, form, settings)
         folder = Path(settings.cache).expanduser()
         read = on_disk(decoder, ids, form, folder, split, key)
-    return SignalDataset(read, ids, labels, groups)
+    return SignalDataset(read, ids, labels, groups, targets=targets)
 
 
 def _fingerprint(

@@ -136,7 +136,7 @@ def decode(stream: BinaryIO, name: str, form: Form, settings: ImageFileSettings)
                 got=f"{image.height} x {image.width}",
                 fix="Set data.size, to which all are resized and cropped.",
             )
-        array = np.array(_fit(image, height, width))
+        array = np.array(fitted(image, height, width))
     if wide:
         return _spread(torch.from_numpy(array), channels, name)
     pixels = torch.from_numpy(array.reshape(height, width, channels)).permute(2, 0, 1).contiguous()
@@ -286,8 +286,11 @@ def _as_float(image: Image, tags: TiffValues, name: str) -> Image:
     return Image.fromarray(values)
 
 
-def _fit(image: Image, height: int, width: int) -> Image:
-    """Resize until it covers (height, width), keeping the centre. Bicubic, antialiased; untouched at its own size."""
+def fitted(image: Image, height: int, width: int, smooth: bool = True) -> Image:
+    """Resize until it covers (height, width), keeping the centre; untouched at its own size.
+
+    Bicubic and antialiased where it is `smooth`; else each pixel is one that was there, as the classes of a mask need.
+    """
     from PIL import Image
 
     if image.size == (width, height):
@@ -295,7 +298,8 @@ def _fit(image: Image, height: int, width: int) -> Image:
     step = min(image.width / width, image.height / height)  # source pixels per pixel
     span_w, span_h = min(step * width, image.width), min(step * height, image.height)
     left, top = (image.width - span_w) / 2, (image.height - span_h) / 2
-    return image.resize((width, height), Image.Resampling.BICUBIC, box=(left, top, left + span_w, top + span_h))
+    how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    return image.resize((width, height), how, box=(left, top, left + span_w, top + span_h))
 
 
 def _spread(grey: Tensor, channels: int, name: str) -> Tensor:

@@ -9,13 +9,15 @@ from typing import Literal
 import numpy as np
 
 from maskedmodel import DataSource, Fact, Sample
+from maskedmodel.errors import DataError
 from maskedmodel.sources import FileSettings, LabelledFiles, SampleDataset, Split, holds
 from maskedmodel_image.dataset import form_of, open_images, read_file
 from maskedmodel_image.decode import EXTENSIONS, ImageFileSettings
 from maskedmodel_image.facts import facts_of
+from maskedmodel_image.masks import MaskFiles, Masks, MaskSettings
 
 
-class ImageFolderSettings(ImageFileSettings, FileSettings):
+class ImageFolderSettings(MaskSettings, ImageFileSettings, FileSettings):
     """Settings of the `image_folder` source."""
 
     name: Literal["image_folder"] = "image_folder"
@@ -43,7 +45,36 @@ class ImageFolder(DataSource[ImageFolderSettings]):
     def open(self, split: Split) -> SampleDataset:
         part = self._files.part(split)
         form = form_of(self._files.files, self.settings)
-        return open_images(part.files, part.chosen, part.ids, part.labels, form, self.settings, split, part.groups)
+        masks = self._masks
+        targets = None if masks is None else Masks(masks, part.files, part.chosen, part.ids, form, self.settings)
+        return open_images(
+            part.files, part.chosen, part.ids, part.labels, form, self.settings, split, part.groups, targets
+        )
+
+    @cached_property
+    def _masks(self) -> MaskFiles | None:
+        """Where the masks are. Raises DataError where they lie among the images, or images have two homes."""
+        masks, path = self.settings.masks, self.settings.path
+        if masks is None:
+            return None
+        if self.settings.val_path is not None:
+            raise DataError(
+                "Masks are found by an image's path below data.path, so images of data.val_path can't have any.",
+                where="data.masks, data.val_path",
+                fix="Put all images below data.path, in folders named train and val.",
+            )
+        if Path(masks).expanduser().resolve().is_relative_to(Path(path).expanduser().resolve()):
+            raise DataError(
+                "The masks lie among the images, and would be taken for such.",
+                where="data.masks",
+                expected=f"a folder beside {path}",
+                got=masks,
+                fix=f"Name the folder of images alone with data.path, such as {path}/images.",
+            )
+        return MaskFiles(self.settings)
+
+    def target_names(self) -> list[str] | None:
+        return None if self.settings.masks is None else list(self.settings.mask_classes)
 
     def class_names(self) -> list[str] | None:
         return self._files.class_names
@@ -51,7 +82,8 @@ class ImageFolder(DataSource[ImageFolderSettings]):
     def facts(self) -> list[Fact]:
         parts = self._files.parts().values()
         chosen = [number for part in parts for number in part.chosen if part.files is self._files.files]
-        return [*self._files.facts(), *facts_of(self._files.files, chosen, self.settings)]
+        masks = [] if self._masks is None else self._masks.facts([path for part in parts for path in part.ids])
+        return [*self._files.facts(), *facts_of(self._files.files, chosen, self.settings), *masks]
 
     def read(self, path: Path) -> Sample:
         return read_file(path, self.settings)

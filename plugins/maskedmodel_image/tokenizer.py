@@ -12,7 +12,7 @@ from torch import Tensor
 from maskedmodel import Noise, NormalisedTokenizer, Settings
 from maskedmodel.errors import ShapeError
 from maskedmodel.tokenizers import MeanStd, known_statistics, pair
-from maskedmodel_image.augment import Interpolation, crop_boxes, resized_crop
+from maskedmodel_image.augment import Interpolation, crop_boxes, nearest_crop, resized_crop
 
 
 class ImageSettings(Settings):
@@ -98,6 +98,30 @@ class ImageTokenizer(NormalisedTokenizer[ImageSettings]):
         return self._within(
             resized_crop(picture, boxes, pair(self.settings.size), self.settings.interpolation, flipped), signal
         )
+
+    def move_target(self, target: Tensor, stored: Tensor, noise: Noise | None = None) -> Tensor:
+        """Classes of pixels (B, H, W) to (B, *size): of each pixel the class of the stored one at its centre."""
+        height, width = stored.shape[2:]
+        if tuple(target.shape[1:]) != (height, width):
+            raise ShapeError(
+                "A target isn't one class for each pixel of its picture.",
+                expected=(len(stored), height, width),
+                got=tuple(target.shape),
+            )
+        flipped = None
+        if noise is not None and self.settings.flip:
+            flipped = noise.uniform(1, purpose="flip")[:, 0] < 0.5
+        if noise is not None and self.settings.crop is not None:
+            boxes = crop_boxes(noise, height, width, self.settings.crop, self.settings.aspect)
+            return nearest_crop(target, boxes, pair(self.settings.size), flipped)
+        out_h, out_w = self.size
+        scale = max(out_h / height, out_w / width)
+        resized = max(round(height * scale), out_h), max(round(width * scale), out_w)
+        top, left = (resized[0] - out_h) // 2, (resized[1] - out_w) // 2
+        shares = (height / resized[0], width / resized[1])  # stored pixels per pixel
+        box = [top * shares[0], left * shares[1], out_h * shares[0], out_w * shares[1]]
+        boxes = torch.tensor([box], device=target.device).expand(len(target), -1)
+        return nearest_crop(target, boxes, (out_h, out_w), flipped)
 
     def picture(self, signal: Tensor, like: Tensor | None = None) -> Tensor:
         """(B, 3, H, W) in [0, 1], as it is: one channel as grey, otherwise the first three as red, green and blue."""

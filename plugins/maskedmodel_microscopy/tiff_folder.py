@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
-import torch
 from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor
 
@@ -28,6 +27,8 @@ from maskedmodel.sources import (
 )
 from maskedmodel_microscopy.facts import facts_of, joined_facts, names_in, strangers
 from maskedmodel_microscopy.joined import ALONE, ChannelPattern, guess, joined_names
+from maskedmodel_microscopy.slots import into_slots, slots_of, tiles
+from maskedmodel_microscopy.threshold import Thresholded, ThresholdSettings, hidden, slot_of, threshold_facts
 from maskedmodel_microscopy.tiff import EXTENSIONS, read_header, read_tiff
 from maskedmodel_microscopy.tiff_image import Array, Header, TiffSettings
 
@@ -38,7 +39,7 @@ Corner = tuple[int, int] | None  # top and left of a tile; None = the whole fiel
 Decoded = tuple[tuple[str, ...], Array]  # channel names, and pixels (C, H, W)
 
 
-class TiffFolderSettings(TiffSettings, FileSettings):
+class TiffFolderSettings(ThresholdSettings, TiffSettings, FileSettings):
     """Settings of the `tiff_folder` source."""
 
     name: Literal["tiff_folder"] = "tiff_folder"
@@ -180,35 +181,6 @@ def _taken(names: Sequence[str], where: str, settings: TiffFolderSettings) -> di
     return {name: place for place, name in enumerate(called) if settings.take is None or name in settings.take}
 
 
-def into_slots(pixels: Array, own: dict[str, int], slot_names: tuple[str, ...] | None) -> Tensor:
-    """(V, H, W) float32 with each channel in the slot of its name, unknown names after them; NaN where there is none.
-
-    own  name and place in `pixels` of each channel. Without `slot_names` the slots are just these channels.
-    """
-    if slot_names is None:
-        return torch.from_numpy(pixels[list(own.values())])  # a copy, as the list picks
-    slot = {name: number for number, name in enumerate(slots_of(own, slot_names))}
-    field = torch.full((len(slot), *pixels.shape[1:]), torch.nan)
-    for name, place in own.items():
-        field[slot[name]] = torch.from_numpy(np.ascontiguousarray(pixels[place]))
-    return field
-
-
-def slots_of(own: Iterable[str], slot_names: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The names of a field's slots: those of the data set, then channels that only it has."""
-    return tuple(dict.fromkeys([*(slot_names or ()), *own]))
-
-
-def tiles(height: int, width: int, tile: int) -> list[tuple[int, int]]:
-    """Top and left of each tile: as many as fit side by side, what is left over shared out to both edges."""
-    starts = []
-    for extent in (height, width):
-        count = max(extent // tile, 1)
-        margin = max(extent - count * tile, 0) // 2
-        starts.append([margin + place * tile for place in range(count)])
-    return [(top, left) for top in starts[0] for left in starts[1]]
-
-
 class TiffFolder(DataSource[TiffFolderSettings]):
     """Fields as (V, H, W) float32: a slot for each channel name of the data set, NaN where a file lacks the channel.
 
@@ -278,7 +250,18 @@ class TiffFolder(DataSource[TiffFolderSettings]):
         ids = [part.ids[n] if corner is None else f"{part.ids[n]}@{corner[0]},{corner[1]}" for n, corner in places]
         labels = None if part.labels is None else [part.labels[n] for n, _ in places]
         own_groups = None if groups is None else [groups[n] for n, _ in places]
-        return SignalDataset(_Reader(part, places, self._names, self.settings, self._pattern), ids, labels, own_groups)
+        reader = _Reader(part, places, self._names, self.settings, self._pattern)
+        if self._slot is not None:
+            return Thresholded(reader, ids, labels, own_groups, self._slot, self.settings)
+        return SignalDataset(reader, ids, labels, own_groups)
+
+    @cached_property
+    def _slot(self) -> int | None:
+        """The slot of the channel that labels pixels; None where none does. Raises DataError where there is none."""
+        return slot_of(self.settings, self._names)
+
+    def target_names(self) -> Sequence[str] | None:
+        return self.settings.target_names
 
     def _corners(self, header: Header | DataError) -> Sequence[Corner]:
         """A file that can't be read is one sample: reading it says why, and the run's policy decides."""
@@ -362,6 +345,7 @@ class TiffFolder(DataSource[TiffFolderSettings]):
             headers = [self._header(part, number) for part, number in spread(places, _LOOKED_AT)]
         new = strangers(self._called(headers), self.settings.channel_names if self._names else None)
         found = [*self._files.facts(), *facts_of(headers, paths, self._names, new), *self._taken_facts(headers)]
+        found += threshold_facts(self.settings)
         if self._pattern is not None:
             found += joined_facts(list(parts.values()), self._pattern, self.settings.channel_pattern is None)
         return found
@@ -390,7 +374,7 @@ class TiffFolder(DataSource[TiffFolderSettings]):
         except OSError as error:
             raise DataError("The file can't be read.", where=path, got=error.strerror) from error
         field = joined_names([names], [path.name], self._pattern, str(path)), pixels
-        signal = cut_field(field, str(path), self._names, self.settings, None)
+        signal = hidden(cut_field(field, str(path), self._names, self.settings, None), self._slot, self.settings)
         own = _taken(field[0], str(path), self.settings)
         notes = strangers(own, self.settings.channel_names if self._names else None)
         return Sample(signal=signal, id=path.name, channels=slots_of(own, self._names), notes=notes)

@@ -188,8 +188,7 @@ class ChannelsTokenizer(GridTokenizer[ChannelsSettings]):
         present, size = Present.of(signal), self.eval_size
         if tuple(signal.shape[2:]) == size:  # then there is nothing to cut off
             return self._finished(present.values, present, signal)
-        top, left = ((present.extents - torch.tensor(size, device=signal.device)).clamp(min=0) // 2).unbind(1)
-        return self._finished(present.windows(top, left, size), present, signal)
+        return self._finished(present.windows(*self._central(present)), present, signal)
 
     def augment(self, signal: Tensor, noise: Noise) -> Tensor:
         """A random window of each sample, turned, of some of its channels, each sample by its own noise."""
@@ -205,7 +204,17 @@ class ChannelsTokenizer(GridTokenizer[ChannelsSettings]):
             )
         some = fewer_channels(signal, noise) if self.settings.channel_sampling == "hierarchical" else None
         present = Present.of(signal, some)
-        room = (present.extents - torch.tensor(self.size, device=signal.device)).clamp(min=0)
+        return self._finished(present.windows(*self._drawn(present, noise)), present, signal)
+
+    def _central(self, present: Present) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """Top and left of the window that `prepare` takes of each sample, and its size."""
+        size = torch.tensor(self.eval_size, device=present.values.device)
+        top, left = ((present.extents - size).clamp(min=0) // 2).unbind(1)
+        return top, left, self.eval_size
+
+    def _drawn(self, present: Present, noise: Noise) -> tuple[Tensor, Tensor, tuple[int, int], Tensor | None]:
+        """Top and left of the window that `augment` takes of each sample, its size, and how it is turned."""
+        room = (present.extents - torch.tensor(self.size, device=present.values.device)).clamp(min=0)
         if self.settings.crop:
             draws = noise.uniform(2, purpose="crop")
             corner = torch.minimum((draws * (room + 1)).long(), room)  # float32 may round u * (n + 1) up to n + 1
@@ -215,9 +224,20 @@ class ChannelsTokenizer(GridTokenizer[ChannelsSettings]):
         if self.settings.turn:
             kinds = TURNS if self.size[0] == self.size[1] else TURNS // 2
             turn = (noise.uniform(1, purpose="turn")[:, 0] * kinds).long()
-        return self._finished(
-            present.windows(corner[:, 0], corner[:, 1], pair(self.settings.size), turn), present, signal
-        )
+        return corner[:, 0], corner[:, 1], pair(self.settings.size), turn
+
+    def move_target(self, target: Tensor, stored: Tensor, noise: Noise | None = None) -> Tensor:
+        """Classes of pixels (B, H, W) to those of the same windows, -1 beyond the picture."""
+        if target.shape != (len(stored), *stored.shape[2:]):
+            raise ShapeError(
+                "A target isn't one class for each pixel of its picture.",
+                expected=(len(stored), *stored.shape[2:]),
+                got=tuple(target.shape),
+            )
+        present = Present.of(self._as_float(stored))
+        own = Present(target.double(), torch.arange(len(target), device=target.device), present.slot, present.extents)
+        moved = own.windows(*(self._central(own) if noise is None else self._drawn(own, noise)))
+        return moved.nan_to_num(-1).to(target.dtype)
 
     def _finished(self, values: Tensor, present: Present, signal: Tensor) -> Tensor:
         """The windows of the channels that are there, standardised, as a batch."""

@@ -1,10 +1,10 @@
-"""Time series: tokenizers `series` and `raster`, masks `horizon`, sources `seasonal`, `csv` and `table`."""
+"""Time series: two tokenizers, masks `horizon`, task `forecast`, and three sources."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from maskedmodel import DataSource, MaskScheduler, Tokenizer, hookimpl
+from maskedmodel import DataSource, MaskScheduler, Task, Tokenizer, hookimpl
 
 
 @hookimpl
@@ -20,6 +20,13 @@ def maskedmodel_mask_schedulers() -> list[type[MaskScheduler[Any]]]:
     from maskedmodel_timeseries.horizon import Horizon
 
     return [Horizon]
+
+
+@hookimpl
+def maskedmodel_tasks() -> list[type[Task[Any]]]:
+    from maskedmodel_timeseries.head import Forecast
+
+    return [Forecast]
 
 
 @hookimpl

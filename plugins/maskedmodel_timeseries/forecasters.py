@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedmodel import GridTokenizer, Mask, MaskedAutoencoder
-from maskedmodel.errors import ConfigError, ShapeError
+from maskedmodel import FineTuned, GridTokenizer, Mask, MaskedAutoencoder
+from maskedmodel.errors import CheckpointError, ConfigError, ShapeError
 from maskedmodel.tokenizers import pair
+from maskedmodel_timeseries.head import Forecast
 from maskedmodel_timeseries.raster import RasterSettings, RasterTokenizer
 from maskedmodel_timeseries.rasterise import draw, lay_out, read, standardised
 from maskedmodel_timeseries.series import SeriesTokenizer, with_horizon
@@ -24,7 +25,7 @@ class Forecaster(ABC):
 
     name: str
 
-    def __init__(self, model: MaskedAutoencoder) -> None:
+    def __init__(self, model: MaskedAutoencoder | FineTuned) -> None:
         self.model = model.eval()
 
     @abstractmethod
@@ -47,6 +48,8 @@ class Forecaster(ABC):
 
 class SeriesForecaster(Forecaster):
     """With a model of the `series` tokenizer."""
+
+    model: MaskedAutoencoder
 
     def __init__(self, model: MaskedAutoencoder) -> None:
         super().__init__(model)
@@ -77,8 +80,42 @@ class SeriesForecaster(Forecaster):
         return signal[..., start : start + horizon] * std + mean
 
 
+class HeadForecaster(Forecaster):
+    """With a model fine-tuned to task `forecast`: its head gives the horizon at once."""
+
+    def __init__(self, model: FineTuned) -> None:
+        super().__init__(model)
+        assert isinstance(model.tokenizer, SeriesTokenizer)
+        self.tokenizer: SeriesTokenizer = model.tokenizer
+        self.head, self.task = model, model.task
+        self.variates, self.longest = model.labels.shape
+        self.name = "fine-tuned head, " + ("each variate alone" if self.variates == 1 else "all variates together")
+
+    def usual_context(self, horizon: int, available: int) -> int:
+        return min(self.tokenizer.settings.length, available)
+
+    def forecast(self, history: Tensor, horizon: int) -> Tensor:
+        batch, variates, steps = history.shape
+        if horizon > self.longest or self.variates not in (1, variates) or steps > self.tokenizer.settings.length:
+            raise ShapeError(
+                "This head was trained for other forecasts.",
+                expected=f"up to {self.longest} steps of {'any' if self.variates == 1 else self.variates} variates from"
+                f" up to {self.tokenizer.settings.length} steps of history",
+                got=f"{horizon} steps of {variates} variates from {steps}",
+            )
+        rows = history.reshape(-1, 1, steps) if self.variates == 1 else history
+        parts = []
+        for start in range(0, len(rows), _ROWS):
+            part = rows[start : start + _ROWS]
+            ahead = self.head(self.tokenizer.prepare(part))
+            parts.append(self.task.restore(self.tokenizer, ahead, part)[..., :horizon])
+        return torch.cat(parts).reshape(batch, variates, horizon)
+
+
 class RasterForecaster(Forecaster):
     """With a model of pictures, as VisionTS: each variate is drawn, and the picture's right-hand side filled in."""
+
+    model: MaskedAutoencoder
 
     def __init__(self, model: MaskedAutoencoder) -> None:
         super().__init__(model)
@@ -119,7 +156,7 @@ class RasterForecaster(Forecaster):
 
 
 def forecaster_of(
-    model: MaskedAutoencoder,
+    model: MaskedAutoencoder | FineTuned,
     *,
     period: int,
     norm_constant: float | None = None,
@@ -131,6 +168,14 @@ def forecaster_of(
     of something else.
     """
     tokenizer: Any = model.tokenizer
+    if isinstance(model, FineTuned):
+        if isinstance(model.task, Forecast) and isinstance(tokenizer, SeriesTokenizer):
+            return HeadForecaster(model)
+        raise CheckpointError(
+            "A fine-tuned run has no decoder to forecast with.",
+            expected="a pretrained run, or one fine-tuned with task.name=forecast",
+            got=f"task.name={model.task.component_name()}",
+        )
     if isinstance(tokenizer, SeriesTokenizer):
         return SeriesForecaster(model)
     own = {"norm_constant": norm_constant, "align_constant": align_constant}

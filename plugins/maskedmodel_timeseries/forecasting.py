@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskedmodel import Display, MaskedAutoencoder, load, read_weights
-from maskedmodel.errors import CheckpointError, ConfigError, DataError
+from maskedmodel import Display, FineTuned, MaskedAutoencoder, load, read_weights
+from maskedmodel.errors import ConfigError, DataError
 from maskedmodel_timeseries.baselines import last_value, seasonal_naive
 from maskedmodel_timeseries.chart import check_suffix, draw_chart, written
 from maskedmodel_timeseries.columns import TableReading
@@ -103,8 +103,8 @@ def forecast_table(
 ) -> ForecastResult:
     """Forecast `horizon` steps after the last row of a table, and score the model over the windows of its test part.
 
-    run      the folder of a run of a series or raster model, or of imported weights; or a file or folder of weights of
-             an image model, which then forecasts as VisionTS does.
+    run      the folder of a run of a series or raster model, of one fine-tuned to forecast, or of imported weights; or
+             a file or folder of weights of an image model, which then forecasts as VisionTS does.
     data     a .csv, .tsv (also .gz) or .parquet file: a row per time step.
     context  steps of history of each forecast. None: what the model is used to.
     period   in steps; "frequency": by the time stamps; "data": found in the values. None: a raster model's own, else by
@@ -204,18 +204,13 @@ def _ends(table: Table, split: Parts | None, test_rows: int | None) -> tuple[int
     return table.rows - test_rows, table.rows - test_rows, table.rows
 
 
-def _model(run: str | Path) -> MaskedAutoencoder:
+def _model(run: str | Path) -> MaskedAutoencoder | FineTuned:
     """The model of a run, or of foreign weights where there is a file, or a folder without a config of ours."""
     path = Path(run).expanduser()
     checkpoint = path.parent.name == "checkpoints"
     if path.exists() and not (path / "config.yaml").exists() and not checkpoint:
         return read_weights(path)[0]
-    model = load(path)
-    if not isinstance(model, MaskedAutoencoder):
-        raise CheckpointError(
-            "A fine-tuned run has no decoder to forecast with.", where=path, fix="Name a pretrained one."
-        )
-    return model
+    return load(path)
 
 
 def _device(name: str) -> torch.device:
@@ -226,7 +221,7 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _period(given: int | str | None, model: MaskedAutoencoder, table: Table, train: int) -> tuple[int, str]:
+def _period(given: int | str | None, model: MaskedAutoencoder | FineTuned, table: Table, train: int) -> tuple[int, str]:
     """The period in steps, and where it comes from."""
     if isinstance(given, int) or (given is not None and given.isascii() and given.isdigit()):
         if int(given) < 1:

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskedmodel import Settings, Tokenizer, Tokens
+from maskedmodel import Noise, Settings, Tokenizer, Tokens
 from maskedmodel.errors import DataError, ShapeError
 from maskedmodel.pictures import Scales, columns_of, draw_lines, line_scales, token_pixels
 from maskedmodel_timeseries.statistics import filled, mean_and_std, mean_spread_features
@@ -182,9 +182,18 @@ class SeriesTokenizer(Tokenizer[SeriesSettings]):
                     expected=f"more than {self.settings.horizon} steps",
                     got=signal.shape[2],
                 )
-            mean, std = self.statistics_of(signal[..., :history])
+            mean, std = self.scale_of(signal)
             signal = (signal - mean) / std
         return self.filled_up(signal)
+
+    def move_target(self, target: Tensor, stored: Tensor, noise: Noise | None = None) -> Tensor:
+        """Values (B, V, H) that come after a stored batch, normalised by the same numbers as it."""
+        mean, std = self.scale_of(stored)
+        return (target - mean) / std
+
+    def scale_of(self, stored: Tensor) -> tuple[Tensor, Tensor]:
+        """What `prepare` normalises a stored batch with: mean and spread (B, V, 1)."""
+        return self.statistics_of(stored[..., : stored.shape[2] - self.settings.horizon])
 
     def filled_up(self, signal: Tensor) -> Tensor:
         """(B, V, T) with NaN before it up to a multiple of the patch."""

@@ -82,6 +82,12 @@ class WindowSettings(Settings):
         "windows by itself. null: the table is one series.",
     )
     window: int = Field(512, ge=2, description="Length of a sample, history and horizon together, in time steps.")
+    horizon: int = Field(
+        0,
+        ge=0,
+        description="Steps at the end of a window that are no part of the signal, but what task forecast is to give. "
+        "0: none, as in pretraining.",
+    )
     stride: PositiveInt = Field(1, description="Steps from one window to the next.")
     variates: Literal["together", "separate"] = Field(
         "together", description="together: a sample holds all variates. separate: each variate is a sample of its own."
@@ -104,6 +110,12 @@ class WindowSettings(Settings):
     observed: float = Field(
         0.5, ge=0, le=1, description="Least share of values that are there; windows with fewer are left out."
     )
+
+    @model_validator(mode="after")
+    def _history_is_left(self) -> WindowSettings:
+        if self.horizon >= self.window:
+            raise ValueError(f"horizon {self.horizon} leaves no history of a window of {self.window} steps")
+        return self
 
     def reading(self) -> TableReading:
         """How the table is to be read."""
@@ -151,11 +163,13 @@ class Standing:
 class Windows:
     """Samples (V, window), or (1, window) where variates are separate, out of the rows of one series or several.
 
+    The last `horizon` steps of a window are the sample's target where there is a horizon, and not in its signal.
+
     places  (N, 3) int64: the series of each sample, its first step, and its variate, or -1 for all.
     """
 
-    def __init__(self, series: Sequence[Standing], places: NDArray[np.int64], window: int) -> None:
-        self.series, self.places, self.window = series, places, window
+    def __init__(self, series: Sequence[Standing], places: NDArray[np.int64], window: int, horizon: int = 0) -> None:
+        self.series, self.places, self.window, self.horizon = series, places, window, horizon
 
     def __len__(self) -> int:
         return len(self.places)
@@ -166,7 +180,10 @@ class Windows:
         chosen = slice(None) if variate < 0 else slice(variate, variate + 1)
         name = "" if variate < 0 else f"/{series.table.names[variate]}"
         signal = series.rows[chosen, start : start + self.window].clone()
-        return Sample(signal=signal, id=f"{series.table.title}{name}@{start}")
+        sample = Sample(signal=signal, id=f"{series.table.title}{name}@{start}")
+        if self.horizon:
+            sample["signal"], sample["target"] = signal[:, : -self.horizon], signal[:, -self.horizon :]
+        return sample
 
 
 def standardisation(values: NDArray[np.float64], train: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -245,7 +262,7 @@ class _Windowed(DataSource[W]):
                 fix="Lower data.window, give this part more rows (data.split), or let validation windows begin before "
                 "it: data.reach=HISTORY, in rows.",
             )
-        return Windows(self._prepared, found, self.settings.window)
+        return Windows(self._prepared, found, self.settings.window, self.settings.horizon)
 
     def _part(self, series: Standing, split: Split) -> tuple[int, int]:
         """The first row of a part, and the one after its last, with what validation reaches back for."""
@@ -303,16 +320,18 @@ class _Windowed(DataSource[W]):
         return found
 
     def read(self, path: Path) -> Sample:
-        """The last window of another table, standardised by that table's own training part."""
+        """The last window of another table, standardised by that table's own training part.
+
+        Where there is a horizon it is the last history, which what is forecast comes after.
+        """
         table = the_only(self._tables(path))
         series = self._standing(table)
-        start = table.rows - self.settings.window
+        length = self.settings.window - self.settings.horizon
+        start = table.rows - length
         if start < 0:
-            raise DataError(
-                "The table is shorter than a window.", where=path, expected=self.settings.window, got=table.rows
-            )
+            raise DataError("The table is shorter than a window.", where=path, expected=length, got=table.rows)
         place = np.array([[0, start, 0 if self.settings.variates == "separate" else -1]])
-        return Windows([series], place, self.settings.window)[0]
+        return Windows([series], place, length)[0]
 
 
 class Csv(_Windowed[CsvSettings]):

@@ -274,8 +274,27 @@ def test_what_a_source_is_called(tmp_path: Path, pretrained: Path, tuned: Path) 
     assert name_of("adapt.yaml") == "adapt"
     with pytest.raises(ConfigError, match="no name"):
         name_of({})
-    with pytest.raises(CheckpointError, match="fine-tuned already"):
-        finetune_config(tuned, (), load_registry())
+
+
+def test_a_fine_tuned_run_is_fine_tuned_further(tmp_path: Path, tuned: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its encoder and its task; its head, too, where task and classes are the same; never its own folder."""
+    config = finetune_config(tuned, (), load_registry())
+    assert config.task.name == "classify"
+    assert config.start.weights == str(tuned)
+    assert "is fine-tuned already" in caplog.text
+    few = ("train.steps=1", "optim.lr=1e-12", "optim.min_lr=0")
+    maskedmodel.finetune(tuned, run=tmp_path / "same", overrides=few, twin=False, quiet=True)
+    assert "its head is taken, too" in caplog.text
+    old, new = (maskedmodel.load(run) for run in (tuned, tmp_path / "same"))
+    torch.testing.assert_close(new.task.head.weight, old.task.head.weight)
+    torch.testing.assert_close(new.encoder.state_dict(), old.encoder.state_dict())
+    caplog.clear()
+    overrides = (*few, "task.name=regress")
+    maskedmodel.finetune(tuned, run=tmp_path / "other", overrides=overrides, twin=False, quiet=True)
+    assert "its head is left out, and a fresh one trained" in caplog.text
+    told = json.loads((tmp_path / "other" / "start.json").read_text())
+    assert "task.head.weight" in told["fresh"]
+    assert "task.head.weight" in told["left_out"]
 
 
 def test_foreign_weights_are_fine_tuned_on_data_that_is_named(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_samples_without_a_label_are_left_out_and_counted(
     assert "Without a label, left out: 4 of train, 4 of val." in caplog.text
     assert (found.labels, found.judged.samples) == (36, 8)
     kept = json.loads((tmp_path / "labels.json").read_text())
-    assert kept == {"names": ["sine", "square"], "counts": [18, 18], "left_out": {"train": 4, "val": 4}}
+    assert kept == {"names": ["sine", "square"], "counts": [18, 18], "shape": [], "left_out": {"train": 4, "val": 4}}
 
 
 def test_broken_samples_follow_the_runs_policy_and_are_told_everywhere(

@@ -8,26 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from maskedmodel.config.files import read_config
-from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.engine.signals import SignalModel
+from maskedmodel.training.folder import OUTCOME
 from maskedmodel.weights.place import CONFIG
 
 _LIBRARY = {"huggingface": "transformers", "timm": "timm", "onnx": "onnx"}
 
 
-def card(model: MaskedAutoencoder, run: Path, about: Mapping[str, Any]) -> str:
+def card(model: SignalModel, run: Path, about: Mapping[str, Any]) -> str:
     """README.md of an export whose export.json says `about`. Names of folders on this machine don't get in."""
     origin = about["started_from"]
     head = ["---", f"library_name: {_LIBRARY.get(about['target'], 'maskedmodel')}", "tags:", "- masked-autoencoder"]
     if origin is not None and origin.get("licence"):
         head += ["license: other"]
     encoder, config = model.settings.encoder, read_config(run / CONFIG)
+    done = "fine-tuned" if config.get("task") else "pretrained"
+    sections = ("data", "tokenizer", "task", "mask", "objective")
     lines = [
         *head,
         "---",
         "",
         f"# {about['source']}",
         "",
-        f"A masked autoencoder pretrained with maskedmodel {about['versions']['maskedmodel']}: {about['what']}.",
+        f"A masked autoencoder {done} with maskedmodel {about['versions']['maskedmodel']}: {about['what']}.",
         "",
         "## Input and output",
         "",
@@ -45,7 +48,7 @@ def card(model: MaskedAutoencoder, run: Path, about: Mapping[str, Any]) -> str:
         "",
         f"- encoder: {encoder.depth} blocks of width {encoder.dim}, {encoder.heads} heads, "
         f"{sum(p.numel() for p in model.encoder.parameters()):,} parameters, {encoder.positions} positions",
-        *(_component(config, section) for section in ("data", "tokenizer", "mask", "objective") if config.get(section)),
+        *(_component(config, section) for section in sections if config.get(section)),
         *_numbers(run, config),
     ]
     if origin is not None:
@@ -66,7 +69,13 @@ def _numbers(run: Path, config: Mapping[Any, Any]) -> list[str]:
     """What the run came to, as far as it has ended: losses, and probes with their protocol."""
     lines = []
     summary, probe = (_read(run / f"{name}.json") for name in ("summary", "probe"))
-    if summary is not None:
+    judged = _read(run / OUTCOME)
+    if judged is not None:
+        found = judged["judged"]
+        for name, measure in found["metrics"].items():
+            told = f"{measure['value']:.3f}, 95 % from {measure['low']:.3f} to {measure['high']:.3f}"
+            lines.append(f"- {name} on {found['samples']} validation samples: {told}")
+    if summary is not None and "val_loss_start" in summary:
         training = config.get("train") or {}
         lines.append(
             f"- {summary['steps']} steps of {training.get('batch')} samples; masked validation loss "

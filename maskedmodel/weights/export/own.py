@@ -13,7 +13,8 @@ from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.noise import Noise
 from maskedmodel.plugins import Registry
 from maskedmodel.weights.export.written import Written, largest
-from maskedmodel.weights.runs import WEIGHTS, as_config, load_own
+from maskedmodel.weights.place import WEIGHTS
+from maskedmodel.weights.runs import as_config, load_own
 
 
 def write(model: MaskedAutoencoder, folder: Path, registry: Registry | None) -> Written:
@@ -26,6 +27,7 @@ def write(model: MaskedAutoencoder, folder: Path, registry: Registry | None) -> 
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(as_config(model), indent=1) + "\n")
     again = load_own(folder, registry)
+    assert isinstance(again, MaskedAutoencoder)
 
     def difference(signal: Tensor) -> float:
         own, other = model.encode(signal), again.encode(signal)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.engine.signals import SignalModel
 from maskedmodel.noise import seeded
 from maskedmodel.plugins import Registry
 from maskedmodel.tokens import Mask
@@ -44,16 +45,16 @@ def write(model: MaskedAutoencoder, folder: Path, registry: Registry | None) -> 
     video = len(model.tokenizer.axes) == 3
     pictures = Pictures(model, axes=3 if video else 2)
     if not pictures.reasons:
-        pictures.reasons += _reasons(model, pictures, video)
+        pictures.reasons += encoder_reasons(model, pictures, video)
     if pictures.reasons:
         raise refused("transformers", pictures.reasons)
     without = _decoder_reasons(model, pictures, video)
     form = _form(model, pictures, video, whole=not without)
-    with seeded(0), _silent(hub):
+    with seeded(0), silent(hub):
         config = getattr(hub, form.config_name)(**form.config)
         kind = getattr(hub, form.name)
         theirs = kind(config, **({"add_pooling_layer": False} if form.name == "ViTModel" else {}))
-        _fill(theirs, model, pictures, form.layout)
+        fill(theirs, model, pictures, form.layout)
         theirs.save_pretrained(folder)
         options = {"add_pooling_layer": False} if form.name == "ViTModel" else {}
         again, info = kind.from_pretrained(folder, output_loading_info=True, local_files_only=True, **options)
@@ -61,7 +62,7 @@ def write(model: MaskedAutoencoder, folder: Path, registry: Registry | None) -> 
     if lost:
         raise refused("transformers", [f"what it reads back differs in {len(lost)} tensors, such as {lost[0]}"])
     if model.tokenizer.value_range == (0.0, 1.0):
-        (folder / "preprocessor_config.json").write_text(json.dumps(_processor(pictures, video), indent=1) + "\n")
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor(pictures, video), indent=1) + "\n")
     left = [f"the decoder is left out: {'; '.join(without)}"] if without else []
     pooling = ", add_pooling_layer=False" if form.name == "ViTModel" else ""
     return Written(
@@ -77,7 +78,7 @@ def write(model: MaskedAutoencoder, folder: Path, registry: Registry | None) -> 
     )
 
 
-def _reasons(model: MaskedAutoencoder, pictures: Pictures, video: bool) -> list[str]:
+def encoder_reasons(model: SignalModel, pictures: Pictures, video: bool = False) -> list[str]:
     """Why transformers can't express the encoder."""
     s, reasons = model.settings.encoder, []
     if not linear(model.encoder.embed):
@@ -132,18 +133,7 @@ def _decoder_reasons(model: MaskedAutoencoder, pictures: Pictures, video: bool) 
 def _form(model: MaskedAutoencoder, pictures: Pictures, video: bool, whole: bool) -> _Form:
     """The class that expresses most of the model, and its config."""
     s, d, tokenizer = model.settings.encoder, model.settings.decoder, pictures.tokenizer
-    hidden = int(s.dim * s.mlp_ratio)
-    config: dict[str, Any] = {
-        "hidden_size": s.dim,
-        "num_hidden_layers": s.depth,
-        "num_attention_heads": s.heads,
-        "intermediate_size": hidden,
-        "image_size": _square(tokenizer.size[-2:]),
-        "patch_size": _square(tokenizer.patch[-2:]),
-        "num_channels": tokenizer.channels,
-        "layer_norm_eps": s.norm_eps,
-        "qkv_bias": True,
-    }
+    config = encoder_config(model, pictures)
     decoder = {
         "decoder_hidden_size": d.dim,
         "decoder_num_hidden_layers": d.depth,
@@ -164,11 +154,27 @@ def _form(model: MaskedAutoencoder, pictures: Pictures, video: bool, whole: bool
     return _Form("ViTModel", HUGGINGFACE_VIT, config)
 
 
+def encoder_config(model: SignalModel, pictures: Pictures) -> dict[str, Any]:
+    """What a config of any of its vision transformers says of our encoder."""
+    s, tokenizer = model.settings.encoder, pictures.tokenizer
+    return {
+        "hidden_size": s.dim,
+        "num_hidden_layers": s.depth,
+        "num_attention_heads": s.heads,
+        "intermediate_size": int(s.dim * s.mlp_ratio),
+        "image_size": _square(tokenizer.size[-2:]),
+        "patch_size": _square(tokenizer.patch[-2:]),
+        "num_channels": tokenizer.channels,
+        "layer_norm_eps": s.norm_eps,
+        "qkv_bias": True,
+    }
+
+
 def _square(pair: tuple[int, ...]) -> int | tuple[int, ...]:
     return pair[0] if len(set(pair)) == 1 else pair
 
 
-def _fill(theirs: Any, model: MaskedAutoencoder, pictures: Pictures, layout: str) -> None:
+def fill(theirs: Any, model: SignalModel, pictures: Pictures, layout: str = HUGGINGFACE_VIT) -> None:
     """Copy every tensor of ours to its place there. Those of theirs that have no counterpart stay neutral."""
     own, state = model.state_dict(), theirs.state_dict()
     for name, tensor in state.items():
@@ -184,7 +190,7 @@ def _fill(theirs: Any, model: MaskedAutoencoder, pictures: Pictures, layout: str
         tensor.copy_(_value(ours, own, model, pictures).reshape(tensor.shape))
 
 
-def _value(ours: str, own: dict[str, Tensor], model: MaskedAutoencoder, pictures: Pictures) -> Tensor:
+def _value(ours: str, own: dict[str, Tensor], model: SignalModel, pictures: Pictures) -> Tensor:
     if ours.endswith((".positions", ".tables.table")):
         table = pictures.positions(ours.split(".")[0])
         return torch.cat([table.new_zeros(1, table.shape[1]), table])
@@ -230,7 +236,7 @@ def _difference(
     return lambda signal: max(features(signal), predictions(signal) if whole else 0.0)
 
 
-def _processor(pictures: Pictures, video: bool) -> dict[str, Any]:
+def processor(pictures: Pictures, video: bool) -> dict[str, Any]:
     """What transformers' image processor does to 8-bit pictures, so that the model sees what ours sees."""
     height, width = pictures.tokenizer.size[-2:]
     return {
@@ -247,7 +253,7 @@ def _processor(pictures: Pictures, video: bool) -> dict[str, Any]:
 
 
 @contextmanager
-def _silent(hub: Any) -> Iterator[None]:
+def silent(hub: Any) -> Iterator[None]:
     """Without the library's progress bars and remarks, which are about downloads and training."""
     log = hub.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()

@@ -18,18 +18,19 @@ from typing import Any, Literal, get_args
 import torch
 
 import maskedmodel
-from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.engine.finetuned import FineTuned
+from maskedmodel.engine.signals import SignalModel
 from maskedmodel.errors import CheckpointError, MaskedModelError, suggestion
 from maskedmodel.files import folder_beside
 from maskedmodel.plugins import Registry
-from maskedmodel.weights.export import graph, own, timm, transformers
+from maskedmodel.weights.export import graph, head, own, timm, transformers
 from maskedmodel.weights.export.card import card
 from maskedmodel.weights.export.hub import check_name, upload
 from maskedmodel.weights.export.written import Written, samples
 from maskedmodel.weights.mapping import expected_input
 from maskedmodel.weights.origin import origin
 from maskedmodel.weights.place import EXPORT, path_of
-from maskedmodel.weights.runs import load_pretrained
+from maskedmodel.weights.runs import load
 
 Target = Literal["safetensors", "huggingface", "timm", "onnx", "torch"]
 TARGETS: tuple[str, ...] = get_args(Target)
@@ -37,12 +38,18 @@ TOLERANCE = 1e-4  # largest difference of an output; features leave a LayerNorm,
 FORMAT = 1
 FOLDER = "FOLDER"  # stands for its place in what an export says of itself, wherever it goes
 log = logging.getLogger("maskedmodel")
-_WRITERS: Mapping[str, Callable[[MaskedAutoencoder, Path, Registry | None], Written]] = {
+_WRITERS: Mapping[str, Callable[[Any, Path, Registry | None], Written]] = {
     "safetensors": own.write,
     "huggingface": transformers.write,
     "timm": timm.write,
     "onnx": graph.write_onnx,
     "torch": graph.write_torch,
+}
+_HEAD_WRITERS: Mapping[str, Callable[[Any, Path, Registry | None], Written]] = {  # of fine-tuned models
+    **_WRITERS,
+    "safetensors": head.write_own,
+    "huggingface": head.write_huggingface,
+    "timm": head.write_timm,
 }
 _LIBRARY = {"huggingface": "transformers", "timm": "timm", "onnx": "onnxruntime", "torch": "torch.export"}
 
@@ -83,6 +90,9 @@ def export(
 ) -> Exported:
     """Write the model of a run or of imported weights for another library, and see that it computes the same.
 
+    Of a fine-tuned run the head goes with it: to safetensors, onnx and torch that of any task, to huggingface that of
+    `classify` on the class token.
+
     to           safetensors: our own layout, the whole model. huggingface: a folder for transformers' from_pretrained.
                  timm: a folder for timm.create_model("local-dir:..."). onnx, torch: the encoder as a graph.
     out          the folder to write; None: exports/<to> in the run's folder.
@@ -104,7 +114,7 @@ def export(
         )
     check_name(push)
     source = path_of(source)
-    model = load_pretrained(source, checkpoint=checkpoint, registry=registry)
+    model = load(source, checkpoint=checkpoint, registry=registry)
     folder = path_of(out) if out is not None else _home(source) / "exports" / to
     if folder.exists():
         raise CheckpointError(
@@ -131,11 +141,12 @@ def _home(source: Path) -> Path:
 
 
 def _written(
-    model: MaskedAutoencoder, source: Path, to: str, folder: Path, tolerance: float, registry: Registry | None
+    model: SignalModel, source: Path, to: str, folder: Path, tolerance: float, registry: Registry | None
 ) -> dict[str, Any]:
     """Write, compare, and say what it is. Raises CheckpointError where it computes something else."""
     try:
-        written = _WRITERS[to](model, folder, registry)
+        writers = _HEAD_WRITERS if isinstance(model, FineTuned) else _WRITERS
+        written = writers[to](model, folder, registry)
     except (MaskedModelError, OSError):
         raise
     except Exception as error:  # whatever another library finds in a model that should suit it

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.engine.signals import SignalModel
 from maskedmodel.errors import CheckpointError, DependencyError
 from maskedmodel.tokenizers.normalised import NormalisedTokenizer
 
@@ -36,10 +36,10 @@ class Written:
     libraries: tuple[str, ...] = ()
 
 
-def samples(model: MaskedAutoencoder, batch: int, seed: int) -> Tensor:
+def samples(model: SignalModel, batch: int, seed: int) -> Tensor:
     """A prepared batch of random signals."""
     drawn = model.tokenizer.example(batch, torch.Generator().manual_seed(seed))
-    return model.tokenizer.prepare(drawn).to(model.device, model.decoder.mask_token.dtype)
+    return model.tokenizer.prepare(drawn).to(model.device, model.encoder.norm.weight.dtype)
 
 
 def largest(one: Tensor, other: Tensor) -> float:
@@ -74,7 +74,7 @@ def refused(target: str, reasons: Sequence[str]) -> CheckpointError:
 class Pictures:
     """What a library of vision transformers has to know of a model over a grid of 2 or 3 axes, its input normalised."""
 
-    def __init__(self, model: MaskedAutoencoder, axes: int) -> None:
+    def __init__(self, model: SignalModel, axes: int) -> None:
         self.model, self.reasons, self.notes = model, list[str](), list[str]()
         tokenizer, encoder = model.tokenizer, model.settings.encoder
         if not isinstance(tokenizer, NormalisedTokenizer) or len(tokenizer.axes) != axes or tokenizer.separate_channels:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import timm
 import torch
 from maskedmodel_tasks.classify import Classify
 from maskedmodel_tasks.regress import Regress
+from maskedmodel_tasks.segment import Segment
 from maskedmodel_tasks.tag import Tag
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import jaccard_score, roc_auc_score
 
 from maskedmodel import FineTuned
 from maskedmodel.engine.settings import EncoderOnly
-from maskedmodel.errors import ConfigError
-from maskedmodel.tasks import Labels
+from maskedmodel.errors import ConfigError, ShapeError
+from maskedmodel.tasks import Encoded, Labels
 from maskedmodel.testing import parametrize_checks
 from maskedmodel.testing.fixtures import Box, generator
 from maskedmodel.weights.vit import from_timm
@@ -30,6 +33,8 @@ from maskedmodel.weights.vit import from_timm
         Tag(pool="class", threshold=0.3),
         Regress,
         Regress(loss="huber"),
+        Segment,
+        Segment(head="upsample", class_weights="balanced"),
     ]
 )
 def test_conformance(check: Callable[[], None]) -> None:
@@ -162,3 +167,101 @@ def test_several_numbers_and_what_is_none() -> None:
             attached(Regress(), names, (1, 1))
     with pytest.raises(ConfigError, match="the same for every"):
         attached(Regress(), ("1", "2"), (4, 0))
+
+
+def segment(**settings: Any) -> Segment:
+    task = Segment(**settings)
+    task.attach(Box(), 8, Labels(("a", "b", "c"), (60, 30, 10)))
+    return task
+
+
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_the_loss_of_a_batch_is_torchs_over_all_its_labelled_pixels(class_weights: str) -> None:
+    """However unevenly labels are spread over the samples, and of a sample without any, nothing."""
+    task = segment(class_weights=class_weights)
+    prediction = torch.randn(3, 3, 5, 7, generator=generator())
+    target = torch.randint(-1, 3, (3, 5, 7), generator=generator(1))
+    target[0, :, 2:] = -1
+    target[2] = -1
+    weight = task.weight(target)
+    found = (task.loss(prediction, target) * weight).sum() / weight.sum()
+    expected = torch.nn.functional.cross_entropy(prediction, target, task.weights, ignore_index=-1)
+    torch.testing.assert_close(found, expected)
+    assert weight[2] == 0
+    if class_weights == "balanced":
+        assert task.weights.tolist() == pytest.approx([100 / 180, 100 / 90, 100 / 30])
+
+
+def test_unlabelled_pixels_get_no_gradient() -> None:
+    task = segment()
+    prediction = torch.randn(2, 3, 4, 4, generator=generator()).requires_grad_()
+    target = torch.zeros(2, 4, 4, dtype=torch.int64)
+    target[:, 1:3] = -1
+    (task.loss(prediction, target) * task.weight(target)).sum().backward()
+    assert prediction.grad is not None
+    assert not prediction.grad[:, :, 1:3].any()
+    assert prediction.grad[:, :, 0].abs().min() > 0
+
+
+def test_metrics_of_pixels_are_scikit_learns() -> None:
+    task = segment()
+    prediction = torch.randn(4, 3, 6, 5, generator=generator())
+    target = torch.randint(-1, 2, (4, 6, 5), generator=generator(1))
+    found = task.metrics(*task.digest(prediction, target))
+    guess, there = prediction.argmax(1), target >= 0
+    true, said = target[there].numpy(), guess[there].numpy()
+    assert found["mIoU"] == pytest.approx(jaccard_score(true, said, average="macro"), abs=1e-12)
+    assert found["pixel_accuracy"] == pytest.approx(float((true == said).mean()), abs=1e-12)
+    by_class, confusion = task.tables(*task.digest(prediction, target))
+    assert by_class.rows[1][1] == pytest.approx(jaccard_score(true, said, average=None)[1], abs=1e-12)
+    assert by_class.rows[0][4] == int((true == 0).sum())
+    assert sum(confusion.rows[0][1:]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("box", [Box(), Box(axes=("time",), size=(48,), patch=(6,), channels=2, separate=True)])
+@pytest.mark.parametrize("head", ["pixels", "upsample"])
+def test_scores_of_a_pixel_come_from_its_token(box: Box, head: str) -> None:
+    """A token's latent changes the scores of its own pixels, with `upsample` of those beside it, too, and no others."""
+    task = Segment(head=head)
+    task.attach(box, 8, Labels(("a", "b"), (1, 1)))
+    tokens = box.tokenize(box.example(1, generator()))
+    latent = torch.randn(1, tokens.length, 8, generator=generator(1)).requires_grad_()
+    scores = task(Encoded(latent, 0, False, tokens, torch.arange(tokens.length)[None]))
+    assert tuple(scores.shape) == (1, 2, *box.size)
+    middle = [extent // 2 for extent in box.size]
+    scores[(0, 0, *middle)].backward()
+    assert latent.grad is not None
+    reached = latent.grad[0].abs().sum(1).gt(0)
+    own = (tokens.coords == torch.tensor([m // p for m, p in zip(middle, box.patch, strict=True)])).all(1)
+    assert bool(reached[own].all())
+    assert not bool(reached[~own].any()) if head == "pixels" else int(reached.sum()) < tokens.length
+
+
+def test_ragged_tokens_find_their_places() -> None:
+    """Shuffled, with padding: the same as all of them in order."""
+    box, dim = Box(), 8
+    tokens = box.tokenize(box.example(2, generator()))
+    latent = torch.randn(2, tokens.length, dim, generator=generator(1))
+    whole = Encoded(latent, 0, False, tokens, torch.arange(tokens.length).expand(2, -1)).on_grid(box.extents)
+    order = torch.randperm(tokens.length, generator=generator(2))
+    ids = torch.cat([order, order[:2]])[None].expand(2, -1)
+    valid = torch.ones(ids.shape, dtype=torch.bool)
+    valid[:, -2:] = False
+    shuffled = Encoded(latent[:, ids[0]], 0, False, tokens, ids, valid).on_grid(box.extents)
+    torch.testing.assert_close(shuffled, whole)
+    with pytest.raises(ShapeError, match="outside the grid"):
+        Encoded(latent[:, ids[0]], 0, False, replace(tokens, grid=None), ids, valid).on_grid((2, 2))
+
+
+def test_segment_refuses_one_class_and_tokens_without_boxes() -> None:
+    with pytest.raises(ConfigError, match="one class"):
+        Segment().attach(Box(), 8, Labels(("a", "b"), (5, 0)))
+
+
+def test_colours_and_legend_of_places() -> None:
+    task = segment()
+    painted = task.paint(torch.tensor([[[0, 1, -1]]]))
+    assert painted is not None
+    assert tuple(painted.shape) == (1, 3, 1, 3)
+    assert painted[0, :, 0, 2].tolist() == [1, 1, 1]
+    assert task.legend == "a: dark blue, b: orange, c: light blue; white: no label."
