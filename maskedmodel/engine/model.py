@@ -216,6 +216,12 @@ class MaskedAutoencoder(SignalModel):
             )
         return values
 
+    def gives_signals(self) -> bool:
+        """Whether predictions can be turned back into a signal, so that pictures can be drawn."""
+        values = torch.zeros(1, 1, self.tokenizer.token_width, device=self.device)
+        prediction = values.new_zeros(1, 1, self.objective.width(self.tokenizer))
+        return self.objective.to_values(prediction, self.objective.statistics(values)) is not None
+
     def compile_engine(self) -> None:
         """Compile encoder and decoder in place; what a plugin brings stays eager."""
         self.encoder.compile()
