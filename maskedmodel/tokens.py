@@ -9,8 +9,8 @@ Polarity, once and for all: **True = hidden from the encoder**. `Mask` is its on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Real
 from typing import NamedTuple, overload
@@ -345,6 +345,11 @@ class Output:
     mask            the mask it was made under.
     latent          (B, S + K, D): the encoder's S class and register tokens, then the visible tokens.
     loss_per_token  (B, M) float32, zero where `mask.hidden_valid` is False.
+
+    Of an objective that sees a scene `loss_per_token` is a weighted sum, and there are also:
+
+    loss_per_sample  (B,) float32: the weighted sum of losses per sample, whose mean is in `loss`; None without any.
+    named            each of its losses, (B, M) or (B,), by name, detached and not weighted.
     """
 
     loss: Tensor
@@ -352,3 +357,5 @@ class Output:
     mask: Mask
     latent: Tensor
     loss_per_token: Tensor
+    loss_per_sample: Tensor | None = None
+    named: Mapping[str, Tensor] = field(default_factory=dict)

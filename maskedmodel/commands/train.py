@@ -139,7 +139,9 @@ def _look(
 ) -> PretrainResult:
     """Pictures, probes and the report of a trained model."""
     picture = None
-    if config.evaluate.pictures:
+    if config.evaluate.pictures and not model.gives_signals():
+        log.warning("No pictures: objective %r predicts no signal.", model.objective.component_name())
+    elif config.evaluate.pictures:
         signals, ids = some_samples(parts, config, config.evaluate.pictures, device)
         model.tokenizer.channel_names = parts.source.channel_names() or ()
         picture = draw(model, signals, ids, pictures_folder(folder) / "reconstruction.png", config, training.steps)

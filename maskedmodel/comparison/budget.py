@@ -30,6 +30,7 @@ from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import ConfigError, DataError, suggestion
 from maskedmodel.noise import Noise, seeded
 from maskedmodel.plugins import Registry
+from maskedmodel.scenes import SceneObjective
 from maskedmodel.schedulers import MaskScheduler
 from maskedmodel.tokens import Tokens, hidden_count
 from maskedmodel.training.data import StepBatches, train_batches
@@ -171,7 +172,8 @@ def _flops(stand: Stand) -> Callable[[int, int], float]:
     @cache
     def price(visible: int, hidden: int) -> float:
         work = forward_flops(model, visible, hidden, batch, shared_positions=shared).total / batch
-        return TRAIN * work + model.scheduler.flops(visible + hidden)
+        own = model.objective.flops(visible, hidden) if isinstance(model.objective, SceneObjective) else 0.0
+        return TRAIN * work + model.scheduler.flops(visible + hidden) + own
 
     return price
 

@@ -22,6 +22,7 @@ from maskedmodel.engine.settings import ModelSettings
 from maskedmodel.engine.signals import SignalModel
 from maskedmodel.errors import CheckpointError, PluginError, ShapeError
 from maskedmodel.noise import Noise
+from maskedmodel.scenes import Scene, SceneObjective, scored
 from maskedmodel.schedulers import MaskScheduler
 from maskedmodel.tokens import Mask, Output, Tokens
 
@@ -54,6 +55,8 @@ class MaskedAutoencoder(SignalModel):
             )
         self.objective, self.scheduler = objective, scheduler
         self.encoder = Encoder(settings.encoder, tokenizer)
+        if isinstance(objective, SceneObjective):
+            objective.meet(tokenizer, self.encoder)
         self.decoder = Decoder(settings.decoder, settings.encoder, tokenizer, objective.width(tokenizer))
         # Last, so that weights drawn from one seed are the same whatever a scheduler draws for itself.
         scheduler.attach(tokenizer, self.encoder)
@@ -73,8 +76,40 @@ class MaskedAutoencoder(SignalModel):
         mask = fitting(mask, tokens)
         latent = self._encode(tokens, mask)
         prediction = self._decode(latent, tokens, mask)
+        if isinstance(self.objective, SceneObjective):
+            return self._scene(self.objective, prediction, tokens, mask, latent, progress)
         loss_per_token = self.score(prediction, tokens, mask)
         return Output(mean_loss(loss_per_token, mask), prediction, mask, latent, loss_per_token)
+
+    def _scene(
+        self,
+        objective: SceneObjective[Any],
+        prediction: Tensor,
+        tokens: Tokens,
+        mask: Mask,
+        latent: Tensor,
+        progress: float,
+    ) -> Output:
+        """The output by an objective that sees more than hidden values. Raises PluginError on values that are absent:
+        no rule says how a loss on features counts a token that is there in part.
+        """
+        if tokens.observed is not None:
+            raise PluginError(
+                f"Objective {objective.component_name()!r} can't score tokens that are there in part.",
+                expected="data without missing values",
+                fix="Choose an objective such as patch, or data without missing values.",
+            )
+        teacher = None
+        if objective.teacher is not None:
+            with torch.no_grad():
+                features: Tensor = objective.teacher.features(tokens)  # type: ignore[operator]
+                teacher = features[:, self.encoder.prefix :].float()
+        with torch.autocast(prediction.device.type, enabled=False):
+            found = scored(objective, Scene(tokens, mask, prediction.float(), latent, teacher, progress))
+        loss = mean_loss(found.per_token, mask)
+        if found.per_sample is not None:
+            loss = loss + found.per_sample.mean()
+        return Output(loss, prediction, mask, latent, found.per_token, found.per_sample, found.named)
 
     def score(self, prediction: Tensor, tokens: Tokens, mask: Mask) -> Tensor:
         """The loss of each hidden token, (B, M) float32, zero where the mask is filled up.
@@ -180,6 +215,12 @@ class MaskedAutoencoder(SignalModel):
                 fix="Pretrain with an objective whose target is the signal, such as patch.",
             )
         return values
+
+    def gives_signals(self) -> bool:
+        """Whether predictions can be turned back into a signal, so that pictures can be drawn."""
+        values = torch.zeros(1, 1, self.tokenizer.token_width, device=self.device)
+        prediction = values.new_zeros(1, 1, self.objective.width(self.tokenizer))
+        return self.objective.to_values(prediction, self.objective.statistics(values)) is not None
 
     def compile_engine(self) -> None:
         """Compile encoder and decoder in place; what a plugin brings stays eager."""

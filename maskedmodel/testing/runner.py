@@ -17,6 +17,7 @@ from maskedmodel.testing import (
     absent,
     components,
     objectives,
+    scenes,
     schedulers,
     signals,
     sources,
@@ -135,16 +136,26 @@ OF_KIND: Mapping[Kind, tuple[Check, ...]] = MappingProxyType(
 )
 
 
+OF_SCENE: tuple[Check, ...] = (
+    scenes.check_losses,
+    scenes.check_teacher_gradient,
+    scenes.check_split,
+    scenes.check_state,
+    scenes.check_flops,
+)
+
+
 def checks_of(component: AnyComponent | type[AnyComponent]) -> tuple[Check, ...]:
     """The checks of a component's kind, those that every kind gets first."""
-    return (*OF_CLASS, *OF_INSTANCE, *OF_KIND[kind_of(component)])
+    own = OF_SCENE if scenes.is_scene(component) else OF_KIND[kind_of(component)]
+    return (*OF_CLASS, *OF_INSTANCE, *own)
 
 
 def foundations(check: Check, component: AnyComponent | type[AnyComponent]) -> tuple[Check, ...]:
     """The checks on which this one rests: where one of them fails there is nothing to judge yet."""
     if check in OF_CLASS:
         return ()
-    first = FIRST_OF_KIND.get(kind_of(component))
+    first = scenes.check_losses if scenes.is_scene(component) else FIRST_OF_KIND.get(kind_of(component))
     return (check_builds,) if first is None or check is first or check in OF_INSTANCE else (check_builds, first)
 
 

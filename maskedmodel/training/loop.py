@@ -200,6 +200,7 @@ def steps(
                 epoch=(run.step * settings.batch) // len(run.train_data),
                 **({"loss": loss} if scored else {}),
                 lr=rate,
+                **run.named,
                 **learning.figures(progress),
                 grad_norm=norm,
                 scored=int(scored),
@@ -234,8 +235,17 @@ def gradient(
     while True:
         try:
             parts = run.learning.parts(batch, progress, run.accumulate)
-            scored, stop = world.total(sum(part.count for part in parts), signals.received is not None)
-            (loss,) = world.total(backward(run.learning, model, parts, scored or 1, world, progress))
+            scored, samples, stop = world.total(
+                sum(part.count for part in parts),
+                sum(part.tokens.batch for part in parts),
+                signals.received is not None,
+            )
+            here = backward(run.learning, model, parts, scored or 1, world, progress, samples)
+            sums = run.learning.sums()
+            loss, *totals = world.total(here, *(number for pair in sums.values() for number in pair))
+            run.named = {
+                name: total / count for name, total, count in zip(sums, totals[::2], totals[1::2], strict=True) if count
+            }
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise

@@ -14,6 +14,7 @@ from maskedmodel.components import SampleDataset, Tokenizer
 from maskedmodel.config.sections import TrainSettings
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.noise import Noise
+from maskedmodel.scenes import SceneObjective
 from maskedmodel.schedulers import MaskScheduler, Observed
 from maskedmodel.tokens import Mask
 from maskedmodel.training.data import Batch, Broken, Reading, eval_batches
@@ -21,7 +22,7 @@ from maskedmodel.training.distributed import World
 from maskedmodel.training.fitting import fit_statistics
 from maskedmodel.training.memory import Fitting
 from maskedmodel.training.packing import packed
-from maskedmodel.training.parts import Learning, Part, autocast
+from maskedmodel.training.parts import Learning, Losses, Part, autocast
 
 
 def mean_ratio(scheduler: MaskScheduler[Any], points: int = 101) -> float:
@@ -48,7 +49,7 @@ def validation_loss(
     The training scheduler has no part in it, so curves compare across runs, and the same weights always score the same.
     `record` is given each sample that is left out. Where memory runs out, fewer rows at a time are taken.
     """
-    total = scored = 0.0
+    total = scored = by_sample = samples = 0.0
     ratio, was_training = validation_ratio(model, settings), model.training
     size = max(settings.batch // settings.accumulate, 1)
     reading = Reading.of(settings, world.device, batch=size, limit=settings.validation_samples)
@@ -58,19 +59,20 @@ def validation_loss(
         for batch in eval_batches(dataset, model.tokenizer, replace(reading, record=record)):
             noise = batch.noise(settings.seed, epoch=-1)
 
-            def score(rows: slice, batch: Batch = batch, noise: Noise = noise) -> tuple[float, float]:
+            def score(rows: slice, batch: Batch = batch, noise: Noise = noise) -> tuple[float, float, float]:
                 tokens = model.tokens(batch.signal[rows])
                 scores = noise.rows(rows).uniform(tokens.length, "validation")
                 mask = Mask.from_scores(scores, ratio, tokens.valid)
                 with autocast(settings.precision, world.device):
-                    output = model(tokens, mask)
-                return float(output.loss_per_token.sum()), mask.scored
+                    output = model(tokens, mask, progress=1.0)
+                own = 0.0 if output.loss_per_sample is None else float(output.loss_per_sample.sum())
+                return float(output.loss_per_token.sum()), mask.scored, own
 
-            for loss, count in fitting(score, len(batch.ids)):
-                total += loss
-                scored += count
+            for loss, count, own in fitting(score, len(batch.ids)):
+                total, scored, by_sample = total + loss, scored + count, by_sample + own
+            samples += len(batch.ids)
     model.train(was_training)
-    return total / max(scored, 1)
+    return total / max(scored, 1) + by_sample / max(samples, 1)
 
 
 class MaskedModelling(Learning[MaskedAutoencoder, Part]):
@@ -78,12 +80,19 @@ class MaskedModelling(Learning[MaskedAutoencoder, Part]):
 
     title = "pretraining"
 
+    def __init__(self, model: MaskedAutoencoder, settings: TrainSettings) -> None:
+        super().__init__(model, settings)
+        self._sums: dict[str, tuple[float, float]] = {}  # of the objective's losses by name, over a step's parts
+
     @property
     def tokenizer(self) -> Tokenizer[Any]:
         return self.model.tokenizer
 
     def parts(self, batch: Batch, progress: float, accumulate: int | None = None) -> list[Part]:
         """Tokens and masks, weighted by their hidden tokens."""
+        objective = self.model.objective
+        names = objective.names if isinstance(objective, SceneObjective) else ()
+        self._sums = {name: (0.0, 0.0) for name in names}
         if not batch.ids:
             return []
         noise = batch.noise(self.settings.seed)
@@ -95,12 +104,19 @@ class MaskedModelling(Learning[MaskedAutoencoder, Part]):
             parts.append(Part(tokens, mask, mask.scored))
         return parts
 
-    def loss(self, model: nn.Module, part: Part, progress: float) -> tuple[Tensor, Tensor | None]:
+    def loss(self, model: nn.Module, part: Part, progress: float) -> Losses:
         assert part.mask is not None
         with autocast(self.settings.precision, part.tokens.values.device):
-            output = model(part.tokens, part.mask)
+            output = model(part.tokens, part.mask, progress=progress)
         seen = Observed(part.tokens, part.mask, output.loss_per_token.detach(), output.latent, progress)
-        return output.loss_per_token.sum(), self.model.scheduler.observe(seen)
+        for name, loss in output.named.items():
+            total, count = self._sums[name]
+            self._sums[name] = total + float(loss.sum()), count + (part.mask.scored if loss.dim() == 2 else len(loss))
+        per_sample = None if output.loss_per_sample is None else output.loss_per_sample.sum()
+        return Losses(output.loss_per_token.sum(), self.model.scheduler.observe(seen), per_sample)
+
+    def sums(self) -> Mapping[str, tuple[float, float]]:
+        return {f"loss_{name}": pair for name, pair in self._sums.items()}
 
     def idle(self, model: nn.Module) -> Tensor:
         assert isinstance(model, DistributedDataParallel)
@@ -128,6 +144,8 @@ class MaskedModelling(Learning[MaskedAutoencoder, Part]):
 
     def after_step(self, progress: float) -> None:
         self.model.scheduler.after_step(self.model.encoder, progress)
+        if isinstance(self.model.objective, SceneObjective):
+            self.model.objective.after_step(self.model.encoder, progress)
 
     def figures(self, progress: float) -> dict[str, float]:
         return {"ratio": self.model.scheduler.ratio(progress)}

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,19 @@ class Part:
     tokens: Tokens
     mask: Mask | None
     count: float
+
+
+class Losses(NamedTuple):
+    """What a part amounts to.
+
+    summed   the sum of its losses over what `Part.count` counts.
+    own      a further loss, a mean over its samples, which is no part of the loss that is recorded.
+    samples  the sum of its losses per sample.
+    """
+
+    summed: Tensor
+    own: Tensor | None = None
+    samples: Tensor | None = None
 
 
 P = TypeVar("P", bound=Part)
@@ -72,8 +85,8 @@ class Learning(ABC, Generic[M, P]):
         """
 
     @abstractmethod
-    def loss(self, model: nn.Module, part: P, progress: float) -> tuple[Tensor, Tensor | None]:
-        """The sum of a part's losses, and where there is one a further loss that is a mean over its samples.
+    def loss(self, model: nn.Module, part: P, progress: float) -> Losses:
+        """The losses of a part.
 
         `model` is the model, or what wraps it for several ranks: the forward pass goes through it.
         """
@@ -105,6 +118,10 @@ class Learning(ABC, Generic[M, P]):
     def after_step(self, progress: float) -> None:
         """Called after each update of the weights, without gradients."""
 
+    def sums(self) -> Mapping[str, tuple[float, float]]:
+        """By name: the sum and the count of further losses since `parts`; the same names, in order, on every rank."""
+        return {}
+
     def figures(self, progress: float) -> dict[str, float]:
         """What a line of metrics holds of a step beside loss, rate and gradient."""
         return {}
@@ -133,26 +150,35 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 def backward(
-    learning: Learning[Any, P], model: nn.Module, parts: list[P], count: float, world: World, progress: float = 0.0
+    learning: Learning[Any, P],
+    model: nn.Module,
+    parts: list[P],
+    count: float,
+    world: World,
+    progress: float = 0.0,
+    samples: float | None = None,
 ) -> float:
     """Gradients of the mean over all `count` of the global batch; returns this rank's share of the loss.
 
-    A loss that is a mean over samples counts in each part by its share of the samples.
+    Losses per sample are averaged over all `samples` of the global batch, by default those of `parts`. A loss that is a
+    mean over samples counts in each part by its share of the rank's samples.
     """
     wrapped = isinstance(model, DistributedDataParallel)
     if not parts and world.size > 1:
         learning.idle(model).backward()  # type: ignore[no-untyped-call]
         return 0.0
     parts = learning.group(parts)
-    total, samples = 0.0, sum(part.tokens.batch for part in parts)
+    total, here = 0.0, sum(part.tokens.batch for part in parts)
     for index, part in enumerate(parts):
         # DDP averages over ranks at the last part; times the world size makes that a sum.
         quiet = model.no_sync() if wrapped and index < len(parts) - 1 else nullcontext()  # type: ignore[operator]
         with quiet:
-            summed, own = learning.loss(model, part, progress)
+            summed, own, by_sample = learning.loss(model, part, progress)
             loss = summed / count
+            if by_sample is not None:
+                loss = loss + by_sample / (samples or here)
             if own is not None:  # its gradient alone
-                loss = loss + (own - own.detach()) * (part.tokens.batch / samples / world.size)
+                loss = loss + (own - own.detach()) * (part.tokens.batch / here / world.size)
             loss.mul(world.size).backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     return total

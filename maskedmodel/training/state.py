@@ -66,6 +66,7 @@ class Run:
         self.names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
         self.broken: dict[str, Broken] = {}
         self.notes: Counter[str] = Counter()  # what was converted or left out of samples, by this process
+        self.named: dict[str, float] = {}  # the step's further losses by name, over all ranks
         self.step = self.saved = 0
         self.accumulate = self.settings.accumulate  # more of them once memory has run out
         self.place = _place(folder)

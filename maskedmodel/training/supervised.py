@@ -22,7 +22,7 @@ from maskedmodel.training.fitting import fit_all, prepared
 from maskedmodel.training.memory import Fitting
 from maskedmodel.training.mixing import mixed
 from maskedmodel.training.optimizer import Group, Groups
-from maskedmodel.training.parts import Learning, Part, autocast
+from maskedmodel.training.parts import Learning, Losses, Part, autocast
 from maskedmodel.training.targeted import target_of
 
 HEAD = "head"  # what the head's groups of parameters are called
@@ -181,13 +181,13 @@ class Supervised(Learning[FineTuned, LabelledPart]):
         """Whether samples are mixed in pairs."""
         return bool(self.adapt.mixup or self.adapt.cutmix)
 
-    def loss(self, model: nn.Module, part: LabelledPart, progress: float) -> tuple[Tensor, Tensor | None]:
+    def loss(self, model: nn.Module, part: LabelledPart, progress: float) -> Losses:
         device = part.tokens.values.device
         with autocast(self.settings.precision, device):
             prediction = model(part.tokens, part.mask, part.kept)
         task = self.model.task
         weighted = [losses(task, prediction.float(), target) * weight for target, weight in part.targets]
-        return torch.stack([one.sum() for one in weighted]).sum(), None
+        return Losses(torch.stack([one.sum() for one in weighted]).sum())
 
     def idle(self, model: nn.Module) -> Tensor:
         example = self.tokenizer.example(1, torch.Generator().manual_seed(0)).to(self.model.device)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from maskedmodel import Noise, Tokenizer, Tokens
 from maskedmodel.errors import ConfigError
+from maskedmodel.scenes import follow, frozen_copy
 from maskedmodel.schedulers import FeatureEncoder
 from maskedmodel_masks.ranking import Sign, direction, places_from_top, ranks, wanted
-from maskedmodel_masks.teacher import TeacherSettings, copy_of, encoder_flops, follow
+from maskedmodel_masks.teacher import TeacherSettings, encoder_flops
 from maskedmodel_masks.uniform import Scheduled
 
 
@@ -50,7 +51,7 @@ class Attention(Scheduled[AttentionSettings]):
                 got="false",
                 fix="Set model.encoder.class_token=true, or choose another mask.",
             )
-        self.teacher = copy_of(encoder)
+        self.teacher = frozen_copy(encoder)
         self._width = tokenizer.token_width
 
     @property
@@ -72,7 +73,7 @@ class Attention(Scheduled[AttentionSettings]):
 
     @torch.no_grad()
     def after_step(self, encoder: FeatureEncoder, progress: float) -> None:
-        follow([self.teacher], [encoder], self.settings.keep(progress))
+        follow(self.teacher, encoder, self.settings.keep(progress))
 
     def flops(self, length: int) -> float:
         """The teacher's pass over all tokens, without gradient. In its last block only the class token asks."""

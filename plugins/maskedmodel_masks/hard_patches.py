@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from maskedmodel import Noise, Tokenizer, Tokens
 from maskedmodel.nn import CrossBlock, PositionEmbedding, cross_block_flops, gather_tokens
+from maskedmodel.scenes import follow, frozen_copy
 from maskedmodel.schedulers import FeatureEncoder, Observed
 from maskedmodel.tokens import hidden_count
 from maskedmodel_masks.ranking import Sign, places_from_top, real_counts, wanted
 from maskedmodel_masks.schedules import all_ratios
-from maskedmodel_masks.teacher import TeacherSettings, copy_of, encoder_flops, follow
+from maskedmodel_masks.teacher import TeacherSettings, encoder_flops
 from maskedmodel_masks.uniform import Scheduled
 
 NORM_EPS = 1e-6
@@ -82,7 +83,7 @@ class HardPatches(Scheduled[HardPatchesSettings]):
         super().attach(tokenizer, encoder)
         s = self.settings
         self.predictor = LossPredictor(tokenizer, encoder.settings.dim, s.width, s.heads)
-        self.teacher, self.teacher_predictor = copy_of(encoder), copy_of(self.predictor)
+        self.teacher, self.teacher_predictor = frozen_copy(encoder), frozen_copy(self.predictor)
         self._prefix, self._token_width = encoder.prefix, tokenizer.token_width
 
     @torch.no_grad()
@@ -124,8 +125,9 @@ class HardPatches(Scheduled[HardPatchesSettings]):
 
     @torch.no_grad()
     def after_step(self, encoder: FeatureEncoder, progress: float) -> None:
-        teachers, students = [self.teacher, self.teacher_predictor], [encoder, self.predictor]
-        follow(teachers, students, self.settings.keep(progress))
+        keep = self.settings.keep(progress)
+        follow(self.teacher, encoder, keep)
+        follow(self.teacher_predictor, self.predictor, keep)
 
     def flops(self, length: int) -> float:
         """The teacher's pass over all tokens, and the predictor's with gradient at the mean of the ratios."""

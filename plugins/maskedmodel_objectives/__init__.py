@@ -6,9 +6,10 @@ from typing import Any
 
 from maskedmodel import Objective, hookimpl
 from maskedmodel_objectives.fourier import Fourier
+from maskedmodel_objectives.latent import Latent
 from maskedmodel_objectives.patch import Patch
 
 
 @hookimpl
 def maskedmodel_objectives() -> list[type[Objective[Any]]]:
-    return [Patch, Fourier]
+    return [Patch, Fourier, Latent]

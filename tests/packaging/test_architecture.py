@@ -25,6 +25,7 @@ FLOORS = (
     ("pictures",),
     ("components",),
     ("schedulers", "tasks", "tokenizers", "sources"),
+    ("scenes",),
     ("engine", "hookspecs", "qualified"),
     ("nn",),
     ("plugins",),

@@ -6,6 +6,7 @@ import re
 
 import broken  # type: ignore[import-not-found]
 import broken_contracts  # type: ignore[import-not-found]
+import broken_scenes  # type: ignore[import-not-found]
 import pytest
 
 from maskedmodel.testing import CheckFailed, NotApplicable, checks_of, run_check
@@ -47,3 +48,8 @@ def test_every_check_notices_something() -> None:
     noticed = set().union(*broken.FAILS.values())
     every = {check.__name__ for cls in broken.FAILS for check in checks_of(cls)}
     assert every - noticed == {"check_import_light"}, "test_kit.py has the plugin that this one notices"
+
+
+def test_an_objective_that_sees_a_scene_and_keeps_the_rules_passes() -> None:
+    for check in checks_of(broken_scenes.Features):
+        run_check(check, broken_scenes.Features)

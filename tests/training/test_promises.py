@@ -154,10 +154,10 @@ def test_where_memory_runs_out_a_validation_takes_fewer_rows(
     """Before the first step, too; the figures are the same but for rounding."""
     straight, real, most = run(tmp_path / "straight"), MaskedAutoencoder.forward, 3
 
-    def tight(model: MaskedAutoencoder, tokens: Any, mask: Any) -> Any:
+    def tight(model: MaskedAutoencoder, tokens: Any, mask: Any, progress: float = 0.0) -> Any:
         if not model.training and tokens.batch > most:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return real(model, tokens, mask)
+        return real(model, tokens, mask, progress=progress)
 
     monkeypatch.setattr(MaskedAutoencoder, "forward", tight)
     with caplog.at_level(logging.WARNING):

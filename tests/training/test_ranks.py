@@ -161,3 +161,11 @@ def test_a_run_killed_just_after_a_validation_goes_on_with_two_ranks(tmp_path: P
     shutil.rmtree(checkpoints.newest(run))  # the newest one left is of step 3, whose validation is done
     on_two_ranks(run, *settings)
     assert_near(run, straight)
+
+
+@pytest.mark.slow
+def test_two_ranks_with_a_teacher_equal_one_process(tmp_path: Path) -> None:
+    settings = ("train.steps=4", "objective.name=latent")
+    on_one(tmp_path / "one", *settings)
+    on_two_ranks(tmp_path / "two", *settings)
+    assert_near(tmp_path / "two", tmp_path / "one")
