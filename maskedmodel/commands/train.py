@@ -44,6 +44,7 @@ class PretrainResult:
     probe: ProbeResult | None
     picture: Path | None
     report: Path
+    gives_signals: bool = True  # whether what it predicts can be drawn
 
     def __str__(self) -> str:
         training = self.training
@@ -58,24 +59,14 @@ class PretrainResult:
         if self.probe is not None:
             lines += ["", str(self.probe)]
         lines += [""] if self.picture is None else ["", f"pictures  {self.picture}"]
-        run, code = (
-            shlex.quote(str(self.folder)),
-            f"import maskedmodel; print(maskedmodel.load({str(self.folder)!r}).encoder)",
-        )
-        finetuning = (
-            []
-            if self.probe is None
-            else [f"  maskedmodel finetune {run} --labels 20,50,100,500 --from-scratch --seeds 3"]
-        )
-        lines += [
-            f"report    {self.report}",
-            "",
-            "next:",
-            f"  maskedmodel reconstruct {run}",
-            *finetuning,
-            f"  maskedmodel embed {run} val --to features.parquet",
-            f"  python -c {shlex.quote(code)}",
-        ]
+        lines += [f"report    {self.report}", "", "next:"]
+        run = shlex.quote(str(self.folder))
+        if self.gives_signals:
+            lines.append(f"  maskedmodel reconstruct {run}")
+        if self.probe is not None:
+            lines.append(f"  maskedmodel finetune {run} --labels 20,50,100,500 --from-scratch --seeds 3")
+        code = f"import maskedmodel; print(maskedmodel.load({str(self.folder)!r}).encoder)"
+        lines += [f"  maskedmodel embed {run} val --to features.parquet", f"  python -c {shlex.quote(code)}"]
         return "\n".join(lines)
 
 
@@ -138,8 +129,8 @@ def _look(
     quiet: bool,
 ) -> PretrainResult:
     """Pictures, probes and the report of a trained model."""
-    picture = None
-    if config.evaluate.pictures and not model.gives_signals():
+    picture, drawable = None, model.gives_signals()
+    if config.evaluate.pictures and not drawable:
         log.warning("No pictures: objective %r predicts no signal.", model.objective.component_name())
     elif config.evaluate.pictures:
         signals, ids = some_samples(parts, config, config.evaluate.pictures, device)
@@ -151,4 +142,4 @@ def _look(
         write_json(folder / "probe.json", probed.to_dict())
     baseline = parts.objective.baseline(parts.tokenizer)
     write_summary(folder, model, training, baseline)
-    return PretrainResult(folder, training, baseline, probed, picture, write_report(folder))
+    return PretrainResult(folder, training, baseline, probed, picture, write_report(folder), drawable)

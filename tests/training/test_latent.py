@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from maskedmodel_objectives.latent import effective_rank
-from torch.utils.flop_counter import FlopCounterMode
 
+import maskedmodel
 from maskedmodel import MaskedAutoencoder
 from maskedmodel.engine import kernels
+from maskedmodel.engine.flops import flop_counter
+from maskedmodel.errors import PluginError
 from maskedmodel.plugins import Registry
 from tests.training import conftest
 
@@ -36,13 +39,27 @@ def test_the_loss_is_the_formula(model: MaskedAutoencoder) -> None:
 
 
 def test_the_declared_work_is_what_torch_counts(model: MaskedAutoencoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "ONEDNN", False)  # products that torch's counter knows
-    monkeypatch.setattr(kernels, "PLAIN_KEYS", 400)
+    monkeypatch.setattr(kernels, "PLAIN_KEYS", 400)  # torch's counter doesn't know the fused attention
     objective: Any = model.objective
     tokens = model.tokens(torch.randn(1, 2, 24))
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), flop_counter() as counter:
         objective.teacher.features(tokens)
     assert objective.flops(3, 5) == counter.get_total_flops()
+
+
+def test_a_run_ends_without_pictures_and_names_no_command_that_would_refuse_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = ("model.encoder.dim=24", "model.encoder.depth=1", "model.decoder.dim=16", "model.decoder.depth=1")
+    given = ("objective.name=latent", "train.steps=2", "train.batch=8", "train.device=cpu", "evaluate.probe=false")
+    result = maskedmodel.pretrain("image-quickstart", run=tmp_path / "run", overrides=[*small, *given], quiet=True)
+    assert result is not None
+    assert result.picture is None
+    assert "No pictures: objective 'latent' predicts no signal." in caplog.text
+    assert "maskedmodel embed" in str(result)
+    assert "reconstruct" not in str(result)
+    with pytest.raises(PluginError, match="can't turn predictions back"):
+        maskedmodel.reconstruct(tmp_path / "run")
 
 
 def test_effective_rank() -> None:
