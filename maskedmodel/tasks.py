@@ -83,7 +83,7 @@ class Encoded:
         grid, batch, dim = tokens.grid or extents, visible.shape[0], visible.shape[-1]
         cells = math.prod(grid)
         if tokens.grid is not None and self.valid is None and visible.shape[1] == tokens.length:  # all, in raster order
-            whole = visible.reshape(batch, -1, *grid, dim)
+            whole = visible.reshape(batch, visible.shape[1] // cells, *grid, dim)
             return whole if channels else whole.mean(1)
         coords = tokens.coords.expand(batch, -1, -1) if tokens.coords.dim() == 2 else tokens.coords
         own = coords.gather(1, self.ids[..., None].expand(-1, -1, coords.shape[-1]))

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from maskedmodel import Settings, Task, Tokenizer
-from maskedmodel.errors import ConfigError
+from maskedmodel.errors import ConfigError, ShapeError
 from maskedmodel.tasks import Encoded, Labels
 from maskedmodel_timeseries.series import SeriesTokenizer
 
@@ -62,20 +62,27 @@ class Forecast(Task[ForecastSettings]):
                 got=left_out,
                 fix="Set tokenizer.horizon=0; data.horizon says how far to forecast.",
             )
-        variates, self.horizon = labels.shape
+        self.variates, self.horizon = labels.shape
         self.extents = tuple(tokenizer.extents)
-        self.groups = variates if tokenizer.channel_count else 1  # what has tokens of its own
+        self.groups = self.variates if tokenizer.channel_count else 1  # what has tokens of its own
         width = math.prod(self.extents) * dim
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = nn.Linear(width, variates // self.groups * self.horizon)
+        self.head = nn.Linear(width, self.variates // self.groups * self.horizon)
         nn.init.trunc_normal_(self.head.weight, std=HEAD_SPREAD)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, encoded: Encoded) -> Tensor:
         """(B, V, H)."""
         tokens = encoded.on_grid(self.extents, self.groups)
+        if tuple(tokens.shape[1:-1]) != (self.groups, *self.extents):
+            raise ShapeError(
+                "A forecast is made of histories of one length.",
+                expected=f"{self.groups} x {self.extents} tokens",
+                got=f"{tokens.shape[1]} x {tuple(tokens.shape[2:-1])}",
+                fix="Cut or choose samples of the length that tokenizer.length says.",
+            )
         ahead: Tensor = self.head(self.norm(tokens.flatten(2)))
-        return ahead.reshape(ahead.shape[0], -1, self.horizon)
+        return ahead.reshape(ahead.shape[0], self.variates, self.horizon)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         error = (prediction - target).nan_to_num(0)

@@ -18,6 +18,7 @@ from maskedmodel.engine.settings import EncoderOnly
 from maskedmodel.errors import MaskedModelError
 from maskedmodel.plugins import load_registry
 from maskedmodel.tasks import Labels
+from maskedmodel.testing.tasks import labels_for
 from maskedmodel.weights.runs import load_pretrained
 from tests.drawn import examples
 from tests.engine.conftest import Box, Ragged, model_of
@@ -173,11 +174,8 @@ def tuned() -> list[FineTuned]:
     """A fine-tuned model of each task that comes along."""
     settings = EncoderOnly.model_validate({"encoder": {"dim": 24, "depth": 1, "heads": 2, "class_token": True}})
     tasks = sorted(load_registry(strict=True).tasks.items())
-    given = [cls.example_labels() for _, cls in tasks]
-    return [
-        FineTuned(Box(), cls(), settings, Labels(names, (2,) * len(names))).eval()
-        for (_, cls), names in zip(tasks, given, strict=True)
-    ]
+    made = [cls() for _, cls in tasks]
+    return [FineTuned(Box(), task, settings, labels_for(task)).eval() for task in made]
 
 
 @BOUNDED
@@ -213,18 +211,23 @@ def test_a_task_takes_labels_or_refuses_them(names: Any, counts: Any, rows: int,
     generator = torch.Generator().manual_seed(seed)
     for cls in load_registry(strict=True).tasks.values():
         task = tried(cls)
-        own = (2,) * len(names) if counts is None else counts
-        model = tried(lambda task=task, own=own: FineTuned(Box(), task, settings, Labels(names, own)).eval())
+        shape = labels_for(task).shape
+        model = tried(lambda task=task, shape=shape: FineTuned(Box(), task, settings, Labels(names, counts, shape)))
         if model is None:
             continue
         with torch.no_grad():
-            prediction = model(torch.rand(rows, 3, 8, 12, generator=generator))
-        target = task.target(torch.randint(0, len(names), (rows,), generator=generator))
+            prediction = model.eval()(torch.rand(rows, 3, 8, 12, generator=generator))
+        if task.takes_target:
+            places = task.example_target(model.tokenizer, rows, generator)
+            target = task.target(places if places.is_floating_point() else places % len(names))
+        else:
+            target = task.target(torch.randint(0, len(names), (rows,), generator=generator))
         assert task.loss(prediction, target).shape == (rows,)
         assert task.weight(target).shape == (rows,)
         if rows:
-            assert task.score in task.metrics(prediction, target)
-            task.tables(prediction, target)
+            digested = task.digest(prediction, target)
+            assert task.score in task.metrics(*digested)
+            task.tables(*digested)
         assert all(len(column) == rows for column in task.columns(prediction).values())
 
 
