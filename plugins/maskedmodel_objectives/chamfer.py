@@ -60,9 +60,10 @@ class Chamfer(Objective[ChamferSettings]):
 
     def _points(self, values: Tensor) -> Tensor:
         """(B, M, P) to (B, M, n, k)."""
+        dims, count = self.settings.dims, values.shape[-1] // self.settings.dims
         if self.settings.order == "point":
-            return values.unflatten(-1, (-1, self.settings.dims))
-        return values.unflatten(-1, (self.settings.dims, -1)).transpose(-1, -2)
+            return values.reshape(*values.shape[:-1], count, dims)
+        return values.reshape(*values.shape[:-1], dims, count).transpose(-1, -2)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         ours, theirs = self._points(prediction), self._points(target)
