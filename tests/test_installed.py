@@ -155,10 +155,9 @@ def test_a_built_in_keeps_its_name_and_the_other_is_addressed_by_its_plugin(site
     registry = load("objectives", "acme")
     assert registry.objectives["patch"].__module__.startswith("maskedmodel_objectives")
     assert registry.objectives["acme:patch"].__module__.startswith("fake_acme")
-    assert [plugin.components["objective"] for plugin in registry.plugins] == [
-        ("acme:patch",),
-        ("fourier", "latent", "patch"),
-    ]
+    theirs, built_in = (plugin.components["objective"] for plugin in registry.plugins)
+    assert theirs == ("acme:patch",)
+    assert "patch" in built_in
     (failure,) = registry.failures
     assert failure.clash
     assert failure.lost == ()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from maskedmodel import Objective, hookimpl
+from maskedmodel_objectives.chamfer import Chamfer
+from maskedmodel_objectives.codes import Codes
 from maskedmodel_objectives.fourier import Fourier
 from maskedmodel_objectives.latent import Latent
 from maskedmodel_objectives.patch import Patch
@@ -12,4 +14,4 @@ from maskedmodel_objectives.patch import Patch
 
 @hookimpl
 def maskedmodel_objectives() -> list[type[Objective[Any]]]:
-    return [Patch, Fourier, Latent]
+    return [Patch, Fourier, Latent, Codes, Chamfer]
