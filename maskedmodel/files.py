@@ -20,8 +20,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from maskedmodel.errors import CheckpointError, MaskedModelError
+
 WRITING = ".writing"  # how names of files end that are being written
 _LONGEST = 200  # bytes of a target's name in the name beside it: a name may have 255
+
+
+def path_of(given: object, kind: type[MaskedModelError] = CheckpointError) -> Path:
+    """What a user gives as a path, ~ expanded. Raises an error of `kind` on what is none, such as a list or None."""
+    if not isinstance(given, str | os.PathLike) or not isinstance(os.fspath(given), str):
+        raise kind("This is no path.", expected="a str or pathlib.Path", got=type(given).__name__)
+    try:
+        path = Path(given).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, ~ of somebody who isn't there, a NUL
+        got = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise kind("This path can't be followed.", where=str(given)[:200], got=got) from error
+    return path
 
 
 def remove_leftovers(folder: Path) -> None:

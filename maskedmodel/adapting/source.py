@@ -11,9 +11,10 @@ from maskedmodel.config.files import read_config
 from maskedmodel.config.finetune import FinetuneConfig
 from maskedmodel.config.load import load_config
 from maskedmodel.errors import ConfigError
+from maskedmodel.files import path_of
 from maskedmodel.plugins import Registry
 from maskedmodel.weights.finetuned import is_finetuned
-from maskedmodel.weights.place import CONFIG, path_of
+from maskedmodel.weights.place import CONFIG
 from maskedmodel.weights.start import read_start
 
 log = logging.getLogger("maskedmodel")

@@ -95,7 +95,8 @@ def config_and_overrides(arguments: list[str] | None) -> tuple[str | None, list[
 
 def existing_run(run: Path) -> Path:
     """The run as given. Raises CheckpointError, before torch is imported, where there is none."""
-    from maskedmodel.weights.place import path_of, require_run
+    from maskedmodel.files import path_of
+    from maskedmodel.weights.place import require_run
 
     folder = path_of(run)
     require_run(folder.parent.parent if folder.parent.name == "checkpoints" else folder)

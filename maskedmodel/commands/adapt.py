@@ -15,12 +15,12 @@ from maskedmodel.adapting.source import finetune_config, from_scratch, name_of
 from maskedmodel.aligned import aligned
 from maskedmodel.errors import TrainingError
 from maskedmodel.evaluation.judged import TWIN
+from maskedmodel.files import path_of
 from maskedmodel.plugins import load_registry
 from maskedmodel.report.label_curve import PICTURE
 from maskedmodel.report.label_curve import write as write_curve
 from maskedmodel.report.page import write as write_report
 from maskedmodel.training.distributed import join
-from maskedmodel.weights.place import path_of
 
 log = logging.getLogger("maskedmodel")
 

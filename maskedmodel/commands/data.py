@@ -11,10 +11,10 @@ from maskedmodel.config.build import component, source_of
 from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import Trained
 from maskedmodel.errors import ConfigError, DataError, EmptySplitError
+from maskedmodel.files import path_of
 from maskedmodel.plugins import Registry
 from maskedmodel.sources.file_settings import FileSettings
 from maskedmodel.training.folder import notices
-from maskedmodel.weights.place import path_of
 
 C = TypeVar("C", bound=Trained)
 ARCHIVES = (".zip", ".tar")  # a file that is a folder

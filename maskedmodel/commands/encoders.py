@@ -16,8 +16,8 @@ from maskedmodel.errors import ConfigError
 from maskedmodel.evaluation import foreign
 from maskedmodel.evaluation.encoders import Encoder, Look, of_callable, of_model
 from maskedmodel.evaluation.probes import random_twin
+from maskedmodel.files import path_of
 from maskedmodel.plugins import Registry
-from maskedmodel.weights.place import path_of
 from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.runs import load_pretrained
 

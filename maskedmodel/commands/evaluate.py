@@ -22,6 +22,7 @@ from maskedmodel.errors import ConfigError
 from maskedmodel.evaluation import features as feature_files
 from maskedmodel.evaluation.features import Pool
 from maskedmodel.evaluation.probes import ProbeResult, probe_encoders
+from maskedmodel.files import path_of
 from maskedmodel.noise import stable_hash
 from maskedmodel.plugins import load_registry
 from maskedmodel.report.page import write as write_report
@@ -30,7 +31,6 @@ from maskedmodel.training.distributed import pick_device
 from maskedmodel.training.fitting import STATISTICS_SAMPLES, fit_all
 from maskedmodel.training.folder import FREE, write_json
 from maskedmodel.training.tracking import Display
-from maskedmodel.weights.place import path_of
 
 
 def probe(

@@ -14,6 +14,7 @@ from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import DataError
 from maskedmodel.evaluation import reconstruct as pictures
 from maskedmodel.evaluation.canvas import save_png
+from maskedmodel.files import path_of
 from maskedmodel.noise import seeded
 from maskedmodel.plugins import load_registry
 from maskedmodel.report.page import write as write_report
@@ -21,7 +22,6 @@ from maskedmodel.training.checkpoint import newest, read_state
 from maskedmodel.training.data import Reading, eval_batches, tell_notes
 from maskedmodel.training.fitting import fit_all
 from maskedmodel.training.folder import notices
-from maskedmodel.weights.place import path_of
 
 
 def reconstruct(

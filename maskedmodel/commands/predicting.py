@@ -11,13 +11,14 @@ from maskedmodel.adapting.predictions import check_target, maps_of, write_predic
 from maskedmodel.commands.data import datasets_of, how_to_read
 from maskedmodel.config.files import read_config
 from maskedmodel.errors import CheckpointError
+from maskedmodel.files import path_of
 from maskedmodel.plugins import load_registry
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training.data import Reading
 from maskedmodel.training.distributed import pick_device
 from maskedmodel.training.tracking import Display
 from maskedmodel.weights.finetuned import is_finetuned, load_finetuned
-from maskedmodel.weights.place import CONFIG, path_of
+from maskedmodel.weights.place import CONFIG
 from maskedmodel.weights.runs import chosen_checkpoint
 
 

@@ -23,11 +23,11 @@ from maskedmodel.evaluation import reconstruct as pictures
 from maskedmodel.evaluation.canvas import save_file, save_png
 from maskedmodel.evaluation.encoders import Encoder
 from maskedmodel.evaluation.probes import ProbeResult
+from maskedmodel.files import path_of
 from maskedmodel.plugins import Registry, load_registry
 from maskedmodel.training.data import Reading, eval_batches
 from maskedmodel.training.distributed import pick_device
 from maskedmodel.training.tracking import Display
-from maskedmodel.weights.place import path_of
 from maskedmodel.weights.runs import load, load_pretrained
 
 log = logging.getLogger("maskedmodel")

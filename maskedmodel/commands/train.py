@@ -18,6 +18,7 @@ from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import TrainingError
 from maskedmodel.evaluation.online import Watch
 from maskedmodel.evaluation.probes import ProbeResult
+from maskedmodel.files import path_of
 from maskedmodel.noise import seeded
 from maskedmodel.plugins import load_registry
 from maskedmodel.report.page import write as write_report
@@ -28,7 +29,6 @@ from maskedmodel.training.interrupt import Signals
 from maskedmodel.training.loop import TrainResult, train
 from maskedmodel.training.masked import MaskedModelling
 from maskedmodel.training.tracking import environment
-from maskedmodel.weights.place import path_of
 from maskedmodel.weights.start import begin
 
 log = logging.getLogger("maskedmodel")

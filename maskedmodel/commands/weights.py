@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskedmodel.files import path_of
 from maskedmodel.weights.export.write import TOLERANCE as TOLERANCE
 from maskedmodel.weights.export.write import export as export
-from maskedmodel.weights.place import path_of
 from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.report import LoadReport
 from maskedmodel.weights.runs import save

@@ -1,7 +1,7 @@
 """What data sources share: files in folders and archives, their labels and their splits."""
 
 from maskedmodel.components import SampleDataset, Split
-from maskedmodel.files import replacing
+from maskedmodel.files import path_of, replacing
 from maskedmodel.sources.bundles import natural_order
 from maskedmodel.sources.dataset import SignalDataset
 from maskedmodel.sources.file_settings import FileSettings
@@ -47,6 +47,7 @@ __all__ = [
     "natural_order",
     "open_regular",
     "parsing",
+    "path_of",
     "replacing",
     "split_by_share",
     "split_in_name",

@@ -18,7 +18,7 @@ from maskedmodel.config.load import difference, dump_config, load_config
 from maskedmodel.config.sections import Trained
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import CheckpointError, ConfigError, TrainingError
-from maskedmodel.files import remove_leftovers
+from maskedmodel.files import path_of, remove_leftovers
 from maskedmodel.plugins import Registry
 from maskedmodel.training.checkpoint import find, read_state, write_text
 from maskedmodel.training.hanging import remove_empty, stacks_in
@@ -35,7 +35,7 @@ log = logging.getLogger("maskedmodel")
 def run_folder(config: str | Path | Mapping[Any, Any] | None, run: str | Path | None) -> Path:
     """Where a run lives: as said, else runs/<config name>."""
     if run is not None:
-        return Path(run).expanduser()
+        return path_of(run)
     if isinstance(config, Mapping):
         raise ConfigError("A config given as a mapping has no name to call its run by.", fix='Say run="runs/my-run".')
     return Path("runs") / ("image-quickstart" if config is None else Path(config).stem)

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from maskedmodel.errors import CheckpointError, DataError
+from maskedmodel.files import path_of
 from maskedmodel.sources import open_regular, parsing
-from maskedmodel.weights.place import path_of
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _USUAL = (

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from maskedmodel.errors import CheckpointError, MaskedModelError, suggestion
+from maskedmodel.errors import CheckpointError, suggestion
 
 CONFIG = "config.yaml"
 WEIGHTS = "model.safetensors"  # of our own layout
 OWN = "maskedmodel"  # the value of `format` in the config.json of our own layout
 EXPORT = "export.json"  # what `maskedmodel export` puts into each folder that it writes
-
-
-def path_of(given: object, kind: type[MaskedModelError] = CheckpointError) -> Path:
-    """What a user gives as a path, ~ expanded. Raises an error of `kind` on what is none, such as a list or None."""
-    if not isinstance(given, str | os.PathLike) or not isinstance(os.fspath(given), str):
-        raise kind("This is no path.", expected="a str or pathlib.Path", got=type(given).__name__)
-    try:
-        path = Path(given).expanduser()
-        path.exists()
-    except (OSError, RuntimeError, ValueError) as error:  # too long, ~ of somebody who isn't there, a NUL
-        got = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise kind("This path can't be followed.", where=str(given)[:200], got=got) from error
-    return path
 
 
 def require_run(folder: Path) -> None:

@@ -18,12 +18,13 @@ from maskedmodel.engine.finetuned import FineTuned
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.engine.settings import EncoderOnly, ModelSettings
 from maskedmodel.errors import CheckpointError, ConfigError, MaskedModelError, suggestion
+from maskedmodel.files import path_of
 from maskedmodel.noise import seeded
 from maskedmodel.plugins import Kind, Registry, load_registry
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.weights.finetuned import is_finetuned, labels_from, load_finetuned
 from maskedmodel.weights.foreign import read_json
-from maskedmodel.weights.place import CONFIG, EXPORT, OWN, WEIGHTS, path_of, require_run
+from maskedmodel.weights.place import CONFIG, EXPORT, OWN, WEIGHTS, require_run
 from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.report import LoadReport
 

@@ -14,12 +14,13 @@ from maskedmodel.config.sections import StartSettings, Trained
 from maskedmodel.engine.finetuned import FineTuned
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import CheckpointError
+from maskedmodel.files import path_of
 from maskedmodel.plugins import Registry
 from maskedmodel.tokenizers.grid import GridTokenizer
 from maskedmodel.training.folder import write_json
 from maskedmodel.weights.fitting import Plan, fit_channels_of_tokens, fit_patches, fit_positions, fit_prefix, fit_rest
 from maskedmodel.weights.origin import START, origin
-from maskedmodel.weights.place import CONFIG, EXPORT, path_of
+from maskedmodel.weights.place import CONFIG, EXPORT
 from maskedmodel.weights.read import read_weights
 from maskedmodel.weights.report import LoadReport
 from maskedmodel.weights.runs import load

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maskedmodel import Sample
 from maskedmodel.errors import DataError
-from maskedmodel.sources import EncodedFiles, SignalDataset, Split, open_regular
+from maskedmodel.sources import EncodedFiles, SignalDataset, Split, open_regular, path_of
 from maskedmodel_image.cache import Stored, in_memory, on_disk
 from maskedmodel_image.decode import CHANNELS, Form, ImageFileSettings, decode, find_form
 
@@ -69,7 +69,7 @@ def open_images(
         read = in_memory(decoder, len(ids), form)
     elif settings.cache is not None:
         key = _fingerprint(images, chosen, ids, form, settings)
-        folder = Path(settings.cache).expanduser()
+        folder = path_of(settings.cache, DataError)
         read = on_disk(decoder, ids, form, folder, split, key)
     return SignalDataset(read, ids, labels, groups, targets=targets)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from maskedmodel import DataSource, Fact, Sample
 from maskedmodel.errors import DataError
-from maskedmodel.sources import FileSettings, LabelledFiles, SampleDataset, Split, holds
+from maskedmodel.sources import FileSettings, LabelledFiles, SampleDataset, Split, holds, path_of
 from maskedmodel_image.dataset import form_of, open_images, read_file
 from maskedmodel_image.decode import EXTENSIONS, ImageFileSettings
 from maskedmodel_image.facts import facts_of
@@ -63,7 +63,7 @@ class ImageFolder(DataSource[ImageFolderSettings]):
                 where="data.masks, data.val_path",
                 fix="Put all images below data.path, in folders named train and val.",
             )
-        if Path(masks).expanduser().resolve().is_relative_to(Path(path).expanduser().resolve()):
+        if path_of(masks, DataError).resolve().is_relative_to(path_of(path, DataError).resolve()):
             raise DataError(
                 "The masks lie among the images, and would be taken for such.",
                 where="data.masks",

@@ -29,6 +29,7 @@ from maskedmodel.sources import (
     legible,
     named_split,
     names_among,
+    path_of,
     split_by_share,
     split_in_name,
     split_word,
@@ -103,7 +104,7 @@ class _Found:
 
 def _find(setting: str, what: str) -> _Found:
     """The parquet files that a setting means."""
-    path = Path(setting).expanduser()
+    path = path_of(setting, DataError)
     if glob.has_magic(setting) and not path.exists():
         found = sorted(Path(file) for file in glob.glob(str(path), recursive=True))
         files = [file for file in found if not file.is_dir()]

@@ -23,6 +23,7 @@ from maskedmodel.sources import (
     files_at,
     holds,
     open_regular,
+    path_of,
     spread,
 )
 from maskedmodel_microscopy.facts import facts_of, joined_facts, names_in, strangers
@@ -232,7 +233,7 @@ class TiffFolder(DataSource[TiffFolderSettings]):
     @property
     def _alone(self) -> Path | None:
         """The one file that the source stands for, where `path` is no folder: `read` takes it, `open` refuses it."""
-        path = Path(self.settings.path).expanduser()
+        path = path_of(self.settings.path, DataError)
         return path if path.suffix.lower() in EXTENSIONS and path.is_file() else None
 
     @cached_property

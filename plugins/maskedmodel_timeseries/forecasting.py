@@ -16,6 +16,7 @@ from torch import Tensor
 
 from maskedmodel import Display, FineTuned, MaskedAutoencoder, load, read_weights
 from maskedmodel.errors import ConfigError, DataError
+from maskedmodel.sources import path_of
 from maskedmodel_timeseries.baselines import last_value, seasonal_naive
 from maskedmodel_timeseries.chart import check_suffix, draw_chart, written
 from maskedmodel_timeseries.columns import TableReading
@@ -206,7 +207,7 @@ def _ends(table: Table, split: Parts | None, test_rows: int | None) -> tuple[int
 
 def _model(run: str | Path) -> MaskedAutoencoder | FineTuned:
     """The model of a run, or of foreign weights where there is a file, or a folder without a config of ours."""
-    path = Path(run).expanduser()
+    path = path_of(run)
     checkpoint = path.parent.name == "checkpoints"
     if path.exists() and not (path / "config.yaml").exists() and not checkpoint:
         return read_weights(path)[0]

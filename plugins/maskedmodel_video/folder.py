@@ -22,6 +22,7 @@ from maskedmodel.sources import (
     natural_order,
     open_regular,
     parsing,
+    path_of,
 )
 from maskedmodel_video import frames, reader
 from maskedmodel_video.clip import Clip
@@ -58,7 +59,7 @@ class VideoFolder(DataSource[VideoFolderSettings]):
     def _bundled(self) -> bool:
         if self.settings.files != "auto":
             return self.settings.files == "frames"
-        path = Path(self.settings.path).expanduser()
+        path = path_of(self.settings.path, DataError)
         return not holds(path, reader.EXTENSIONS) and holds(path, frames.EXTENSIONS)
 
     @cached_property

@@ -21,7 +21,7 @@ import maskedmodel
 from maskedmodel.engine.finetuned import FineTuned
 from maskedmodel.engine.signals import SignalModel
 from maskedmodel.errors import CheckpointError, MaskedModelError, suggestion
-from maskedmodel.files import folder_beside
+from maskedmodel.files import folder_beside, path_of
 from maskedmodel.plugins import Registry
 from maskedmodel.weights.export import graph, head, own, timm, transformers
 from maskedmodel.weights.export.card import card
@@ -29,7 +29,7 @@ from maskedmodel.weights.export.hub import check_name, upload
 from maskedmodel.weights.export.written import Written, samples
 from maskedmodel.weights.mapping import expected_input
 from maskedmodel.weights.origin import origin
-from maskedmodel.weights.place import EXPORT, path_of
+from maskedmodel.weights.place import EXPORT
 from maskedmodel.weights.runs import load
 
 Target = Literal["safetensors", "huggingface", "timm", "onnx", "torch"]
