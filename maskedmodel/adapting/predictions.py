@@ -63,7 +63,7 @@ def write_predictions(
     the file can't be written.
     """
     total = sum(len(dataset) for dataset in datasets)
-    known = [key, reading.on_bad_sample, *(fingerprint(dataset) for dataset in datasets)]
+    known = [key, reading.on_bad_sample, *(fingerprint(dataset, reading.timeout) for dataset in datasets)]
     told = hashlib.sha256("/".join(known).encode()).hexdigest()[:16]
     folder = path.with_name(f".{path.name}.{told}.pieces")
     done = rows = 0

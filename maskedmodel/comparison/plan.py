@@ -6,23 +6,18 @@ DIR/runs/<arm>/seed-<n>/  an ordinary run folder
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from maskedmodel.comparison.arms import Arm, Source
 from maskedmodel.comparison.budget import UNITS, Budget, Stand, costs_of, scheduling, spent, steps_within, total
-from maskedmodel.components import SampleDataset
 from maskedmodel.config.load import difference, load_config
 from maskedmodel.config.sections import RunConfig
 from maskedmodel.errors import ConfigError, DataError, MaskedModelError
 from maskedmodel.plugins import Registry
-from maskedmodel.training.data import spread
 from maskedmodel.training.fingerprint import fingerprint
 from maskedmodel.training.folder import FREE, settle, write_json
 
@@ -112,7 +107,8 @@ def make_plan(
         progress("trying", index, len(arms))
         stands.append(_stand(arm, registry))
     progress("trying", len(arms), len(arms))
-    data = {split: digest(stands[0].source.open(split)) for split in ("train", "val")}
+    timeout = stands[0].config.train.data_timeout
+    data = {split: fingerprint(stands[0].source.open(split), timeout) for split in ("train", "val")}
     first = arms[0].config
     before = _read(folder)
     known = {} if before is None else {arm["slug"]: PlannedArm.from_dict(arm) for arm in before["arms"]}
@@ -215,18 +211,6 @@ def _settled(source: Source, overrides: Sequence[str], arm: PlannedArm, seed: in
         forced |= {"checkpoint_every": quarter, "keep": QUARTERS + 2}
     changes = [f"train.{key}={value}" for key, value in forced.items()]
     return load_config(source, [*overrides, *arm.overrides, *changes], registry=registry)
-
-
-def digest(dataset: SampleDataset) -> str:
-    """What tells one data set from another: its fingerprint, and the values of 16 samples spread over it."""
-    values = hashlib.sha256(fingerprint(dataset).encode())
-    for index in spread(len(dataset), 16):
-        try:
-            signal: Tensor = dataset[index]["signal"]
-            values.update(signal.contiguous().numpy().tobytes())
-        except MaskedModelError:
-            values.update(b"broken")  # what the run's policy is for
-    return values.hexdigest()[:16]
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

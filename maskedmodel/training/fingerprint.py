@@ -11,16 +11,17 @@ from maskedmodel.components import Sample, SampleDataset
 from maskedmodel.training.data import Broken, Guarded, spread
 
 
-def fingerprint(dataset: SampleDataset) -> str:
+def fingerprint(dataset: SampleDataset, timeout: float = 300) -> str:
     """What tells one data set from another without reading it all: its size, and ids and content of 16 samples.
 
     The samples are spread over the data, the first and the last among them; a target is content, too, and where labels
-    are what is learnt, all of them count. The same on every machine.
+    are what is learnt, all of them count. The same on every machine. A sample that takes longer to read than `timeout`
+    seconds counts as a broken one.
     """
     digest = hashlib.sha256()
     if learnt := getattr(dataset, "learnt", ()):
         digest.update(torch.tensor(learnt, dtype=torch.int64).numpy().astype("<i8").tobytes())
-    for sample in _spread_samples(dataset):
+    for sample in _spread_samples(dataset, timeout):
         if isinstance(sample, Broken):
             digest.update(b"/broken")
             continue
@@ -30,16 +31,16 @@ def fingerprint(dataset: SampleDataset) -> str:
     return f"{len(dataset)}:{digest.hexdigest()[:24]}"
 
 
-def fingerprint_of_ids(dataset: SampleDataset) -> str:
+def fingerprint_of_ids(dataset: SampleDataset, timeout: float = 300) -> str:
     """The fingerprint of 0.1.0, which knew a data set by its size and 16 ids."""
     digest = hashlib.sha256(str(len(dataset)).encode())
-    for sample in _spread_samples(dataset, last=False):
+    for sample in _spread_samples(dataset, timeout, last=False):
         digest.update(f"/{'broken' if isinstance(sample, Broken) else sample['id']}".encode())
     return digest.hexdigest()[:16]
 
 
-def _spread_samples(dataset: SampleDataset, last: bool = True) -> Iterator[Sample | Broken]:
-    guarded = Guarded(dataset, accepts_nan=True, timeout=300)
+def _spread_samples(dataset: SampleDataset, timeout: float, last: bool = True) -> Iterator[Sample | Broken]:
+    guarded = Guarded(dataset, accepts_nan=True, timeout=timeout)
     indices = spread(len(dataset), 16)
     for index in sorted({*indices, len(dataset) - 1} if last else {*indices}):
         yield guarded[index, 0][0]

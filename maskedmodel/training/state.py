@@ -70,7 +70,7 @@ class Run:
         self.step = self.saved = 0
         self.accumulate = self.settings.accumulate  # more of them once memory has run out
         self.place = _place(folder)
-        self.data = fingerprint(self.train_data)
+        self.data = fingerprint(self.train_data, self.settings.data_timeout)
 
     def resume(self) -> None:
         """Take up the newest checkpoint, if there is one."""
@@ -80,7 +80,7 @@ class Run:
             return
         state = checkpoints.read_state(found)
         # 0.1.0 knew a data set by its ids alone; ":" stands in what is kept since.
-        now = self.data if ":" in state["data"] else fingerprint_of_ids(self.train_data)
+        now = self.data if ":" in state["data"] else fingerprint_of_ids(self.train_data, self.settings.data_timeout)
         if state["data"] != now:
             raise CheckpointError(
                 "The training data changed since the checkpoint was written: their number, names or content.",

@@ -15,6 +15,7 @@ from maskedmodel.noise import Noise
 from maskedmodel.tasks import Labels, Task
 from maskedmodel.training.collating import UNLABELLED
 from maskedmodel.training.data import Batch, Broken, Guarded, Reading, broken_error, tell_broken
+from maskedmodel.training.hanging import TooLong, time_limit
 from maskedmodel.training.labelled import LabelledData, Subset, labels_of, part_of, tell_left_out
 
 
@@ -46,7 +47,7 @@ def targeted(source: DataSource[Any], reading: Reading, labels: int | str | None
     for split in splits:
         dataset = source.open(split)
         if names is None:
-            known, shape = list(range(len(dataset))), _shape(dataset)
+            known, shape = list(range(len(dataset))), _shape(dataset, reading)
         else:
             held = _classes(dataset, names, replace(reading, record=broken[split].append))
             known = sorted(held)
@@ -67,9 +68,9 @@ def targeted(source: DataSource[Any], reading: Reading, labels: int | str | None
     return LabelledData(parts["train"], parts["val"], meaning, left_out, broken)
 
 
-def _shape(dataset: SampleDataset) -> tuple[int, ...]:
+def _shape(dataset: SampleDataset, reading: Reading) -> tuple[int, ...]:
     """That of the first sample's target. Raises DataError where it has none."""
-    sample, _ = Guarded(dataset, accepts_nan=True)[0, 0]
+    sample, _ = Guarded(dataset, accepts_nan=True, timeout=reading.timeout)[0, 0]
     if isinstance(sample, Broken):
         raise broken_error(sample)
     if "target" not in sample:
@@ -83,6 +84,15 @@ def _shape(dataset: SampleDataset) -> tuple[int, ...]:
     return tuple(sample["target"].shape)
 
 
+def _in_time(read: Callable[[int], Tensor | None], index: int, timeout: float) -> Tensor | None:
+    """A target alone. Raises DataError where it takes longer than `timeout` seconds."""
+    try:
+        with time_limit(timeout):
+            return read(index)
+    except TooLong as error:
+        raise DataError(f"Reading a target took longer than {timeout:g} s, at {error}.") from error
+
+
 def _classes(dataset: SampleDataset, names: Sequence[str], reading: Reading) -> dict[int, Tensor]:
     """How many places of each class, (classes,), the target of a sample holds, of samples that have any."""
     read: Callable[[int], Tensor | None] | None = getattr(dataset, "targets", None)
@@ -91,7 +101,7 @@ def _classes(dataset: SampleDataset, names: Sequence[str], reading: Reading) -> 
     for index in range(len(dataset)):
         try:
             if read is not None:
-                target = read(index)
+                target = _in_time(read, index, reading.timeout)
             else:
                 sample, _ = guarded[index, 0]
                 if isinstance(sample, Broken):

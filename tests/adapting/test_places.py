@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ import maskedmodel
 from maskedmodel.adapting import predictions
 from maskedmodel.errors import ConfigError, DataError, MaskedModelError
 from maskedmodel.training import checkpoint as checkpoints
+from maskedmodel.training.data import Reading
+from maskedmodel.training.targeted import targeted
 
 CONFIG = {
     "tokenizer": {"name": "image", "size": 16, "patch": 4, "channels": 1, "crop": [0.5, 1.0]},
@@ -175,6 +179,34 @@ def test_one_class_alone_is_refused(config: dict[str, object], tmp_path: Path) -
         Image.fromarray(np.zeros((20, 20), np.uint8)).save(path)
     with pytest.raises(ConfigError, match="one class"):
         maskedmodel.finetune(config, run=tmp_path / "run", quiet=True)
+
+
+def test_a_target_that_hangs_is_a_broken_sample_in_time() -> None:
+    class Source:
+        def target_names(self) -> list[str]:
+            return ["ground", "block"]
+
+        def open(self, split: str) -> Any:
+            return Places()
+
+    class Places:
+        ids = ("first", "second")
+
+        def __len__(self) -> int:
+            return 2
+
+        def targets(self, index: int) -> torch.Tensor:
+            if index == 0:
+                time.sleep(30)
+                raise AssertionError("it was waited for")
+            return torch.zeros(4, 4, dtype=torch.int64)
+
+    source: Any = Source()
+    with pytest.raises(DataError, match=r"longer than 0\.2 s"):
+        targeted(source, Reading(batch=1, timeout=0.2), None, 0)
+    data = targeted(source, Reading(batch=1, timeout=0.2, on_bad_sample="skip"), None, 0)
+    assert list(data.train.chosen) == [1]
+    assert [broken.id for broken in data.broken["train"]] == ["first"]
 
 
 def test_a_mask_of_another_size_stops_the_run_or_is_left_out(config: dict[str, object], tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from maskedmodel import MaskedModelError
 from maskedmodel.comparison.arms import arms_of
-from maskedmodel.comparison.plan import Plan, digest, make_plan
+from maskedmodel.comparison.plan import Plan, make_plan
 from maskedmodel.errors import ConfigError, DataError
 from maskedmodel.plugins import Registry
+from maskedmodel.training.fingerprint import fingerprint
 from tests.comparison.conftest import TINY
 
 MASKS = ("uniform", "ramped")
@@ -138,6 +139,6 @@ class Few:
         return {"signal": torch.tensor([self.values[index]]), "id": index}
 
 
-def test_the_digest_sees_values_ids_and_broken_samples() -> None:
-    assert digest(Few(1, 2, 3)) == digest(Few(1, 2, 3))
-    assert len({digest(Few(*values)) for values in ([1, 2, 3], [1, 2, 4], [1, 2], [1, 2, -1])}) == 4
+def test_the_fingerprint_sees_values_ids_and_broken_samples() -> None:
+    assert fingerprint(Few(1, 2, 3)) == fingerprint(Few(1, 2, 3))
+    assert len({fingerprint(Few(*values)) for values in ([1, 2, 3], [1, 2, 4], [1, 2], [1, 2, -1])}) == 4

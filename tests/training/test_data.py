@@ -301,3 +301,20 @@ def test_no_stack_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "data-stacks-2.txt").write_text("a stack")
     with claimed(tmp_path):
         assert {path.name for path in tmp_path.iterdir()} == {".lock", "data-stacks-2.txt"}
+
+
+def test_a_sample_that_hangs_holds_a_fingerprint_up_no_longer_than_is_set() -> None:
+    samples = Waves(count=20).open("train")
+
+    class Slow:
+        def __len__(self) -> int:
+            return len(samples)
+
+        def __getitem__(self, index: int) -> Any:
+            if index == 0:
+                time.sleep(30)
+                raise AssertionError("it was waited for")
+            return samples[index]
+
+    assert fingerprint(Slow(), timeout=0.2) != fingerprint(samples)
+    assert fingerprint(Slow(), timeout=0.2) == fingerprint(Slow(), timeout=0.2)
