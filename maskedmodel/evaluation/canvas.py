@@ -38,8 +38,9 @@ class Panel:
 class Sheet:
     """Rows of panels under column headings, with a title, lines of explanation and a caption per row.
 
-    Wide pictures are laid under each other instead, each under its own heading. `scales` say what the sides of every
-    panel mean: the vertical one stands left of a row, the horizontal one below each panel.
+    Wide pictures are laid under each other instead, each under its own heading. Samples lie side by side, too, where
+    the sheet would be much taller than wide. `scales` say what the sides of every panel mean: the vertical one stands
+    left of a row, the horizontal one below each panel.
     """
 
     title: str
@@ -62,24 +63,28 @@ class Sheet:
         # A panel narrower than its heading would let headings run into each other.
         step = max(tile_w, max(round(_font(13, True).getlength(text)) for text in self.headings))
         cell_h = tile_h + below
-        inner = max(left + columns * step + (columns - 1) * _GAP, 480)
-        parts = [(line, 12, _FAINT) for text in self.lines for line in _wrap(text, 12, inner)]
-        top = _MARGIN + 26 + _LINE * len(parts) + 10
         repeat = columns == 1
         per_row = -(-len(self.headings) // columns) * (cell_h + _GAP + (_LINE if repeat else 0))
         per_row += _LINE + 4 if self.captions is not None else 0
-        total = top + (0 if repeat else _LINE + 4) + per_row * len(tiles) + _MARGIN - _GAP
+        block = left + columns * step + (columns - 1) * _GAP
+        across = _across(len(tiles), block + 2 * _GAP, per_row, 1.5 if repeat else 2.5)
+        inner = max(across * (block + 2 * _GAP) - 2 * _GAP, 480)
+        parts = [(line, 12, _FAINT) for text in self.lines for line in _wrap(text, 12, inner)]
+        top = _MARGIN + 26 + _LINE * len(parts) + 10
+        total = top + (0 if repeat else _LINE + 4) + per_row * -(-len(tiles) // across) + _MARGIN - _GAP
         sheet = Image.new("RGB", (inner + 2 * _MARGIN, total), _WHITE)
         draw = ImageDraw.Draw(sheet)
         draw.text((_MARGIN, _MARGIN), _cut(self.title, 16, inner, True), _INK, _font(16, True))
         for number, (line, size, colour) in enumerate(parts):
             draw.text((_MARGIN, _MARGIN + 26 + _LINE * number), line, colour, _font(size))
-        y, x = top, _MARGIN + left
         if not repeat:
-            for column, text in enumerate(self.headings):
-                draw.text((x + column * (step + _GAP), y), text, _INK, _font(13, True))
-            y += _LINE + 4
+            for column, text in enumerate([*self.headings] * across):
+                start = column // columns * (block + 2 * _GAP) + column % columns * (step + _GAP)
+                draw.text((_MARGIN + left + start, top), text, _INK, _font(13, True))
+            top += _LINE + 4
         for number, row in enumerate(tiles):
+            x = _MARGIN + left + number % across * (block + 2 * _GAP)
+            y = top + number // across * per_row
             for index, tile in enumerate(row):
                 if repeat:
                     draw.text((x, y), self.headings[index], _INK, _font(13, True))
@@ -90,10 +95,15 @@ class Sheet:
                 y += cell_h + _GAP if repeat else 0
             y += 0 if repeat else cell_h + _GAP
             if self.captions is not None:
-                draw.text((x, y - _GAP + 4), _cut(self.captions[number], 12, inner - left), _FAINT, _font(12))
-                y += _LINE + 4
+                room = (block if across > 1 else inner) - left
+                draw.text((x, y - _GAP + 4), _cut(self.captions[number], 12, room), _FAINT, _font(12))
         sheet.info.update(self.facts)
         return sheet
+
+
+def _across(count: int, width: int, height: int, tallest: float) -> int:
+    """How many of `count` blocks lie side by side: as few as keep the sheet's height to `tallest` times its width."""
+    return next((n for n in range(1, count) if -(-count // n) * height <= tallest * n * width), max(count, 1))
 
 
 def _room(scales: Scales) -> tuple[int, int]:

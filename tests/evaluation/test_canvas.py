@@ -62,6 +62,20 @@ def test_wide_pictures_are_laid_under_each_other() -> None:
     assert levels[1].min() == columns[1].min()
 
 
+@pytest.mark.parametrize("shape", [(8, 64), (400, 32), (32, 32)], ids=["wide", "tall", "square"])
+@pytest.mark.parametrize("count", [1, 2, 8, 30])
+def test_no_sheet_is_much_taller_than_wide(shape: tuple[int, int], count: int) -> None:
+    """Each sample is there once, under its own caption, whatever lies beside it."""
+    levels = [40 + 5 * number for number in range(count)]
+    rows = [[Panel(torch.full((3, *shape), level / 255)) for _ in range(4)] for level in levels]
+    image = Sheet("title", ["a line"], ["one", "two", "three", "four"], rows, [str(n) for n in range(count)]).draw()
+    assert image.height <= 3.5 * image.width
+    drawn = pixels(image)
+    height, width = canvas._tile(rows[0][0], canvas.WIDE if shape == (8, 64) else canvas.SMALLEST).size[::-1]
+    for level in levels:
+        assert (drawn == level).all(2).sum() >= 4 * height * width
+
+
 def test_long_and_foreign_text_fits_on_the_sheet() -> None:
     plain = sheet(16, 16, captions=["a", "b"]).draw()
     wild = sheet(16, 16, captions=["x/" * 5000 + "end.png", "\u8d85\u957f \u00e9\n\t\u0416 \U0001f600"])
