@@ -257,6 +257,7 @@ class DataSource(Component[S], ABC):
     """Where samples come from."""
 
     gives_nan: bool = False  # whether NaN in a signal says that a value is absent: for tokenizers that accept it
+    read_timeout: float = 300  # seconds that reading one sample may take; 0: no limit. A run's `train.data_timeout`
 
     @abstractmethod
     def open(self, split: Split) -> SampleDataset:

@@ -208,7 +208,7 @@ def test_only_files_and_folders_are_leftovers(tmp_path: Path) -> None:
 
 def image_cache(folder: Path, name: str) -> None:
     cache.on_disk(lambda _: torch.zeros(3, 4, 4, dtype=torch.uint8), ["a"], Form((3, 4, 4), "uint8"), folder, "train",
-                  name.removeprefix("train-").removesuffix(".npy"))  # fmt: skip
+                  name.removeprefix("train-").removesuffix(".npy"), 300)  # fmt: skip
 
 
 FEATURES = Features(torch.ones(2, 3), torch.tensor([0, 1]), ("a", "b"), ("a", "b"))

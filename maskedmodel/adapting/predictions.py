@@ -17,8 +17,9 @@ from torch import Tensor
 
 from maskedmodel.components import SampleDataset
 from maskedmodel.engine.finetuned import FineTuned
-from maskedmodel.errors import DataError, DependencyError, install_hint
+from maskedmodel.errors import DataError, DependencyError, PluginError, install_hint
 from maskedmodel.files import replacing, spreadsheet_cell
+from maskedmodel.tasks import Task
 from maskedmodel.training.data import Reading, eval_batches
 from maskedmodel.training.fingerprint import fingerprint
 from maskedmodel.training.labelled import Subset
@@ -114,7 +115,7 @@ def _predict(model: FineTuned, dataset: Subset, piece: Path, reading: Reading, p
             assert batch.stored is not None
             prediction = predictions_of(model, batch.signal, fitting, precision)
             prediction = model.task.restore(model.tokenizer, prediction, batch.stored).cpu()
-            for name, values in {"id": list(map(str, batch.ids)), **model.task.columns(prediction)}.items():
+            for name, values in {"id": list(map(str, batch.ids)), **_columns(model.task, prediction)}.items():
                 found.setdefault(name, []).append(values)
             places = model.task.maps(prediction)
             if places is not None:
@@ -124,6 +125,22 @@ def _predict(model: FineTuned, dataset: Subset, piece: Path, reading: Reading, p
     kept = {str(number): _joined(parts) for number, parts in enumerate(found.values())}
     with replacing(piece) as file:
         np.savez(file, names=np.array(list(found), dtype=np.str_), **kept)
+
+
+def _columns(task: Task[Any], prediction: Tensor) -> Columns:
+    """What a task makes of predictions. Raises PluginError where a column hasn't one row for each sample."""
+    columns = task.columns(prediction)
+    for name, values in columns.items():
+        if len(values) != len(prediction) or name == "id":
+            raise PluginError(
+                "A task breaks its contract.",
+                where=f"{type(task).__name__}.columns, column {name!r}",
+                expected="names other than id, which are the samples' own"
+                if name == "id"
+                else f"one row for each of {len(prediction)} samples",
+                got=name if name == "id" else f"{len(values)} rows",
+            )
+    return columns
 
 
 def _joined(parts: Sequence[Any]) -> Any:

@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -35,14 +35,13 @@ from maskedmodel.cli.arguments import (
     listed,
     split,
 )
-from maskedmodel.cli.output import discard, flush_or_discard, plain_lines, print_error, print_json, print_result
+from maskedmodel.cli.ending import report
+from maskedmodel.cli.output import discard, flush_or_discard, plain_lines, print_json, print_result
 from maskedmodel.cli.plugin_verbs import with_plugin_verbs
-from maskedmodel.errors import MaskedModelError, out_of_memory
 from maskedmodel.installed import spare_others
 from maskedmodel.training.interrupt import remember_interrupts
 
 _GLOBAL_FLAGS = ("--debug", "--strict-plugins")
-_UsageError: type[Any] = typer.BadParameter.__mro__[1]  # click's, which newer versions of typer keep inside
 
 app = typer.Typer(
     help="Masked autoencoders for any signal that can be cut into tokens.",
@@ -347,7 +346,7 @@ def run_cli(arguments: list[str]) -> int:
             return 1
         if "--debug" in flags:
             traceback.print_exc()
-        return _report(error)
+        return report(error)
     return 0
 
 
@@ -359,36 +358,6 @@ def _stdout_closed() -> bool:
         discard(sys.stdout)
         return True
     return False
-
-
-def _report(error: BaseException) -> int:
-    """Print the error; returns the exit code."""
-    if isinstance(error, MaskedModelError):
-        print_error("Error", str(error))
-        return 2
-    if isinstance(error, _UsageError):
-        message = error.format_message()
-        if "option" in message and "." in message.partition(":")[2]:
-            message += " Settings are written without dashes, as KEY=VALUE."
-        command = error.ctx.command_path if error.ctx is not None else "maskedmodel"
-        print_error("Error", f"{message}\n  {command} --help tells more.")
-        return 2
-    if isinstance(error, KeyboardInterrupt | typer.Abort):
-        print_error("Stopped", "interrupted")
-        return 130
-    code = error.code if isinstance(error, SystemExit) else getattr(error, "exit_code", None)
-    if isinstance(code, int):
-        if not isinstance(error, SystemExit):
-            print_error("Stopped", str(error))
-        return code
-    name = type(error).__name__
-    if out_of_memory(error):
-        got = f"{name}: {' '.join(str(error).split())[:160]}"
-        fix = "a smaller train.batch, train.accumulate=2 or more, larger tokens, or a smaller model need less."
-        print_error("Error", f"There isn't enough memory.\n  got: {got}\n  to fix: {fix}")
-        return 2
-    print_error("Failed", f"{name}: {' '.join(str(error).split())} (run with --debug for the traceback)")
-    return 1
 
 
 def main() -> None:

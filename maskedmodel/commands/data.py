@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from maskedmodel.components import DataSource, Sample, SampleDataset, Split
-from maskedmodel.config.build import component, source_of
+from maskedmodel.config.build import own_source, source_of
 from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import Trained
 from maskedmodel.errors import ConfigError, DataError, EmptySplitError
@@ -15,6 +15,7 @@ from maskedmodel.files import path_of
 from maskedmodel.plugins import Registry
 from maskedmodel.sources.file_settings import FileSettings
 from maskedmodel.training.folder import notices
+from maskedmodel.training.hanging import read_within
 
 C = TypeVar("C", bound=Trained)
 ARCHIVES = (".zip", ".tar")  # a file that is a folder
@@ -55,10 +56,11 @@ def read_file(path: Path, config: Trained, registry: Registry, overrides: Sequen
     """
     source: DataSource[Any] | None = None
     if config.data is not None and not overrides:
-        source = component("data", config.data, registry, config.train.seed)
+        source = own_source(config, config.data, registry)
     if source is None or type(source).read is DataSource.read:
         source = source_at(path, config, registry, overrides)
-    return source.read(path)
+    with read_within(config.train.data_timeout, path):
+        return source.read(path)
 
 
 def source_at(path: Path, config: Trained, registry: Registry, overrides: Sequence[str] = ()) -> DataSource[Any]:
@@ -92,15 +94,14 @@ def source_at(path: Path, config: Trained, registry: Registry, overrides: Sequen
         {**config.model_dump(mode="json"), "data": data}, overrides, registry=registry, kind=type(config)
     )
     assert settled.data is not None
-    source: DataSource[Any] = component("data", settled.data, registry)
-    return source
+    return own_source(config, settled.data, registry)
 
 
 def _channels_of(config: Trained, registry: Registry) -> list[str] | None:
     """What the channels of the run's own data are called; None where nothing says."""
     if config.data is None:
         return None
-    names = component("data", config.data, registry, config.train.seed).channel_names()
+    names = own_source(config, config.data, registry).channel_names()
     return list(names) if names else None
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskedmodel.commands.data import read_file
+from maskedmodel.commands.data import how_to_read, read_file
 from maskedmodel.commands.run import Config, draw, opened, pictures_folder, some_samples
 from maskedmodel.config.build import build_components
 from maskedmodel.config.load import load_config
@@ -40,8 +40,9 @@ def reconstruct(
     """
     folder, config, registry, model, device = opened(run)
     captions = [Path(file).name for file in files] or None
+    config, left = how_to_read(files or ("val",), config, registry, overrides)
     if files:
-        samples = [read_file(path_of(file, DataError), config, registry, overrides) for file in files]
+        samples = [read_file(path_of(file, DataError), config, registry, left) for file in files]
         tell_notes(Counter(note for sample in samples for note in sample.get("notes", ())), len(samples))
         prepared = [model.tokenizer.prepare(sample["signal"][None].to(device))[0] for sample in samples]
         signals, ids = model.tokenizer.collate(prepared), [sample["id"] for sample in samples]

@@ -59,7 +59,13 @@ def source_of(config: Trained, registry: Registry) -> DataSource[Any]:
             fix="Name files or data to use, such as data.name=image_folder data.path=FOLDER.",
         )
     _agree(config.tokenizer, config.data, registry)
-    source: DataSource[Any] = component("data", config.data, registry, config.train.seed)
+    return own_source(config, config.data, registry)
+
+
+def own_source(config: Trained, data: Settings, registry: Registry) -> DataSource[Any]:
+    """A data source with settings of its own that is read as the config says. Raises as `build_components`."""
+    source: DataSource[Any] = component("data", data, registry, config.train.seed)
+    source.read_timeout = config.train.data_timeout
     return source
 
 

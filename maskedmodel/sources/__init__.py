@@ -4,6 +4,7 @@ from maskedmodel.components import SampleDataset, Split
 from maskedmodel.files import path_of, replacing
 from maskedmodel.sources.bundles import natural_order
 from maskedmodel.sources.dataset import SignalDataset
+from maskedmodel.sources.decoding import decoded
 from maskedmodel.sources.file_settings import FileSettings
 from maskedmodel.sources.files import EncodedFiles, existing_path, files_at, holds
 from maskedmodel.sources.folders import FolderFiles, legible, open_regular
@@ -35,6 +36,7 @@ __all__ = [
     "SignalDataset",
     "Split",
     "class_numbers",
+    "decoded",
     "doubt_labels",
     "existing_path",
     "files_at",

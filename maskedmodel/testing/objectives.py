@@ -28,6 +28,7 @@ from maskedmodel.testing.rules import (
     difference,
     require,
     require_equal,
+    same,
     untouched_generators,
 )
 
@@ -255,7 +256,7 @@ def check_pure(objective: AnyObjective) -> None:
         ):
             fix = "Draw nothing at random, and keep no state between calls."
             require_equal(one, other, objective, rule, expected="a pure function", fix=fix)
-        unchanged = torch.equal(given, values) and torch.equal(kept, target)
+        unchanged = same(given, values) and same(kept, target)
         require(unchanged, objective, "changes its input in place", fix="Use out-of-place operations.")
 
 

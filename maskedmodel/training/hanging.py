@@ -22,6 +22,8 @@ from typing import IO
 
 from torch.utils.data import get_worker_info
 
+from maskedmodel.errors import DataError
+
 _NAME = "data-stacks-{}.txt"
 _folder: ContextVar[Path | None] = ContextVar("folder of stacks", default=None)
 
@@ -53,6 +55,20 @@ def time_limit(seconds: float, stacks: Stacks | None = None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def read_within(seconds: float, where: object) -> Iterator[None]:
+    """A block that reads one thing. Raises DataError, which says `where`, once it has taken `seconds`; 0: never."""
+    try:
+        with time_limit(seconds):
+            yield
+    except TooLong as error:
+        raise DataError(
+            f"Reading this took longer than {seconds:g} s, at {error}.",
+            where=where,
+            fix="See whether the disk answers, or give it longer with train.data_timeout.",
+        ) from error
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from maskedmodel.noise import Noise
 from maskedmodel.tasks import Labels, Task
 from maskedmodel.training.collating import UNLABELLED
 from maskedmodel.training.data import Batch, Broken, Guarded, Reading, broken_error, tell_broken
-from maskedmodel.training.hanging import TooLong, time_limit
+from maskedmodel.training.hanging import read_within
 from maskedmodel.training.labelled import LabelledData, Subset, labels_of, part_of, tell_left_out
 
 
@@ -84,15 +84,6 @@ def _shape(dataset: SampleDataset, reading: Reading) -> tuple[int, ...]:
     return tuple(sample["target"].shape)
 
 
-def _in_time(read: Callable[[int], Tensor | None], index: int, timeout: float) -> Tensor | None:
-    """A target alone. Raises DataError where it takes longer than `timeout` seconds."""
-    try:
-        with time_limit(timeout):
-            return read(index)
-    except TooLong as error:
-        raise DataError(f"Reading a target took longer than {timeout:g} s, at {error}.") from error
-
-
 def _classes(dataset: SampleDataset, names: Sequence[str], reading: Reading) -> dict[int, Tensor]:
     """How many places of each class, (classes,), the target of a sample holds, of samples that have any."""
     read: Callable[[int], Tensor | None] | None = getattr(dataset, "targets", None)
@@ -101,7 +92,8 @@ def _classes(dataset: SampleDataset, names: Sequence[str], reading: Reading) -> 
     for index in range(len(dataset)):
         try:
             if read is not None:
-                target = _in_time(read, index, reading.timeout)
+                with read_within(reading.timeout, f"the target of sample {index}"):
+                    target = read(index)
             else:
                 sample, _ = guarded[index, 0]
                 if isinstance(sample, Broken):

@@ -96,7 +96,7 @@ class AudioFolder(DataSource[AudioFolderSettings]):
             part = self._files.part(split)
             read: Callable[[int], Sound] = _Decoder(part, self.settings)
             if self.settings.memory is not None:
-                read = in_memory(read, len(part.ids), self.settings.memory)
+                read = in_memory(read, len(part.ids), self.settings.memory, self.read_timeout)
             self._opened[split] = _Clips(read, part)
         return self._opened[split]
 

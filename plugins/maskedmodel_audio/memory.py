@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from maskedmodel.errors import DataError
+from maskedmodel.sources import decoded
 from maskedmodel_audio.decode import Sound
 
 Kept = Literal["float16", "float32"]
@@ -43,10 +43,11 @@ class Waveforms:
         return Sound(wave, self.notes.get(index, ()))
 
 
-def in_memory(read: Callable[[int], Sound], count: int, kept: Kept) -> Waveforms:
+def in_memory(read: Callable[[int], Sound], count: int, kept: Kept, timeout: float) -> Waveforms:
     """Decode all clips now, by threads: libsndfile and torch let go of the interpreter lock.
 
-    float16 takes half the memory and adds noise about 70 dB below the signal.
+    float16 takes half the memory and adds noise about 70 dB below the signal. A clip that takes longer than `timeout`
+    seconds is bad.
     Raises DataError where they need more memory than this machine has.
     """
     dtype = getattr(torch, kept)
@@ -58,37 +59,30 @@ def in_memory(read: Callable[[int], Sound], count: int, kept: Kept) -> Waveforms
     total = 0
     _log.info("decoding %d clips into memory", count)
 
-    def attempt(index: int) -> Tensor | DataError:
-        try:
-            sound = read(index)
-            clip = sound.wave.to(dtype)
-            if not bool(torch.isfinite(clip).all()):
-                raise DataError("A clip is too loud for float16.", where=f"clip {index}", fix="Set memory: float32.")
-            if sound.notes:
-                notes[index] = sound.notes
-            return clip
-        except DataError as error:  # kept, to be raised whenever the sample is read
-            return error
+    def kept_form(index: int) -> Sound:
+        sound = read(index)
+        clip = sound.wave.to(dtype)
+        if not bool(torch.isfinite(clip).all()):
+            raise DataError("A clip is too loud for float16.", where=f"clip {index}", fix="Set memory: float32.")
+        return Sound(clip, sound.notes)
 
-    workers = min(os.cpu_count() or 1, 16)
-    chunk = 16 * workers  # what waits at any time
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, count, chunk):
-            for index, clip in enumerate(pool.map(attempt, range(start, min(start + chunk, count))), start):
-                if isinstance(clip, DataError):
-                    bad[index] = _record(clip)
-                    continue
-                places[index] = (total, *clip.shape)
-                parts.append(clip.flatten())
-                total += clip.numel()
-            if 2 * total * dtype.itemsize > have:  # at the end they are there twice for a moment
-                raise DataError(
-                    "The decoded clips don't fit into memory.",
-                    where=f"memory: {kept}",
-                    expected=f"at most {have / 2**31:.1f} GiB, half of what this machine has",
-                    got=f"{total * dtype.itemsize / 2**30:.1f} GiB after {index + 1} of {count} clips",
-                    fix="Set data.memory=null, a lower sample_rate, or seconds.",
-                )
+    for index, sound in decoded(kept_form, count, timeout):
+        if isinstance(sound, DataError):  # kept, to be raised whenever the sample is read
+            bad[index] = _record(sound)
+            continue
+        if sound.notes:
+            notes[index] = sound.notes
+        places[index] = (total, *sound.wave.shape)
+        parts.append(sound.wave.flatten())
+        total += sound.wave.numel()
+        if 2 * total * dtype.itemsize > have:  # at the end they are there twice for a moment
+            raise DataError(
+                "The decoded clips don't fit into memory.",
+                where=f"memory: {kept}",
+                expected=f"at most {have / 2**31:.1f} GiB, half of what this machine has",
+                got=f"{total * dtype.itemsize / 2**30:.1f} GiB after {index + 1} of {count} clips",
+                fix="Set data.memory=null, a lower sample_rate, or seconds.",
+            )
     return Waveforms(torch.cat(parts) if parts else torch.empty(0, dtype=dtype), places, bad, notes)
 
 

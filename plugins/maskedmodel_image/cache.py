@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from maskedmodel.errors import DataError
-from maskedmodel.sources import PARSER_ERRORS, parsing, replacing
+from maskedmodel.sources import PARSER_ERRORS, decoded, parsing, replacing
 from maskedmodel_image.decode import Form
 
 _log = logging.getLogger(__name__)
@@ -62,22 +61,6 @@ class Stored:
         return self.signals[index]
 
 
-def _decoded(read: Read, count: int) -> Iterator[tuple[int, Tensor | DataError]]:
-    """All images in order, decoded by threads: Pillow lets go of the interpreter lock while it decodes."""
-
-    def attempt(index: int) -> Tensor | DataError:
-        try:
-            return read(index)
-        except DataError as error:  # goes into the store, to be raised whenever the sample is read
-            return error
-
-    workers = min(os.cpu_count() or 1, 16)
-    chunk = 16 * workers  # what waits in memory at any time
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, count, chunk):
-            yield from enumerate(pool.map(attempt, range(start, min(start + chunk, count))), start)
-
-
 def _record(error: DataError) -> dict[str, Any]:
     details = {"where": error.where, "expected": error.expected, "got": error.got, "fix": error.fix}
     return {"what": error.what, **{key: str(value) for key, value in details.items() if value is not None}}
@@ -96,12 +79,12 @@ def check_memory(size: int, where: object) -> None:
         )
 
 
-def in_memory(read: Read, count: int, form: Form) -> Stored:
-    """Decode everything now, into one tensor (N, C, H, W)."""
+def in_memory(read: Read, count: int, form: Form, timeout: float) -> Stored:
+    """Decode everything now, into one tensor (N, C, H, W); an image that takes longer than `timeout` seconds is bad."""
     dtype = getattr(torch, form.dtype)
     check_memory(count * int(np.prod(form.shape)) * dtype.itemsize, "memory: true")
     signals, bad = torch.zeros(count, *form.shape, dtype=dtype), {}
-    for index, image in _decoded(read, count):
+    for index, image in decoded(read, count, timeout):
         if isinstance(image, DataError):
             bad[index] = _record(image)
         else:
@@ -109,7 +92,7 @@ def in_memory(read: Read, count: int, form: Form) -> Stored:
     return Stored(signals, bad)
 
 
-def on_disk(read: Read, ids: Sequence[str], form: Form, folder: Path, split: str, key: str) -> Stored:
+def on_disk(read: Read, ids: Sequence[str], form: Form, folder: Path, split: str, key: str, timeout: float) -> Stored:
     """The cache of a split in `folder`, built first unless one with this `key` is there.
 
     `<split>.json` says which array file belongs to it, and lists ids, shape and unreadable images. It is renamed into
@@ -126,7 +109,7 @@ def on_disk(read: Read, ids: Sequence[str], form: Form, folder: Path, split: str
         folder.mkdir(parents=True, exist_ok=True)
         shape = (len(ids), *form.shape)
         with replacing(array_path) as file:
-            bad = _write_array(file, read, shape, form.dtype)
+            bad = _write_array(file, read, shape, form.dtype, timeout)
         index = {"key": key, "array": array_path.name, "shape": shape, "dtype": form.dtype, "ids": ids, "bad": bad}
         with replacing(index_path) as file:
             file.write(json.dumps(index).encode())
@@ -143,13 +126,15 @@ def on_disk(read: Read, ids: Sequence[str], form: Form, folder: Path, split: str
     return Stored(ArrayFile(array_path), bad)
 
 
-def _write_array(file: IO[bytes], read: Read, shape: tuple[int, ...], dtype: str) -> dict[int, dict[str, Any]]:
+def _write_array(
+    file: IO[bytes], read: Read, shape: tuple[int, ...], dtype: str, timeout: float
+) -> dict[int, dict[str, Any]]:
     """Write an .npy file image by image: a full disk is then an error, where writing to a mapping would be a crash."""
     bad: dict[int, dict[str, Any]] = {}
     empty = bytes(int(np.prod(shape[1:])) * np.dtype(dtype).itemsize)
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
-    for index, image in _decoded(read, shape[0]):
+    for index, image in decoded(read, shape[0], timeout):
         if isinstance(image, DataError):
             bad[index] = _record(image)
         file.write(empty if isinstance(image, DataError) else image.numpy().tobytes())

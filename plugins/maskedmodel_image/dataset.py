@@ -58,19 +58,23 @@ def open_images(
     form: Form,
     settings: ImageFileSettings,
     split: Split,
+    timeout: float,
     groups: Sequence[str] | None = None,
     targets: Callable[[int], Tensor | None] | None = None,
 ) -> SignalDataset:
-    """The chosen images as a dataset, stored decoded where the settings say so. `ids` and `labels` are theirs."""
+    """The chosen images as a dataset, stored decoded where the settings say so. `ids` and `labels` are theirs.
+
+    Of those stored, one that takes longer than `timeout` seconds can't be read.
+    """
     decoder = _Decoder(images, chosen, form, settings)
     read: Callable[[int], Tensor] | Stored = decoder
     if settings.memory:
         _log.info("decoding %d images into memory", len(ids))
-        read = in_memory(decoder, len(ids), form)
+        read = in_memory(decoder, len(ids), form, timeout)
     elif settings.cache is not None:
         key = _fingerprint(images, chosen, ids, form, settings)
         folder = path_of(settings.cache, DataError)
-        read = on_disk(decoder, ids, form, folder, split, key)
+        read = on_disk(decoder, ids, form, folder, split, key, timeout)
     return SignalDataset(read, ids, labels, groups, targets=targets)
 
 

@@ -48,7 +48,16 @@ class ImageFolder(DataSource[ImageFolderSettings]):
         masks = self._masks
         targets = None if masks is None else Masks(masks, part.files, part.chosen, part.ids, form, self.settings)
         return open_images(
-            part.files, part.chosen, part.ids, part.labels, form, self.settings, split, part.groups, targets
+            part.files,
+            part.chosen,
+            part.ids,
+            part.labels,
+            form,
+            self.settings,
+            split,
+            self.read_timeout,
+            part.groups,
+            targets,
         )
 
     @cached_property

@@ -148,7 +148,7 @@ class Parquet(DataSource[ParquetSettings]):
         table, chosen = self._parts.rows[split]
         ids = [table.ids[row] for row in chosen]
         form = form_of(self._parts.rows["train"][0], self.settings)
-        return open_images(table, chosen, ids, self._labels(split), form, self.settings, split)
+        return open_images(table, chosen, ids, self._labels(split), form, self.settings, split, self.read_timeout)
 
     def class_names(self) -> list[str] | None:
         return self._classes[0] if self._classes is not None else None

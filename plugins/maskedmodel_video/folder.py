@@ -78,7 +78,7 @@ class VideoFolder(DataSource[VideoFolderSettings]):
             labels = [number[_stem(sample_id)] for sample_id in part.ids]
         if self.settings.memory:
             _log.info("decoding %d clips into memory", len(part.ids) * clips)
-            read = Remembered(read, len(part.ids) * clips, self.settings.shape)
+            read = Remembered(read, len(part.ids) * clips, self.settings.shape, self.read_timeout)
         if clips == 1:
             return _Clips(read, part.ids, labels, part.groups)
         each = range(clips)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 
 from maskedmodel.errors import DataError
+from maskedmodel.sources import decoded
 from maskedmodel_video.clip import Clip
 
 
 class Remembered:
     """Reads clips of one shape out of memory, uint8. What couldn't be decoded raises its DataError when it is read.
 
-    Data workers share the memory. Raises DataError where the clips need more than the machine has: better than being
-    killed half-way.
+    One that takes longer than `timeout` seconds is bad, too. Data workers share the memory. Raises DataError where the
+    clips need more than the machine has: better than being killed half-way.
     """
 
-    def __init__(self, read: Callable[[int], Clip], count: int, shape: tuple[int, ...]) -> None:
+    def __init__(self, read: Callable[[int], Clip], count: int, shape: tuple[int, ...], timeout: float) -> None:
         size = count * int(np.prod(shape))
         have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else size
         if size > have:
@@ -35,17 +35,13 @@ class Remembered:
         self.bad: dict[int, DataError] = {}
         self.notes: dict[int, tuple[str, ...]] = {}
 
-        def decode(index: int) -> None:
-            try:
-                clip = read(index)
-                self.clips[index] = clip.signal
-                if clip.notes:
-                    self.notes[index] = clip.notes
-            except DataError as error:  # raised whenever the sample is read, for the run's policy to treat
-                self.bad[index] = error
-
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:  # FFmpeg and Pillow let go of the lock
-            list(pool.map(decode, range(count)))
+        for index, clip in decoded(read, count, timeout):
+            if isinstance(clip, DataError):  # raised whenever the sample is read, for the run's policy to treat
+                self.bad[index] = clip
+                continue
+            self.clips[index] = clip.signal
+            if clip.notes:
+                self.notes[index] = clip.notes
 
     def __call__(self, index: int) -> Clip:
         if index in self.bad:

@@ -26,7 +26,7 @@ from maskedmodel.adapting.run import adapt
 from maskedmodel.adapting.source import finetune_config, name_of
 from maskedmodel.cli.app import run_cli
 from maskedmodel.config.finetune import FinetuneTrain
-from maskedmodel.errors import CheckpointError, ConfigError, DataError
+from maskedmodel.errors import CheckpointError, ConfigError, DataError, PluginError
 from maskedmodel.plugins import load_registry
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training.distributed import World
@@ -186,6 +186,20 @@ def test_how_samples_are_read_may_be_said_and_nothing_else_is_ignored(
         tuned, tmp_path / "new", to=tmp_path / "p.csv", overrides=[*how, "train.on_bad_sample=skip"], quiet=True
     )
     assert (done.rows, done.left_out) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("columns", "text"),
+    [({"label": ["7"]}, "one row for each of"), ({"id": ["1", "2"]}, "names other than id")],
+)
+def test_columns_that_do_not_fit_are_refused(
+    tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: dict[str, Any], text: str
+) -> None:
+    kind = load_registry().get("task", "classify")
+    monkeypatch.setattr(kind, "columns", lambda task, prediction: columns)
+    with pytest.raises(PluginError, match=text):
+        maskedmodel.predict(tuned, "val", to=tmp_path / "p.csv", quiet=True)
+    assert not (tmp_path / "p.csv").exists()
 
 
 def test_bad_input_to_predict(tuned: Path, pretrained: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import tifffile
 from PIL import Image
 
 import maskedmodel
+from maskedmodel.errors import DataError
+from maskedmodel.plugins import load_registry
 
 TINY: dict[str, Any] = {
     "model": {"encoder": {"dim": 8, "depth": 1, "heads": 1}, "decoder": {"dim": 8, "depth": 1, "heads": 1}},
@@ -106,3 +110,22 @@ def test_a_channel_goes_by_its_name_into_a_run_of_another_kind_of_source(tmp_pat
         features = maskedmodel.embed(tmp_path / "run", tmp_path / "field.ome.tif", to=to, overrides=said, quiet=True)
         found.append(np.load(features)["feature"])
     np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_a_named_file_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, suffix, data, tokenizer = KINDS["image"]
+    for number in range(8):
+        make(tmp_path / f"data/{number}{suffix}", number)
+    config = {**TINY, "data": {**data, "path": str(tmp_path / "data")}, "tokenizer": tokenizer}
+    maskedmodel.pretrain(config, run=tmp_path / "run", quiet=True)
+    source = load_registry().get("data_source", "image_folder")
+    real = source.read
+    monkeypatch.setattr(source, "read", lambda self, path: (time.sleep(60), real(self, path))[1])
+    file, limit = make(tmp_path / f"new{suffix}", 0), ("train.data_timeout=0.2",)
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: maskedmodel.embed(tmp_path / "run", file, to=tmp_path / "out.npz", overrides=limit, quiet=True),
+        lambda: maskedmodel.reconstruct(tmp_path / "run", [file], overrides=limit),
+    )
+    for call in calls:
+        with pytest.raises(DataError, match=r"longer than 0\.2 s(.|\n)*new\.png(.|\n)*train\.data_timeout"):
+            call()
