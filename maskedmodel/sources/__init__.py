@@ -2,6 +2,7 @@
 
 from maskedmodel.components import SampleDataset, Split
 from maskedmodel.files import path_of, replacing
+from maskedmodel.sources.bounds import MOST_SHRUNK, check_memory, check_size, memory_of_machine, row_batches
 from maskedmodel.sources.bundles import natural_order
 from maskedmodel.sources.dataset import SignalDataset
 from maskedmodel.sources.decoding import decoded
@@ -24,6 +25,7 @@ from maskedmodel.sources.splits import (
 from maskedmodel.sources.telling import looked_at, spread, tally
 
 __all__ = [
+    "MOST_SHRUNK",
     "PARSER_ERRORS",
     "VALIDATION_NAMES",
     "EncodedFiles",
@@ -35,6 +37,8 @@ __all__ = [
     "SampleDataset",
     "SignalDataset",
     "Split",
+    "check_memory",
+    "check_size",
     "class_numbers",
     "decoded",
     "doubt_labels",
@@ -44,6 +48,7 @@ __all__ = [
     "label_facts",
     "legible",
     "looked_at",
+    "memory_of_machine",
     "named_split",
     "names_among",
     "natural_order",
@@ -51,6 +56,7 @@ __all__ = [
     "parsing",
     "path_of",
     "replacing",
+    "row_batches",
     "split_by_share",
     "split_in_name",
     "split_word",

@@ -12,13 +12,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
 from maskedmodel.errors import DataError
+from maskedmodel.sources.bounds import MOST_SHRUNK
 from maskedmodel.sources.census import Census, reader_of
 from maskedmodel.sources.folders import MOST_BYTES, FolderFiles, legible, open_regular, walk
 from maskedmodel.sources.foreign import parsing
 
 # Images and sound hardly compress further: a member that unpacks to more than this, or to many times its size, is
 # neither.
-_MOST_RATIO, _ALWAYS_FINE_BYTES = 200, 1 << 24
+_ALWAYS_FINE_BYTES = 1 << 24
 
 
 class EncodedFiles(Protocol):
@@ -133,7 +134,7 @@ class ZipFiles:
             else f"a declared size of {member.file_size} bytes"
             if member.file_size > MOST_BYTES
             else f"a declared size of {ratio:.0f} times what is stored"
-            if ratio > _MOST_RATIO and member.file_size > _ALWAYS_FINE_BYTES
+            if ratio > MOST_SHRUNK and member.file_size > _ALWAYS_FINE_BYTES
             else None
         )
         if problem is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from maskedmodel.errors import DataError
-from maskedmodel.sources import decoded
+from maskedmodel.sources import check_memory, decoded
 from maskedmodel_audio.decode import Sound
 
 Kept = Literal["float16", "float32"]
@@ -51,7 +50,6 @@ def in_memory(read: Callable[[int], Sound], count: int, kept: Kept, timeout: flo
     Raises DataError where they need more memory than this machine has.
     """
     dtype = getattr(torch, kept)
-    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1 << 62
     parts: list[Tensor] = []
     places: dict[int, _Place] = {}
     bad: dict[int, dict[str, Any]] = {}
@@ -75,14 +73,9 @@ def in_memory(read: Callable[[int], Sound], count: int, kept: Kept, timeout: flo
         places[index] = (total, *sound.wave.shape)
         parts.append(sound.wave.flatten())
         total += sound.wave.numel()
-        if 2 * total * dtype.itemsize > have:  # at the end they are there twice for a moment
-            raise DataError(
-                "The decoded clips don't fit into memory.",
-                where=f"memory: {kept}",
-                expected=f"at most {have / 2**31:.1f} GiB, half of what this machine has",
-                got=f"{total * dtype.itemsize / 2**30:.1f} GiB after {index + 1} of {count} clips",
-                fix="Set data.memory=null, a lower sample_rate, or seconds.",
-            )
+        got = f"memory: {kept}, {index + 1} of {count} clips"
+        fix = "Set data.memory=null, a lower sample_rate, or seconds."
+        check_memory(total * dtype.itemsize, got, fix, share=0.5)  # at the end they are there twice for a moment
     return Waveforms(torch.cat(parts) if parts else torch.empty(0, dtype=dtype), places, bad, notes)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from maskedmodel.errors import DataError
-from maskedmodel.sources import PARSER_ERRORS, decoded, parsing, replacing
+from maskedmodel.sources import PARSER_ERRORS, check_memory, decoded, parsing, replacing
 from maskedmodel_image.decode import Form
 
 _log = logging.getLogger(__name__)
@@ -22,6 +21,7 @@ _log = logging.getLogger(__name__)
 _DAMAGED: tuple[type[Exception], ...] = (*PARSER_ERRORS, DataError)
 
 Read = Callable[[int], Tensor]
+IN_MEMORY = "Use a cache folder, a smaller size, or an .npy file, which is mapped rather than loaded."
 
 
 class ArrayFile:
@@ -66,23 +66,10 @@ def _record(error: DataError) -> dict[str, Any]:
     return {"what": error.what, **{key: str(value) for key, value in details.items() if value is not None}}
 
 
-def check_memory(size: int, where: object) -> None:
-    """Raises DataError where `size` bytes are more than this machine has: better than being killed half-way."""
-    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else size
-    if size > have:
-        raise DataError(
-            "The data doesn't fit into memory.",
-            where=where,
-            expected=f"at most {have / 2**30:.1f} GiB, all this machine has",
-            got=f"{size / 2**30:.1f} GiB",
-            fix="Use a cache folder, a smaller size, or an .npy file, which is mapped rather than loaded.",
-        )
-
-
 def in_memory(read: Read, count: int, form: Form, timeout: float) -> Stored:
     """Decode everything now, into one tensor (N, C, H, W); an image that takes longer than `timeout` seconds is bad."""
     dtype = getattr(torch, form.dtype)
-    check_memory(count * int(np.prod(form.shape)) * dtype.itemsize, "memory: true")
+    check_memory(count * int(np.prod(form.shape)) * dtype.itemsize, "memory: true", IN_MEMORY)
     signals, bad = torch.zeros(count, *form.shape, dtype=dtype), {}
     for index, image in decoded(read, count, timeout):
         if isinstance(image, DataError):

@@ -12,8 +12,8 @@ from typing import IO, Any
 import numpy as np
 
 from maskedmodel.errors import DataError
-from maskedmodel.sources import named_split, names_among, open_regular, parsing, split_word
-from maskedmodel_image.cache import ArrayFile, check_memory
+from maskedmodel.sources import check_memory, named_split, names_among, open_regular, parsing, split_word
+from maskedmodel_image.cache import IN_MEMORY, ArrayFile
 
 DAMAGED = "The array can't be read: it is damaged, or holds pickled objects, which are never loaded."
 SAVE_AGAIN = "Save it with numpy.save or numpy.savez as numbers."
@@ -58,7 +58,7 @@ def _read_member(path: Path, stream: IO[bytes], key: str | None, others: set[str
         member = archive.getinfo(f"{key}.npy")
         with archive.open(member) as inside:
             size = _claimed(inside, member.file_size)[1]
-        check_memory(size, path)
+        check_memory(size, path, IN_MEMORY)
         with archive.open(member) as inside:
             values: np.ndarray[Any, Any] = np.lib.format.read_array(inside, allow_pickle=False)
         return values

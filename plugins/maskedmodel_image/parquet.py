@@ -73,8 +73,10 @@ class ParquetSettings(ImageFileSettings):
         description="Labels that mean there is none. null = -1 where the file names its classes, as the hub does; none "
         "elsewhere.",
     )
-    max_group_mib: PositiveInt = Field(
-        2048, description="Most MiB that the encoded images of one row group may take: more is refused unread."
+    max_group_mib: PositiveInt | None = Field(
+        None,
+        description="Most MiB that the encoded images of one row group may take: more is refused unread. null = 2048, "
+        "but no more than 64 where that is over 200 times the file's own size.",
     )
     size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = Field(
         None,
@@ -267,7 +269,7 @@ class Parquet(DataSource[ParquetSettings]):
 
     def _table(self, files: list[Path], found: _Found, prefix: str) -> Table:
         settings = self.settings
-        most = settings.max_group_mib << 20
+        most = None if settings.max_group_mib is None else settings.max_group_mib << 20
         return Table(files, found.base, settings.image, settings.label, prefix, most)
 
 

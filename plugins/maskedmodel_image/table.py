@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from maskedmodel.errors import DataError, DependencyError, install_hint
-from maskedmodel.sources import PARSER_ERRORS, legible, open_regular, parsing
+from maskedmodel.sources import MOST_SHRUNK, PARSER_ERRORS, check_size, legible, open_regular, parsing, row_batches
 
 # Encoded row groups are kept up to this many bytes per process: a small table is then read from disk once.
 _KEPT_BYTES = 1 << 30
@@ -20,6 +20,9 @@ _KEPT_BYTES = 1 << 30
 _MOST_ROWS = 50_000_000
 # Rows that are decoded before their size is looked at: what a file declares may be a lie.
 _ROWS_AT_ONCE = 16
+# Most bytes of a row group; and so many are no harm, however small the file is.
+_MOST_BYTES, _HARMLESS_BYTES = 1 << 31, 64 << 20
+_TOO_LARGE = "Write it with smaller row groups, or raise data.max_group_mib if it is honest."
 _CANT = "The parquet file can't be read."
 
 
@@ -38,7 +41,8 @@ class Table:
 
     `image` and `label` name the columns, None = found by type; label "" = no labels. `ids` are "file:row", files
     relative to `base`, after `prefix`. A row group takes `most` bytes at most, by what it declares and as it is
-    decoded. Safe to pickle, to fork, and to read from several threads.
+    decoded; None = 2 GiB, but 64 MiB where that is over 200 times the file's size. Safe to pickle, to fork, and to read
+    from several threads.
 
     labels       of each row as the column has it; None where there is no column of labels.
     guessed      whether the column was neither named nor marked as labels.
@@ -47,7 +51,7 @@ class Table:
     """
 
     def __init__(
-        self, files: list[Path], base: Path, image: str | None, label: str | None, prefix: str, most: int = 1 << 31
+        self, files: list[Path], base: Path, image: str | None, label: str | None, prefix: str, most: int | None = None
     ) -> None:
         self.files, self.most, self._local = files, most, _Local(-1)
         self._groups: list[tuple[int, int]] = []  # number of the file, number of the row group in it
@@ -84,9 +88,12 @@ class Table:
             own = prefix + legible(path.relative_to(base).as_posix())
             self.ids += [f"{own}:{index}" for index in range(sum(rows))]
             if self.label is not None:
-                labels += _labels(_read_column(file, self.label, path), self.label, path)
+                labels += _labels(_read_column(file, self.label, path, self._most(path)), self.label, path)
             if self.split is not None:
-                splits += [None if cell is None else str(cell) for cell in _read_column(file, self.split, path)]
+                splits += [
+                    None if cell is None else str(cell)
+                    for cell in _read_column(file, self.split, path, self._most(path))
+                ]
         if not self.ids:
             raise DataError(
                 "The parquet files have no rows.", where=", ".join(map(str, files)), expected="1 row or more"
@@ -144,41 +151,24 @@ class Table:
             return column
 
     def _decode(self, file: Any, group: int, path: Path) -> Any:
-        """The images of a row group, still encoded as files. Raises DataError where they take more than `most` bytes.
-
-        A kilobyte can hold a million rows of one value, so what the group declares bounds a value, and no more rows
-        are decoded at a time than fit by this bound.
-        """
-        arrow = load_pyarrow()
+        """The images of a row group, still encoded as files. Raises DataError where they take too many bytes."""
+        arrow, most = load_pyarrow(), self._most(path)
         where = f"{path}, row group {group}"
         with parsing(_CANT, where, also=(arrow.ArrowException,)):
             metadata = file.metadata.row_group(group)
-            # Of all columns: to ask for one of them ends the process where its statistics are damaged (pyarrow 26).
-            declared = max(metadata.total_byte_size, 0)
-        self._bound(declared, "declares", where)
-        rows = max(1, min(_ROWS_AT_ONCE, self.most // max(declared, 1)))
-        pieces: list[Any] = []
-        size = 0
-        batches = file.iter_batches(batch_size=rows, row_groups=[group], columns=[self.image], use_threads=False)
-        while True:
-            with parsing(_CANT, where, also=(arrow.ArrowException,)):
-                batch = next(batches, None)
-                if batch is None:
-                    _all_there(sum(map(len, pieces)), metadata.num_rows)
-                    return arrow.chunked_array(pieces, type=file.schema_arrow.field(self.image).type)
-                pieces.append(batch.column(0))
-            size += pieces[-1].nbytes
-            self._bound(size, "decodes to", where)
-
-    def _bound(self, size: int, what: str, where: str) -> None:
-        if size > self.most:
-            raise DataError(
-                "A row group of the parquet file is too large.",
-                where=where,
-                expected=f"at most {self.most / 2**20:.0f} MiB",
-                got=f"it {what} {size / 2**20:.0f} MiB" + (" or more" if what == "decodes to" else ""),
-                fix="Write it with smaller row groups, or raise data.max_group_mib if it is honest.",
+            check_size(max(metadata.total_byte_size, 0), most, "declares", where, _TOO_LARGE)
+            batches = row_batches(
+                file, most, where, _TOO_LARGE, columns=[self.image], group=group, at_once=_ROWS_AT_ONCE
             )
+            pieces = [batch.column(0) for batch in batches]
+            _all_there(sum(map(len, pieces)), metadata.num_rows)
+            return arrow.chunked_array(pieces, type=file.schema_arrow.field(self.image).type)
+
+    def _most(self, path: Path) -> int:
+        """How many bytes a row group of a file may take. Encoded images hardly shrink when they are stored."""
+        if self.most is not None:
+            return self.most
+        return min(_MOST_BYTES, max(_HARMLESS_BYTES, MOST_SHRUNK * path.stat().st_size))
 
 
 def _parquet_file(path: Path) -> Any:
@@ -200,9 +190,12 @@ def _described(file: Any, path: Path) -> tuple[Any, dict[str, Any], list[int]]:
         return schema, _features(schema), rows
 
 
-def _read_column(file: Any, name: str, path: Path) -> Any:
-    with parsing(_CANT, f"{legible(str(path))}, column {name!r}", also=(load_pyarrow().ArrowException,)):
-        values = file.read(columns=[name], use_threads=False).column(0).to_pylist()
+def _read_column(file: Any, name: str, path: Path, most: int) -> list[Any]:
+    """A column of labels or of splits' names. Raises DataError where it takes more than `most` bytes."""
+    where = f"{legible(str(path))}, column {name!r}"
+    with parsing(_CANT, where, also=(load_pyarrow().ArrowException,)):
+        batches = row_batches(file, most, where, _TOO_LARGE, columns=[name])
+        values = [value for batch in batches for value in batch.column(0).to_pylist()]
         _all_there(len(values), file.metadata.num_rows)
         return values
 

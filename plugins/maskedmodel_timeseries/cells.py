@@ -11,16 +11,17 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskedmodel import Fact
 from maskedmodel.errors import DataError, DependencyError, install_hint
-from maskedmodel.sources import open_regular, parsing
+from maskedmodel.sources import MOST_SHRUNK, check_size, open_regular, parsing
 
 SEPARATORS = (",", ";", "\t", "|")
+_HARMLESS_BYTES = 64 << 20  # of text, however small the file is that it was packed in
 _SAMPLED = 64  # lines that the separator is found by
 _SPACE = "[ \u00a0\u202f']"  # what groups of thousands are set apart by, besides a comma or a point
 _EXPONENT = r"(?:[eE][+-]?\d+)?"
@@ -120,7 +121,7 @@ def as_numbers(cells: Any, mark: Mark) -> NDArray[np.float64] | None:
 def _text(path: Path) -> str:
     zipped = path.name.lower().endswith(".gz")
     with open_regular(path) as file, parsing("The table can't be read.", path, expected="a table of text in UTF-8"):
-        content = gzip.GzipFile(fileobj=file).read() if zipped else file.read()
+        content = _unzipped(file, path) if zipped else file.read()
         # UTF-16 is what spreadsheets call Unicode text.
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     if "\0" in text:
@@ -128,6 +129,13 @@ def _text(path: Path) -> str:
     if not text.strip():
         raise DataError("The table can't be read.", where=path, expected="a row of names, then values", got="no text")
     return str(text)
+
+
+def _unzipped(file: BinaryIO, path: Path) -> bytes:
+    most = max(MOST_SHRUNK * path.stat().st_size, _HARMLESS_BYTES)
+    content: bytes = gzip.GzipFile(fileobj=file).read(most + 1)
+    check_size(len(content), most, "decodes to", path, "Unpack the file first, if it is honest, and name that.")
+    return content
 
 
 def _separator(text: str, path: Path, given: str | None) -> Dialect:

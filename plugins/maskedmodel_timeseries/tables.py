@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from maskedmodel import Fact
 from maskedmodel.errors import DataError, DependencyError, install_hint
-from maskedmodel.sources import existing_path, parsing
+from maskedmodel.sources import check_memory, existing_path, memory_of_machine, open_regular, parsing, row_batches
 from maskedmodel_timeseries.cells import load_pandas, read_csv
 from maskedmodel_timeseries.columns import Roles, TableReading, id_column, roles_of
 from maskedmodel_timeseries.spacing import frequency_of, with_gaps
 
 CSV_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 PARQUET_SUFFIXES = (".parquet",)
+_TOO_LARGE = "Take fewer rows or columns: write the part that is wanted to a table of its own."
 _LONG = 0.1  # share of rows whose time comes again, from which on a table is taken for a long one
 
 
@@ -160,12 +161,17 @@ def _frame(path: Path, how: TableReading) -> tuple[Any, Sequence[str], list[Fact
 def _read_parquet(path: Path) -> tuple[Any, list[Fact]]:
     pandas = load_pandas()
     try:
-        from pyarrow import ArrowException  # type: ignore[import-untyped]
+        from pyarrow import ArrowException, Table, parquet  # type: ignore[import-untyped]
     except ImportError as error:
         fix = install_hint(extra="timeseries")
         raise DependencyError("Reading parquet needs pyarrow.", where=path, got=error, fix=fix) from error
     with parsing("The table can't be read.", path, expected="a parquet file", also=(ArrowException,)):
-        frame = pandas.read_parquet(path)
+        with open_regular(path) as opened:
+            file = parquet.ParquetFile(opened)
+            check_memory(8 * file.metadata.num_rows * file.metadata.num_columns, path, _TOO_LARGE, share=0.5)
+            most = memory_of_machine() or 1 << 40
+            batches = list(row_batches(file, most // 2, path, _TOO_LARGE))
+        frame = Table.from_batches(batches, file.schema_arrow).to_pandas()
     # An index without a name only numbers the rows, unless it is of times.
     if frame.index.name is not None or isinstance(frame.index, pandas.DatetimeIndex):
         return frame.reset_index(), []

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from maskedmodel.errors import DataError
-from maskedmodel.sources import decoded
+from maskedmodel.sources import check_memory, decoded
 from maskedmodel_video.clip import Clip
 
 
@@ -22,15 +21,7 @@ class Remembered:
 
     def __init__(self, read: Callable[[int], Clip], count: int, shape: tuple[int, ...], timeout: float) -> None:
         size = count * int(np.prod(shape))
-        have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else size
-        if size > have:
-            raise DataError(
-                "The clips don't fit into memory.",
-                where="memory: true",
-                expected=f"at most {have / 2**30:.1f} GiB, all this machine has",
-                got=f"{size / 2**30:.1f} GiB",
-                fix="Set memory: false, or store fewer frames or smaller ones.",
-            )
+        check_memory(size, "memory: true", "Set memory: false, or store fewer frames or smaller ones.")
         self.clips = torch.zeros(count, *shape, dtype=torch.uint8)
         self.bad: dict[int, DataError] = {}
         self.notes: dict[int, tuple[str, ...]] = {}

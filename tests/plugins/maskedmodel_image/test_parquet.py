@@ -313,11 +313,26 @@ class TestBombs:
         pq.write_table(table, path, compression="zstd")
         assert path.stat().st_size < 4096
         train = Parquet(path=str(path), max_group_mib=8).open
-        with pytest.raises(DataError, match=r"(?s)row group.*too large.*at most 8 MiB.*decodes to"):
+        with pytest.raises(DataError, match=r"(?s)too large.*row group.*at most 8 MiB.*decodes to"):
             train("train")
         # Within the bound it is read, and found to be no image.
         with pytest.raises(DataError, match="isn't an image"):
             Parquet(path=str(path), max_group_mib=64).open("train")
+
+    def test_what_is_very_many_times_the_file_needs_leave(self, tmp_path):
+        path = tmp_path / "t.parquet"
+        pq.write_table(pa.table({"img": [bytes(1 << 20)] * 100, "label": [0, 1] * 50}), path, compression="zstd")
+        with pytest.raises(DataError, match=r"(?s)at most 64 MiB.*decodes to 64 MiB or more.*max_group_mib"):
+            Parquet(path=str(path)).open("train")
+        with pytest.raises(DataError, match="isn't an image"):
+            Parquet(path=str(path), max_group_mib=128).open("train")
+
+    @pytest.mark.parametrize("column", ["split", "label"])
+    def test_text_of_other_columns_has_the_bound_too(self, tmp_path, column):
+        table = {"img": [png(1)] * 100, "label": [0, 1] * 50} | {column: ["train" + "n" * (1 << 20)] * 100}
+        pq.write_table(pa.table(table), tmp_path / "t.parquet", compression="zstd")
+        with pytest.raises(DataError, match=rf"(?s)too large.*column '{column}'.*at most 64 MiB|integer"):
+            Parquet(path=str(tmp_path / "t.parquet"), label="label").open("train")
 
     def test_what_declares_too_much_is_refused_unread(self, tmp_path):
         images = [np.random.default_rng(row).bytes(1 << 20) for row in range(4)]

@@ -192,7 +192,7 @@ class TestMemory:
             copy[0]
 
     def test_more_than_the_machine_has_is_refused(self, videos: Path) -> None:
-        with pytest.raises(DataError, match=r"(?s)don't fit into memory.*GiB"):
+        with pytest.raises(DataError, match=r"(?s)doesn't fit into memory.*GiB"):
             source(videos, memory=True, size=1 << 16, frames=100).open("train")
 
 
