@@ -1,4 +1,4 @@
-"""Time the exact kernels that maskedmodel/engine/kernels.py picks from, at the shapes of the two works of flops.py.
+"""Time the exact kernels that maskedmodel/engine/fastest.py chooses from, at the shapes of the two works of flops.py.
 
     python benchmarks/cpu_kernels.py
 
@@ -10,14 +10,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from time import perf_counter
 
 import torch
 from step import RESULTS, machine
 from torch import Tensor
+from torch.nn import functional as F
 
 from maskedmodel.engine import kernels
-from maskedmodel.engine.layers import attend, heads_first
+from maskedmodel.engine.fastest import described
+from maskedmodel.engine.layers import heads_first
 
 LINEAR = [  # rows, inputs, outputs
     (32 * 257, 192, 576),
@@ -52,19 +55,12 @@ def fastest(functions: list[Callable[[], object]], repeats: int) -> list[float]:
     return best
 
 
-def with_setting(
-    name: str, value: object, function: Callable[[], Tensor], inputs: list[Tensor]
-) -> Callable[[], object]:
-    """Forward and backward of `function` while kernels.`name` is `value`."""
+def forth_and_back(function: Callable[[], Tensor], inputs: list[Tensor]) -> Callable[[], object]:
+    """Forward and backward of `function`."""
 
     def run() -> object:
-        before = getattr(kernels, name)
-        setattr(kernels, name, value)
-        try:
-            result = function()
-            return torch.autograd.grad(result, inputs, torch.ones_like(result))
-        finally:
-            setattr(kernels, name, before)
+        result = function()
+        return torch.autograd.grad(result, inputs, torch.ones_like(result))
 
     return run
 
@@ -76,8 +72,8 @@ def linear_rows(repeats: int) -> list[str]:
             torch.randn(shape).requires_grad_() for shape in ((rows, inputs), (outputs, inputs), outputs)
         )
         runs = [
-            with_setting("ONEDNN", kind, lambda: kernels.linear(x, weight, bias), [x, weight, bias])  # noqa: B023
-            for kind in (False, True)
+            forth_and_back(lambda product=product: product(x, weight, bias), [x, weight, bias])  # noqa: B023
+            for product in (F.linear, kernels.onednn_linear)
         ]
         mkl, onednn = fastest(runs, repeats)
         work = 3 * 2 * rows * inputs * outputs / 1e9
@@ -90,10 +86,11 @@ def attention_rows(repeats: int) -> list[str]:
     for samples, tokens, heads, width in ATTENTION:
         qkv = torch.randn(samples, tokens, 3 * heads * width).requires_grad_()
 
-        def mixed() -> Tensor:
-            return attend(*(heads_first(part, heads) for part in qkv.chunk(3, -1)))  # noqa: B023
+        def mixed(attention: Callable[..., Tensor]) -> Tensor:
+            return attention(*(heads_first(part, heads) for part in qkv.chunk(3, -1)))  # noqa: B023
 
-        plain, fused = fastest([with_setting("PLAIN_KEYS", keys, mixed, [qkv]) for keys in (10**9, 0)], repeats)
+        kinds = (kernels.plain_attention, kernels.fused_attention)
+        plain, fused = fastest([forth_and_back(partial(mixed, kind), [qkv]) for kind in kinds], repeats)
         lines.append(
             f"| {samples}, {tokens}, {heads}, {width} | {1e3 * plain:.1f} | {1e3 * fused:.1f} | {plain / fused:.2f} |"
         )
@@ -112,7 +109,8 @@ def main() -> None:
         "",
         f"{where['date']}, {where['cpu']}, {where['cores']} cores, threads: {where['threads']}, float32, "
         f"torch {where['versions']['torch']}. `{where['command']}`. The engine here: "
-        f"{'oneDNN' if kernels.ONEDNN else 'MKL'}, plain attention up to {kernels.PLAIN_KEYS} keys.",
+        + "; ".join(f"{name}: {choice}" for name, choice in described().items())
+        + ".",
         "",
         *linear_rows(arguments.repeats),
         "",

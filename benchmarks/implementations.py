@@ -29,7 +29,7 @@ def with_mkl(work: Work, compiled: bool) -> tuple[nn.Module, Loss]:
     """This project's engine with the matrix products that torch picks, as the peers have them."""
     from maskedmodel.engine import kernels
 
-    kernels.ONEDNN = False
+    kernels.chosen_products.update(kernels.everywhere(False))
     return maskedmodel(work, compiled)
 
 

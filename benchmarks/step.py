@@ -9,7 +9,7 @@ runs at a time and all meet the same load. A ratio is the median over rounds of 
 the peak is the work of the plain method (flops.py) over time, over the rate of a matrix product timed in every round.
 An implementation that leaves work out can so come above what it multiplies.
 The peers run with AdamW as it comes and, to compare the engines alone, with the same fused AdamW. Where the engine
-picks oneDNN for its matrix products (maskedmodel/engine/kernels.py), it is timed with MKL as well.
+picks oneDNN for its matrix products (maskedmodel/engine/fastest.py), it is timed with MKL as well.
 Results go to benchmarks/results as JSON and Markdown.
 """
 
@@ -35,6 +35,7 @@ import torch
 from flops import WORKS, Work, step_flops
 from implementations import BUILDERS, Stepper, serve
 
+from maskedmodel.engine.fastest import settle
 from maskedmodel.engine.kernels import linear
 
 RESULTS = Path(__file__).parent / "results"
@@ -109,6 +110,7 @@ def product_rate() -> float:
     """FLOPs per second of a square float32 product: the best of three, by torch's own kernel and by the engine's."""
     a, b = torch.randn(PRODUCT, PRODUCT), torch.randn(PRODUCT, PRODUCT)
     best = float("inf")
+    settle([PRODUCT])
     for multiply in (torch.mm, linear) * 3:
         start = perf_counter()
         multiply(a, b)

@@ -9,5 +9,11 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, here and in processes that tests start
 
+# Kernels are measured on a user's machine. Tests take our own where there are any, so that they run everywhere.
+if "MASKEDMODEL_KERNELS" not in os.environ:
+    from maskedmodel.engine.kernels import has_operator
+
+    os.environ["MASKEDMODEL_KERNELS"] = f"product:{'onednn' if has_operator() else 'torch'},attention:plain"
+
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")

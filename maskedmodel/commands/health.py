@@ -14,6 +14,7 @@ from maskedmodel.components import Split
 from maskedmodel.config.build import Components, build_components
 from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import RunConfig
+from maskedmodel.engine.fastest import described
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.noise import seeded
 from maskedmodel.plugins import load_registry
@@ -33,6 +34,7 @@ def doctor(config: Config = None, *, overrides: Sequence[str] = ()) -> dict[str,
     device = pick_device("auto")
     found: dict[str, Any] = {
         "environment": environment(device),
+        "kernels": described(),
         "plugins": [plugin.name for plugin in registry.plugins],
         "failures": [f"{failure.plugin}: {failure.reason}" for failure in registry.failures],
     }

@@ -1,25 +1,47 @@
-"""Which of several exact kernels is fastest on this CPU. On other devices torch's own choice stands.
+"""Exact kernels for the products and the attention of a CPU, by what was chosen for its class of shapes.
 
-torch multiplies float32 matrices with MKL, which on an AMD processor leaves AVX-512 unused; oneDNN, built into the same
-torch, is about twice as fast there, to the same accuracy. Attention follows: where MKL is fast, the plain product beats
-the fused kernel for short rows; on AMD the fused kernel is at least as fast at every length (benchmarks/results).
+torch multiplies float32 matrices with MKL; oneDNN, built into the same torch, is about twice as fast on some processors
+and level on others, to the same accuracy. The plain product of attention beats the fused kernel for short rows where
+products are fast. `engine.fastest` measures and chooses; until then, and on other devices, torch's own stand.
 """
 
 from __future__ import annotations
 
-import platform
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+WIDTH_CLASSES = (128, 512)  # where one class of widths ends and the next begins
+MOST_PLAIN_KEYS = 400  # beyond, the plain attention's scores take too much memory to be worth any speed
+PLAIN_KEYS_OTHER = 400  # in another type than float32: in bf16 the fused kernel took up to twenty times as long
 
-def _amd() -> bool:
-    cpuinfo = Path("/proc/cpuinfo")
-    return "AuthenticAMD" in (cpuinfo.read_text() if cpuinfo.exists() else platform.processor())
+
+class Attention(NamedTuple):
+    """How float32 attention is computed on a CPU.
+
+    plain_keys  up to so many keys the plain product is taken, beyond them the fused kernel.
+    contiguous  whether the fused kernel is faster on copies than on the views that a joint projection leaves behind.
+    """
+
+    plain_keys: int = MOST_PLAIN_KEYS
+    contiguous: bool = True
+
+
+chosen_products: dict[int, bool] = {}  # by class of widths, whether oneDNN's is the faster one
+chosen_attention: Attention | None = None
+
+
+def everywhere(onednn: bool) -> dict[int, bool]:
+    """One choice for products of all classes."""
+    return dict.fromkeys(range(len(WIDTH_CLASSES) + 1), onednn)
+
+
+def width_class(width: int) -> int:
+    """The class of a product, of which `width` is the smaller side of the weight."""
+    return sum(width >= bound for bound in WIDTH_CLASSES)
 
 
 def has_operator() -> bool:
@@ -29,20 +51,11 @@ def has_operator() -> bool:
     return built and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def _onednn_is_faster() -> bool:
-    return has_operator() and torch.backends.cpu.get_cpu_capability().startswith("AVX512") and _amd()
-
-
-ONEDNN = _onednn_is_faster()
-PLAIN_KEYS = 0 if ONEDNN else 400  # up to so many keys the plain attention is faster than the fused kernel
-PLAIN_KEYS_OTHER = 400  # in another type than float32: in bf16 the fused kernel took up to twenty times as long
-
-
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., I) times weight (O, I), plus bias (O,): (..., O). With oneDNN it has no second derivative."""
     plain = (
-        not ONEDNN
-        or not x.is_cpu
+        not x.is_cpu
+        or not chosen_products.get(width_class(min(weight.shape)), False)
         or x.dtype != torch.float32
         or torch.is_autocast_enabled("cpu")
         or x.numel() == 0
@@ -51,7 +64,40 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     )
     if plain:
         return F.linear(x, weight, bias)
+    return onednn_linear(x, weight, bias)
+
+
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`linear` by oneDNN, float32 on a CPU."""
     return _OneDNNLinear.apply(x, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def attention(q_BHUd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Softmax attention (B, H, U, d); `mask` (..., U, T) bool, True = may be asked."""
+    how = chosen_attention or Attention()
+    most = how.plain_keys if q_BHUd.dtype == torch.float32 else PLAIN_KEYS_OTHER
+    if q_BHUd.is_cpu and k_BHTd.shape[2] <= most:
+        return plain_attention(q_BHUd, k_BHTd, v_BHTd, mask)
+    fused = copied_attention if q_BHUd.is_cpu and how.contiguous else fused_attention
+    return fused(q_BHUd, k_BHTd, v_BHTd, mask)
+
+
+def plain_attention(q_BHUd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention with its scores in memory."""
+    scores = (q_BHUd * q_BHUd.shape[-1] ** -0.5) @ k_BHTd.transpose(-2, -1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return torch.matmul(scores.softmax(-1), v_BHTd)
+
+
+def fused_attention(q_BHUd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, mask: Tensor | None = None) -> Tensor:
+    """torch's fused attention, on whatever views it is given."""
+    return F.scaled_dot_product_attention(q_BHUd, k_BHTd, v_BHTd, attn_mask=mask)
+
+
+def copied_attention(q_BHUd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, mask: Tensor | None = None) -> Tensor:
+    """torch's fused attention, on copies that lie in memory as it walks through them."""
+    return fused_attention(q_BHUd.contiguous(), k_BHTd.contiguous(), v_BHTd.contiguous(), mask)
 
 
 def _onednn(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedmodel.engine import kernels
+from maskedmodel.engine.fastest import settle
 
 MlpKind = Literal["gelu", "swiglu"]
 
@@ -22,17 +23,7 @@ def attend(q_BHUd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, key_valid_BT: Tensor 
     In a row without any valid key all count: what comes out means nothing, but is finite, and so is its gradient.
     """
     mask = None if key_valid_BT is None else usable_keys(key_valid_BT)[:, None, None, :]
-    most = kernels.PLAIN_KEYS if q_BHUd.dtype == torch.float32 else kernels.PLAIN_KEYS_OTHER
-    if not q_BHUd.is_cpu or k_BHTd.shape[2] > most:
-        q, k, v = q_BHUd, k_BHTd, v_BHTd
-        if q.is_cpu and not kernels.ONEDNN:
-            # The fused kernel was markedly slower on the strided views that a joint projection leaves behind.
-            q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    scores = (q_BHUd * q_BHUd.shape[-1] ** -0.5) @ k_BHTd.transpose(-2, -1)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    return torch.matmul(scores.softmax(-1), v_BHTd)
+    return kernels.attention(q_BHUd, k_BHTd, v_BHTd, mask)
 
 
 def usable_keys(key_valid_BT: Tensor) -> Tensor:
@@ -56,6 +47,10 @@ def heads_first(x_BTD: Tensor, heads: int) -> Tensor:
 
 class Linear(nn.Linear):
     """torch's, by the kernel that is fastest on this machine."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias)
+        settle([min(in_features, out_features)])
 
     def forward(self, input: Tensor) -> Tensor:
         return kernels.linear(input, self.weight, self.bias)

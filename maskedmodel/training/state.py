@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maskedmodel.components import SampleDataset, Split
 from maskedmodel.config.sections import Trained
+from maskedmodel.engine.fastest import in_use, take_up
 from maskedmodel.errors import CheckpointError, ConfigError, TrainingError
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training.data import (
@@ -89,6 +90,7 @@ class Run:
                 got=f"data set {now}, {len(self.train_data)} samples",
                 fix="Bring the data back as it was, or start again in another folder with --run.",
             )
+        take_up(state.get("kernels"))
         checkpoints.load_weights(self.model, checkpoints.read_model(found), found)
         checkpoints.restore_optimizer(self.optimizer, self.names, checkpoints.read_optimizer(found))
         self.broken = {b["id"]: Broken(**b) for b in state["broken"]}
@@ -98,7 +100,7 @@ class Run:
     @property
     def _state(self) -> dict[str, Any]:
         train, val = ([vars(b) for b in part] for part in self.left_out)
-        return {"data": self.data, "broken": train, **({"broken_val": val} if val else {})}
+        return {"data": self.data, "broken": train, "kernels": in_use(), **({"broken_val": val} if val else {})}
 
     @property
     def left_out(self) -> tuple[list[Broken], list[Broken]]:

@@ -96,7 +96,7 @@ def test_a_scheduler_pays_for_what_it_multiplies(
     mask: str, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it says of itself against what torch counts in a step with it, less the same step under its mask alone."""
-    monkeypatch.setattr(kernels, "PLAIN_KEYS", 400)
+    monkeypatch.setattr(kernels, "chosen_attention", kernels.Attention(400))
     (arm,) = arms_of(TINY, ["model.encoder.dim=24", "model.encoder.depth=4"], [mask], [], registry)
     stand = Stand.of(arm.config, registry)
     model, train = stand.model, arm.config.train
@@ -136,7 +136,7 @@ def test_a_step_of_uneven_rows_is_charged_what_it_multiplies(
     large: bool, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In groups a dense sample costs what it keeps; filled up, as in a small batch, all cost what the densest may."""
-    monkeypatch.setattr(kernels, "PLAIN_KEYS", 400)
+    monkeypatch.setattr(kernels, "chosen_attention", kernels.Attention(400))
     monkeypatch.setattr(packing, "WORTH", 1 if large else 2**40)
     (arm,) = arms_of(TINY, ["model.encoder.depth=3"], ["adaptive:ratio=0.5,spread=0.3"], [], registry)
     stand = Stand.of(arm.config, registry)

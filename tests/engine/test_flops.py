@@ -30,8 +30,8 @@ def counted(model: MaskedAutoencoder, tokens: Tokens, backward: bool = False) ->
 @pytest.fixture(autouse=True, params=[pytest.param(True, marks=needs_onednn), False])
 def counted_kernels(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Either product, and no fused attention, which torch's counter doesn't know."""
-    monkeypatch.setattr(kernels, "ONEDNN", request.param)
-    monkeypatch.setattr(kernels, "PLAIN_KEYS", 400)
+    monkeypatch.setattr(kernels, "chosen_products", kernels.everywhere(request.param))
+    monkeypatch.setattr(kernels, "chosen_attention", kernels.Attention(400))
 
 
 def build(ratio: float, encoder: dict[str, Any], decoder: dict[str, Any]) -> MaskedAutoencoder:

@@ -21,7 +21,7 @@ def values(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.fixture(params=[pytest.param(True, marks=needs_onednn), False])
 def onednn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    monkeypatch.setattr(kernels, "ONEDNN", request.param)
+    monkeypatch.setattr(kernels, "chosen_products", kernels.everywhere(request.param))
     return bool(request.param)
 
 
@@ -87,7 +87,7 @@ def test_the_product_is_an_operator_that_torch_can_compile() -> None:
 
 @needs_onednn
 def test_the_same_product_twice_is_the_same_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "ONEDNN", True)
+    monkeypatch.setattr(kernels, "chosen_products", kernels.everywhere(True))
     x, weight = values(257, 48).requires_grad_(), values(96, 48, seed=1).requires_grad_()
     once, again = (
         torch.autograd.grad(kernels.linear(x, weight), (x, weight), values(257, 96, seed=2)) for _ in range(2)
@@ -101,7 +101,7 @@ def test_both_attentions_agree(monkeypatch: pytest.MonkeyPatch, padded: bool) ->
     valid = torch.arange(7) < torch.tensor([[7], [4]]) if padded else None
     results = []
     for most in (0, 1000):
-        monkeypatch.setattr(kernels, "PLAIN_KEYS", most)
+        monkeypatch.setattr(kernels, "chosen_attention", kernels.Attention(most))
         mixed = attend(q, k, v, valid)
         results.append((mixed, *torch.autograd.grad(mixed, (q, k, v), values(2, 3, 4, 8, seed=5))))
     for fused, plain in zip(*results, strict=True):
@@ -117,8 +117,8 @@ def test_blocks_agree_whatever_the_kernels(monkeypatch: pytest.MonkeyPatch, oned
         blocks: list[nn.Module] = [Block(24, 2, 4.0, 1e-6), CrossBlock(24, 16, 2, 4.0, 1e-6)]
     x, context = values(2, 9, 24), values(2, 5, 16, seed=1)
     ours = blocks[0](x, ask_from=3), blocks[1](x, context)
-    monkeypatch.setattr(kernels, "ONEDNN", False)
-    monkeypatch.setattr(kernels, "PLAIN_KEYS", 1000)
+    monkeypatch.setattr(kernels, "chosen_products", kernels.everywhere(False))
+    monkeypatch.setattr(kernels, "chosen_attention", kernels.Attention(1000))
     theirs = blocks[0](x)[:, 3:], blocks[1](x, context)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
