@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from maskedmodel.components import DataSource, Objective, Settings, Tokenizer
-from maskedmodel.config.errors import shown
 from maskedmodel.config.finetune import FinetuneConfig
 from maskedmodel.config.sections import RunConfig, Trained
-from maskedmodel.errors import ConfigError, DependencyError, MaskedModelError, PluginError
+from maskedmodel.errors import ConfigError, DependencyError, MaskedModelError, PluginError, shown
 from maskedmodel.noise import seeded, stable_hash
 from maskedmodel.plugins import Kind, Registry, label
 from maskedmodel.schedulers import MaskScheduler

@@ -15,8 +15,7 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from maskedmodel.components import Component
-from maskedmodel.plugins import label
-from maskedmodel.testing.building import registry_at_hand
+from maskedmodel.plugins import label, registry_at_hand
 from maskedmodel.testing.rules import CheckFailed, NotApplicable, class_of, kind_of, require
 
 # Packages that take long to import, or that need a system library: a component imports them when it is built.
