@@ -105,6 +105,7 @@ OF_KIND: Mapping[Kind, tuple[Check, ...]] = MappingProxyType(
             objectives.check_finite,
             objectives.check_gradient,
             objectives.check_tokens_independent,
+            objectives.check_by_value,
             objectives.check_to_values,
             objectives.check_baseline,
             objectives.check_pure,
@@ -140,6 +141,7 @@ OF_SCENE: tuple[Check, ...] = (
     scenes.check_losses,
     scenes.check_teacher_gradient,
     scenes.check_split,
+    scenes.check_by_value,
     scenes.check_state,
     scenes.check_flops,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -103,6 +104,33 @@ def check_split(objective: AnyScene) -> None:
                     got=f"{away:.2g}",
                     fix="Take means over tokens by scene.mean_of_hidden and mean_of_visible, none over the batch.",
                 )
+
+
+def check_by_value(objective: AnyScene) -> None:
+    """With by_value = True whatever stands for an absent value of a hidden token moves no loss."""
+    declared = False
+    for model, tokens, mask in _models(objective):
+        if not model.objective.by_value or tokens.values.shape[-1] == 1:
+            continue
+        declared = True
+        observed = torch.rand(tokens.values.shape, generator=generator(4)) < 0.7
+        observed[..., 0] = True
+        other = torch.where(observed | mask.visible[..., None], tokens.values, 7 - 2 * tokens.values)
+        first, second = (
+            _run(model, replace(tokens, values=v, observed=observed), mask) for v in (tokens.values, other)
+        )
+        for name, loss in first.named.items():
+            away = difference(second.named[name], loss)
+            require(
+                away <= 1e-4,
+                objective,
+                f"by_value is True, and an absent value moves loss {name!r}",
+                expected="the same loss whatever stands in its place, within 1e-4 of the largest",
+                got=f"{away:.2g}",
+                fix="Score hidden values by scene.score, or leave by_value False.",
+            )
+    if not declared:
+        raise NotApplicable("by_value is False: it is refused on tokens that are there in part")
 
 
 def check_state(objective: AnyScene) -> None:
