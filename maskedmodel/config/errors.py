@@ -151,6 +151,8 @@ def _reason(error: ErrorDetails) -> str | None:
 
 def _expected(error: ErrorDetails, field: FieldInfo | None) -> str:
     context = error.get("ctx", {})
+    if error["type"] in ("too_short", "too_long") and isinstance(error["input"], Mapping):
+        return _EXPECTED[error["type"]].replace("list", "mapping").format(**context)
     if error["type"] not in _RANGE_ERRORS:
         return _EXPECTED[error["type"]].format(**context)
     bounds = {_RANGE_ERRORS[error["type"]]: next(iter(context.values()))}

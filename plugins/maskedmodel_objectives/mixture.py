@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from itertools import accumulate
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -12,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from maskedmodel import Objective, Settings, Tokenizer, Tokens
-from maskedmodel.errors import ConfigError
 from maskedmodel.nested import Nested, build, inside
 from maskedmodel.scenes import Scene, SceneObjective
 from maskedmodel.schedulers import FeatureEncoder
 from maskedmodel.schedules import Weight, weight_at
+
+Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")]
 
 
 class Part(BaseModel):
@@ -26,13 +27,8 @@ class Part(BaseModel):
 
     of: Annotated[Settings, Nested("objective")] = Field(description="The objective, by name, with its settings.")
     weight: Weight = Field(
-        1.0,
-        description="What its loss counts for: a number, or a section with shape: linear or cosine, start and end, over "
-        "the run.",
+        1.0, description="What its loss counts for: a number, or a section with shape (linear, cosine), start and end."
     )
-
-
-Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")]
 
 
 class MixtureSettings(Settings):
@@ -40,8 +36,7 @@ class MixtureSettings(Settings):
 
     name: Literal["mixture"] = "mixture"
     parts: dict[Label, Part] = Field(
-        min_length=1,
-        description="The objectives by a label, in small letters, under which metrics record each: loss_LABEL.",
+        min_length=1, description="The objectives by a label, under which metrics record the loss of each: loss_LABEL."
     )
 
 
@@ -50,123 +45,89 @@ class Mixture(SceneObjective[MixtureSettings]):
 
     The head is as wide as all parts together, and each part is shown its own slice of the prediction. What a part has
     (teacher, parameters, buffers, work) works as if it stood alone. A part that gives several losses has them recorded
-    as loss_LABEL_NAME. Pictures are drawn from the first part that predicts a signal.
+    as loss_LABEL.NAME. Pictures are drawn from the first part that predicts a signal.
     """
 
     def __init__(self, settings: MixtureSettings | None = None, **values: Any) -> None:
         super().__init__(settings, **values)
-        self._parts: dict[str, Objective[Any]] = {
-            label: build("objective", part.of, f"parts.{label}.of") for label, part in self.settings.parts.items()
-        }
-        # Those with weights and buffers of their own, for optimizer and checkpoints.
-        self.parts = nn.ModuleDict({label: part for label, part in self._parts.items() if isinstance(part, nn.Module)})
-        self._names = {name: (label, own) for label in self._parts for name, own in self._named(label)}
-        if len(self._names) < sum(len(list(self._named(label))) for label in self._parts):
-            raise ConfigError(
-                "Two losses of the mixture have one name.",
-                where="objective.parts",
-                expected="labels that give each loss a name of its own",
-                got=", ".join(name for label in self._parts for name, _ in self._named(label)),
-                fix="Choose other labels.",
-            )
-        self._slices: dict[str, slice] = {}  # of the prediction, known once the model is met
+        made = {label: build("objective", part.of, _path(label)) for label, part in self.settings.parts.items()}
+        self._parts: dict[str, Objective[Any]] = made
+        self._scenes = {label: part for label, part in made.items() if isinstance(part, SceneObjective)}
+        # For optimizer and checkpoints: what has weights or buffers of its own.
+        self.parts = nn.ModuleDict({label: part for label, part in made.items() if isinstance(part, nn.Module)})
+        own = {label: part.names if label in self._scenes else ("",) for label, part in made.items()}
+        # What a loss is called here, by the label and its own name. A label holds no point, so names are unique.
+        self._names = {(a, b): f"{a}.{b}" if len(names) > 1 else a for a, names in own.items() for b in names}
+        self.names = tuple(self._names.values())  # type: ignore[misc]
+        self._source = {name: key for key, name in self._names.items()}
+        self.by_value = False  # known once all parts are attached
+        self._slices: dict[str, slice] = {}
         self._drawn: str | None = None  # the part that pictures are drawn from
 
-    def _named(self, label: str) -> Iterator[tuple[str, str]]:
-        """The losses of a part: as they are called here, and there."""
-        part = self._parts[label]
-        own = part.names if isinstance(part, SceneObjective) else ("",)
-        yield from ((label if len(own) == 1 else f"{label}_{name}", name) for name in own)
-
-    @property
-    def names(self) -> tuple[str, ...]:  # type: ignore[override]
-        return tuple(self._names)
-
-    @property
-    def by_value(self) -> bool:  # type: ignore[override]
-        """Whether all parts are."""
-        return all(part.by_value for part in self._parts.values())
-
-    def _each(self) -> Iterator[tuple[str, Objective[Any]]]:
-        """The parts; what one of them refuses is told with the place of its settings."""
-        for label, part in self._parts.items():
-            with inside("objective", f"parts.{label}.of"):
-                yield label, part
+    @classmethod
+    def example_settings(cls, folder: Path) -> MixtureSettings:
+        """The values of a patch and a teacher's features, for the conformance kit."""
+        latent = {"of": {"name": "latent"}, "weight": {"start": 0.1, "end": 1.0}}
+        return MixtureSettings.model_validate({"parts": {"values": {"of": {"name": "patch"}}, "features": latent}})
 
     def attach(self, tokenizer: Tokenizer[Any]) -> None:
-        for _, part in self._each():
-            part.attach(tokenizer)
+        for label, part in self._parts.items():
+            with inside("objective", _path(label)):
+                part.attach(tokenizer)
+        self.by_value = all(part.by_value for part in self._parts.values())
 
     def meet(self, tokenizer: Tokenizer[Any], encoder: FeatureEncoder) -> None:
-        super().meet(tokenizer, encoder)
-        for _, part in self._each():
-            if isinstance(part, SceneObjective):
-                part.meet(tokenizer, encoder)
-        ends = list(accumulate(self._widths(tokenizer), initial=0))
-        self._slices = {label: slice(*ends[i : i + 2]) for i, label in enumerate(self._parts)}
-        values = torch.zeros(1, 1, tokenizer.token_width)
-        able = (
-            label
-            for label, part in self._parts.items()
-            if part.to_values(torch.zeros(1, 1, part.width(tokenizer)), part.statistics(values)) is not None
-        )
-        self._drawn = next(able, None)
-
-    def _widths(self, tokenizer: Tokenizer[Any]) -> list[int]:
-        return [part.width(tokenizer) for _, part in self._each()]
+        for label, scene in self._scenes.items():
+            with inside("objective", _path(label)):
+                scene.meet(tokenizer, encoder)
+        values, self._slices, self._drawn = torch.zeros(1, 1, tokenizer.token_width), {}, None
+        start = 0
+        for label, part in self._parts.items():
+            with inside("objective", _path(label)):
+                end = start + part.width(tokenizer)
+            if part.to_values(torch.zeros(1, 1, end - start), part.statistics(values)) is not None:
+                self._drawn = self._drawn or label
+            self._slices[label], start = slice(start, end), end
 
     def width(self, tokenizer: Tokenizer[Any]) -> int:
-        return sum(self._widths(tokenizer))
+        return max(one.stop for one in self._slices.values())
 
-    def taught(self, tokens: Tokens) -> Tensor | None:
-        """The features (B, L, n D) of the n teachers of parts, side by side."""
-        found = [part.taught(tokens) for part in self._parts.values() if isinstance(part, SceneObjective)]
-        features = [one for one in found if one is not None]
-        return torch.cat(features, -1) if features else None
+    def taught(self, tokens: Tokens) -> Any:
+        """By label, what the teacher of each part says."""
+        return {label: part.taught(tokens) for label, part in self._scenes.items()}
 
     def losses(self, scene: Scene) -> Mapping[str, Tensor]:
-        found: dict[tuple[str, str], Tensor] = {}
-        teachers = self._teachers(scene)
+        found, taught = {}, dict[str, Any](scene.teacher or {})  # type: ignore[arg-type]
         for label, part in self._parts.items():
             own = scene.prediction[..., self._slices[label]]
             if isinstance(part, SceneObjective):
-                given = part.losses(replace(scene, prediction=own, teacher=teachers.get(label)))
+                given = part.losses(replace(scene, prediction=own, teacher=taught.get(label)))
                 found |= {(label, name): loss for name, loss in given.items()}
             else:
                 found[label, ""] = scene.score(part, own)
-        return {name: found[key] for name, key in self._names.items() if key in found}
-
-    def _teachers(self, scene: Scene) -> dict[str, Tensor]:
-        """The features of each part's own teacher."""
-        with_teacher = [
-            label
-            for label, part in self._parts.items()
-            if isinstance(part, SceneObjective) and part.teacher is not None
-        ]
-        if scene.teacher is None:
-            return {}
-        return dict(zip(with_teacher, scene.teacher.chunk(len(with_teacher), -1), strict=True))
+        return {self._names.get(key, "/".join(key)): loss for key, loss in found.items()}
 
     def weight(self, name: str, progress: float) -> float:
-        label, own = self._names[name]
-        part, weight = self._parts[label], weight_at(self.settings.parts[label].weight, progress)
-        return weight * part.weight(own, progress) if isinstance(part, SceneObjective) else weight
+        label, own = self._source[name]
+        weight = weight_at(self.settings.parts[label].weight, progress)
+        return weight * self._scenes[label].weight(own, progress) if label in self._scenes else weight
 
     def after_step(self, encoder: FeatureEncoder, progress: float) -> None:
-        for part in self._parts.values():
-            if isinstance(part, SceneObjective):
-                part.after_step(encoder, progress)
+        for scene in self._scenes.values():
+            scene.after_step(encoder, progress)
 
     def flops(self, visible: int, hidden: int) -> float:
-        scenes = (part for part in self._parts.values() if isinstance(part, SceneObjective))
-        return sum(part.flops(visible, hidden) for part in scenes)
+        return sum(scene.flops(visible, hidden) for scene in self._scenes.values())
 
     def baseline(self, tokenizer: Tokenizer[Any]) -> float | None:
-        """At the end of the run, where validation stands; None where a part's isn't known."""
-        found = [part.baseline(tokenizer) for part in self._parts.values()]
-        weights = [weight_at(part.weight, 1.0) for part in self.settings.parts.values()]
-        known = [weight * loss for weight, loss in zip(weights, found, strict=True) if loss is not None]
-        return sum(known) if len(known) == len(found) else None
+        """By the weights at the end of the run, at which validation stands; None where a part's isn't known."""
+        total = 0.0
+        for label, part in self._parts.items():
+            known = part.baseline(tokenizer)
+            if known is None:
+                return None
+            total += weight_at(self.settings.parts[label].weight, 1.0) * known
+        return total
 
     def statistics(self, values: Tensor) -> Tensor | None:
         return None if self._drawn is None else self._parts[self._drawn].statistics(values)
@@ -175,3 +136,7 @@ class Mixture(SceneObjective[MixtureSettings]):
         if self._drawn is None:
             return None
         return self._parts[self._drawn].to_values(prediction[..., self._slices[self._drawn]], statistics)
+
+
+def _path(label: str) -> str:
+    return f"parts.{label}.of"
