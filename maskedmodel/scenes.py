@@ -137,7 +137,7 @@ class SceneObjective(Objective[S], nn.Module):
         if self.teacher is None:
             return None
         features: Tensor = self.teacher.features(tokens)  # type: ignore[operator]
-        return features[:, self.teacher.prefix :].float()  # type: ignore[misc]
+        return features[:, self.teacher.prefix :].float()
 
     @abstractmethod
     def losses(self, scene: Scene) -> Mapping[str, Tensor]:

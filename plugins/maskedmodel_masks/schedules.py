@@ -153,6 +153,15 @@ def all_ratios(ratio: Any) -> list[float]:
     return ratio.all() if isinstance(ratio, Schedule) else [float(ratio)]
 
 
+def opposite(ratio: Any) -> Any:
+    """The Ratio of what another one leaves, at every point of the run. There is none of one that is drawn."""
+    if isinstance(ratio, Ramp):
+        return ratio.model_copy(update={"start": 1 - ratio.start, "end": 1 - ratio.end})
+    if isinstance(ratio, Steps):
+        return ratio.model_copy(update={"table": tuple((place, 1 - share) for place, share in ratio.table)})
+    return 1 - float(ratio)
+
+
 def refuse_extremes(ratios: Iterable[float], count: int, where: str, noun: str) -> None:
     """Raises ConfigError where one of the ratios, rounded, hides none or all of `count` things."""
     for ratio in ratios:

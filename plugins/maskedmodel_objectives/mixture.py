@@ -90,18 +90,19 @@ class Mixture(SceneObjective[MixtureSettings]):
             self._slices[label], start = slice(start, end), end
 
     def width(self, tokenizer: Tokenizer[Any]) -> int:
-        return max(one.stop for one in self._slices.values())
+        return max(int(one.stop) for one in self._slices.values())
 
     def taught(self, tokens: Tokens) -> Any:
         """By label, what the teacher of each part says."""
         return {label: part.taught(tokens) for label, part in self._scenes.items()}
 
     def losses(self, scene: Scene) -> Mapping[str, Tensor]:
-        found, taught = {}, dict[str, Any](scene.teacher or {})  # type: ignore[arg-type]
+        found: dict[tuple[str, str], Tensor] = {}
+        taught: Any = scene.teacher  # as `taught` gives it
         for label, part in self._parts.items():
             own = scene.prediction[..., self._slices[label]]
             if isinstance(part, SceneObjective):
-                given = part.losses(replace(scene, prediction=own, teacher=taught.get(label)))
+                given = part.losses(replace(scene, prediction=own, teacher=taught[label]))
                 found |= {(label, name): loss for name, loss in given.items()}
             else:
                 found[label, ""] = scene.score(part, own)
