@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -12,9 +14,9 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_mode
 from pydantic.fields import FieldInfo
 
 from maskedmodel.components import Component
-from maskedmodel.config.early import read_given, section_model, truth_as_number
+from maskedmodel.config.early import Given, read_given, section_model, truth_as_number
 from maskedmodel.config.errors import Problem, config_error, dotted, translate
-from maskedmodel.config.files import to_yaml
+from maskedmodel.config.files import apply_overrides, plain, to_yaml
 from maskedmodel.config.places import follow, nested_in
 from maskedmodel.config.sections import RunConfig, Trained
 from maskedmodel.nested import fault
@@ -101,6 +103,7 @@ def load_config(
     for section, default in kind.defaults.items():
         given.data.setdefault(section, dict(default))
     with using(registry):
+        given = _spelled_out(given, registry, kind)
         for keys, value in given.changes:
             if len(keys) > 1 and keys[-1] == "name":
                 _drop_unknown(given.data, keys[:-1], value, registry, kind)
@@ -140,6 +143,31 @@ def _drop_unknown(
         return
     for key in given.keys() - component.settings_class.model_fields.keys():
         del given[key]
+
+
+def _spelled_out(given: Given, registry: Registry, config: type[Trained]) -> Given:
+    """The overrides, and before each the defaults of nested components that it reaches into, to change them."""
+    data = plain(given.data)  # as it is when an override's turn comes
+    changes: list[tuple[tuple[str, ...], Any]] = []
+
+    def change(keys: tuple[str, ...], value: Any) -> None:
+        changes.append((keys, value))
+        apply_overrides(data, [(keys, copy.deepcopy(value))])
+
+    for keys, value in given.changes:
+        for depth in range(2, len(keys)):
+            path, holder = keys[:depth], _at(data, keys[: depth - 1])
+            missing = isinstance(holder, dict) and holder.get(path[-1]) is None
+            if missing and _kind_at(data, path, registry, config) is not None:
+                component = _named(registry, config.components[path[0]], data[path[0]]["name"])
+                field = None if component is None else follow(component.settings_class, data[path[0]], path[1:]).field
+                default = None if field is None else field.default
+                if isinstance(default, Settings):
+                    default = default.model_dump(mode="json")
+                if isinstance(default, Mapping):
+                    change(path, plain(default))
+        change(keys, value)
+    return replace(given, changes=changes)
 
 
 def _at(data: Any, path: Sequence[str]) -> Any:

@@ -217,6 +217,14 @@ def test_null_in_an_override_means_the_default() -> None:
     assert load(FULL, "objective.of=null").objective.of == PatchSettings()
 
 
+def test_an_override_reaches_into_a_default() -> None:
+    assert load({"name": "halved"}, "objective.of.normalise=false").objective.of == PatchSettings(normalise=False)
+    assert load({"name": "halved"}, "objective.of.name=fussy").objective.of == FussySettings()
+    inner = load({"name": "halved"}, "objective.of={name: halved}", "objective.of.of.normalise=false").objective.of
+    assert inner.of == PatchSettings(normalise=False)
+    assert "objective.also.name: is missing" in message({"name": "halved"}, "objective.also.grain=1")
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
