@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import torch
@@ -132,6 +133,11 @@ class Sum(Combined[SumSettings]):
     its pattern alone.
     """
 
+    @classmethod
+    def example_settings(cls, folder: Path) -> SumSettings:
+        """Random noise and blocks, for the conformance kit."""
+        return SumSettings.model_validate({"parts": [{"of": {"name": "uniform"}}, {"of": {"name": "blocks"}}]})
+
     def _places(self) -> list[tuple[str, Settings]]:
         return [(f"parts[{index}].of", part.of) for index, part in enumerate(self.settings.parts)]
 
@@ -207,6 +213,11 @@ class Choose(Combined[ChooseSettings]):
     Each part keeps its own ratio and its own count. All of them are asked for every sample, so the work is that of all;
     a part learns from the samples that it masked.
     """
+
+    @classmethod
+    def example_settings(cls, folder: Path) -> ChooseSettings:
+        """Random masks and blocks, for the conformance kit."""
+        return ChooseSettings.model_validate({"parts": [{"of": {"name": "uniform"}}, {"of": {"name": "blocks"}}]})
 
     def _places(self) -> list[tuple[str, Settings]]:
         return [(f"parts[{index}].of", part.of) for index, part in enumerate(self.settings.parts)]
