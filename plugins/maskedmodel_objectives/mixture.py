@@ -93,16 +93,17 @@ class Mixture(SceneObjective[MixtureSettings]):
         return max(int(one.stop) for one in self._slices.values())
 
     def taught(self, tokens: Tokens) -> Any:
-        """By label, what the teacher of each part says."""
-        return {label: part.taught(tokens) for label, part in self._scenes.items()}
+        """By label, what the teacher of each part says; None where none has one."""
+        found = {label: part.taught(tokens) for label, part in self._scenes.items()}
+        return found if any(one is not None for one in found.values()) else None
 
     def losses(self, scene: Scene) -> Mapping[str, Tensor]:
         found: dict[tuple[str, str], Tensor] = {}
-        taught: Any = scene.teacher  # as `taught` gives it
+        taught: Any = scene.teacher or {}  # as `taught` gives it
         for label, part in self._parts.items():
             own = scene.prediction[..., self._slices[label]]
             if isinstance(part, SceneObjective):
-                given = part.losses(replace(scene, prediction=own, teacher=taught[label]))
+                given = part.losses(replace(scene, prediction=own, teacher=taught.get(label)))
                 found |= {(label, name): loss for name, loss in given.items()}
             else:
                 found[label, ""] = scene.score(part, own)

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from maskedmodel import Objective, Settings
+from maskedmodel.cli.app import run_cli
+from maskedmodel.comparison.arms import arms_of
 from maskedmodel.config.build import build_components
 from maskedmodel.config.load import config_schema, difference, dump_config, load_config
 from maskedmodel.errors import ConfigError, PluginError
@@ -308,3 +310,19 @@ def test_a_default_that_needs_the_registry_while_it_is_loaded_is_refused(monkeyp
             registry_at_hand()
     finally:
         plugins._loading.reset(token)
+
+
+def test_a_comparison_varies_what_lies_inside() -> None:
+    given = {**BASE, "objective": FULL}
+    arms = arms_of(given, [], [], ["objective.listed[1].of.grain=4", "objective.of.of.name=fussy"], REGISTRY)
+    assert [arm.config.objective.listed[1].of.grain for arm in arms] == [4, 3]
+    assert [arm.config.objective.of.of.name for arm in arms] == ["patch", "fussy"]
+    with pytest.raises(ConfigError, match=r"objective\.of\.of\.grian: unknown setting"):
+        arms_of(given, [], [], ["objective.of.of.grian=4"], REGISTRY)
+
+
+def test_plugins_show_says_what_may_stand_inside(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["plugins", "show", "mixture"]) == 0
+    assert "mapping of {of: objective, weight: float or {shape:" in capsys.readouterr().out
+    assert run_cli(["plugins", "show", "choose"]) == 0
+    assert "list of {of: mask scheduler, weight:" in capsys.readouterr().out

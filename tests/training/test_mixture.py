@@ -23,6 +23,9 @@ from maskedmodel.noise import seeded
 from maskedmodel.plugins import Registry
 from maskedmodel.testing import parametrize_checks
 from maskedmodel.testing.fixtures import TINY_MODEL, Box, Fixed
+from maskedmodel.testing.rules import CheckFailed
+from maskedmodel.testing.runner import run_check
+from maskedmodel.testing.scenes import check_flops
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training.distributed import World
 from maskedmodel.training.folder import settle
@@ -59,6 +62,15 @@ MIXTURE = "objective=" + str({"name": "mixture", "parts": PARTS}).replace("'", '
 )
 def test_conformance(check: Callable[[], None]) -> None:
     check()
+
+
+def test_the_kit_looks_at_teachers_of_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Mixture.example_settings(Path())
+    assert settings is not None
+    run_check(check_flops, Mixture(settings))
+    monkeypatch.setattr(Mixture, "flops", lambda self, visible, hidden: 0.0)
+    with pytest.raises(CheckFailed, match="teacher's work isn't declared"):
+        run_check(check_flops, Mixture(settings))
 
 
 @pytest.fixture
