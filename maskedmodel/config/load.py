@@ -152,7 +152,8 @@ def _spelled_out(given: Given, registry: Registry, config: type[Trained]) -> Giv
 
     def change(keys: tuple[str, ...], value: Any) -> None:
         changes.append((keys, value))
-        apply_overrides(data, [(keys, copy.deepcopy(value))])
+        if keys[0] in config.components:
+            apply_overrides(data, [(keys, copy.deepcopy(value))])
 
     for keys, value in given.changes:
         for depth in range(2, len(keys)):
