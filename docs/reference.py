@@ -45,6 +45,8 @@ def built_in() -> Registry:
 
 def kind_of(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> str:
     """The values that a setting takes, in words: `integer > 0, or null`."""
+    if "component" in schema:
+        return f"a component of the kind {schema['component'].replace('_', ' ')}, by name"
     if "$ref" in schema:
         return kind_of(defs[schema["$ref"].rpartition("/")[2]], defs)
     for key in ("anyOf", "oneOf", "allOf"):
@@ -58,6 +60,9 @@ def kind_of(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> str:
         return "[" + "; ".join(kind_of(part, defs) for part in schema["prefixItems"]) + "]"
     if schema.get("type") == "array":
         return f"list of {kind_of(schema.get('items', {}), defs)}"
+    named = [schema.get("additionalProperties"), *schema.get("patternProperties", {}).values()]
+    if any(named):
+        return f"mapping of {kind_of(next(filter(None, named)), defs)} by name"
     if schema.get("properties"):
         inner = (f"{name}: {kind_of(value, defs)}" for name, value in schema["properties"].items())
         return "mapping {" + "; ".join(inner) + "}"

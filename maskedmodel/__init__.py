@@ -1,9 +1,9 @@
 """Masked autoencoders for any signal that can be cut into tokens.
 
-The names below are what most people need. What plugins build on is grouped: `maskedmodel.errors`, `.nn` (parts of the
-engine), `.pictures`, `.scenes`, `.schedulers`, `.sources` (files, labels, splits), `.tasks`, `.tokenizers` and
-`.tokens`, each with an `__all__`. Names are loaded on first use, so that `import maskedmodel` and `maskedmodel --help`
-answer at once.
+The names below are what most people need. What plugins build on is grouped: `maskedmodel.errors`, `.nested`
+(components inside components), `.nn` (parts of the engine), `.pictures`, `.scenes`, `.schedulers`, `.schedules`
+(weights over time), `.sources` (files, labels, splits), `.tasks`, `.tokenizers` and `.tokens`, each with an `__all__`.
+Names are loaded on first use, so that `import maskedmodel` and `maskedmodel --help` answer at once.
 """
 
 from __future__ import annotations
@@ -85,7 +85,19 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-GROUPS = ("errors", "nn", "pictures", "scenes", "schedulers", "sources", "tasks", "tokenizers", "tokens")
+GROUPS = (
+    "errors",
+    "nested",
+    "nn",
+    "pictures",
+    "scenes",
+    "schedulers",
+    "schedules",
+    "sources",
+    "tasks",
+    "tokenizers",
+    "tokens",
+)
 
 # Names of 0.1.0 that lie elsewhere or are called otherwise since.
 _MOVED = {

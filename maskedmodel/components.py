@@ -173,7 +173,15 @@ class Tokenizer(Component[S], SignalDisplay, nn.Module, ABC):
 
 
 class Objective(Component[S], ABC):
-    """What hidden tokens are compared with. It never sees a visible token: the core masks and averages."""
+    """What hidden tokens are compared with. It never sees a visible token: the core masks and averages.
+
+    Attributes:
+        by_value: whether the loss of a token is the mean of a loss for each of its values, against a target at the same
+            place, which is zero where the two are equal. Then a token that is there in part is scored by what is there;
+            other objectives are refused on such data. What follows from the tokenizer is known once it is attached.
+    """
+
+    by_value: bool = False
 
     @abstractmethod
     def width(self, tokenizer: Tokenizer[Any]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable
 from importlib import metadata
@@ -69,6 +70,12 @@ class DependencyError(MaskedModelError):
 
 class TrainingError(MaskedModelError):
     """Training can't go on: a loss that isn't finite, a full disk, another run in the same folder."""
+
+
+def shown(value: object, length: int = 60) -> str:
+    """A value as a config writes it, cut to a readable length."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import EntryPoint
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, Literal, get_args, get_origin
@@ -28,13 +30,14 @@ from maskedmodel.installed import (
     Kind,
     Selection,
     announced,
+    distribution_of,
     installed,
 )
 from maskedmodel.qualified import qualified
 from maskedmodel.schedulers import MaskScheduler
 from maskedmodel.tasks import Task
 
-__all__ = ["KINDS", "Failure", "Kind", "Plugin", "Registry", "label", "load_registry"]
+__all__ = ["KINDS", "Failure", "Kind", "Plugin", "Registry", "label", "load_registry", "registry_at_hand", "using"]
 
 KINDS: Mapping[Kind, type[Component[Any]]] = MappingProxyType(
     {
@@ -120,8 +123,42 @@ class Registry:
         return " ".join(parts) or "Install the plugin that provides it; `maskedmodel plugins` lists what there is."
 
     def build(self, kind: Kind, settings: Settings) -> Any:
-        """The component that these settings name, built from them."""
-        return self.get(kind, settings.name)(settings)
+        """The component that these settings name, built from them; so are those that they hold."""
+        with using(self):
+            return self.get(kind, settings.name)(settings)
+
+
+_at_hand: ContextVar[Registry | None] = ContextVar("registry", default=None)
+_loading: ContextVar[bool] = ContextVar("loading", default=False)
+
+
+@contextmanager
+def using(registry: Registry) -> Iterator[None]:
+    """Inside, components that are named by settings of others come from this registry."""
+    token = _at_hand.set(registry)
+    try:
+        yield
+    finally:
+        _at_hand.reset(token)
+
+
+def registry_at_hand() -> Registry:
+    """The registry that is in use; elsewhere the installed plugins, read anew where those changed."""
+    given = _at_hand.get()
+    if given is not None:
+        return given
+    if _loading.get():
+        raise PluginError(
+            "A plugin names a component while plugins are imported, before it is known which there are.",
+            fix="Give such a default as a mapping, default={'name': ...} with validate_default=True.",
+        )
+    points = tuple((point.name, point.value, distribution_of(point)) for point in installed(PROJECT)[0])
+    return _installed(points, Selection.of())
+
+
+@lru_cache(maxsize=1)
+def _installed(points: tuple[tuple[str, str, str], ...], selection: Selection) -> Registry:
+    return load_registry()
 
 
 def load_registry(
@@ -145,8 +182,12 @@ def load_registry(
     collector = _Collector(strict)
     for failure in [*damaged, *(clash for clash in clashes if selection.takes(clash.plugin))]:
         collector.record(failure)
-    for plugin in chosen:
-        collector.load(plugin)
+    token = _loading.set(True)
+    try:
+        for plugin in chosen:
+            collector.load(plugin)
+    finally:
+        _loading.reset(token)
     return collector.registry(tuple(plugin.name for plugin in plugins if plugin not in chosen))
 
 

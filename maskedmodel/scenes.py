@@ -43,6 +43,14 @@ class Scene:
     teacher: Tensor | None
     progress: float
 
+    def score(self, objective: Objective[Any], prediction: Tensor) -> Tensor:
+        """The loss per hidden token (B, M) of an objective of hidden values, as the core takes it.
+
+        `prediction` (B, M, Q) in float32 is what belongs to this objective. Raises PluginError as `score_values`.
+        """
+        observed = None if self.tokens.observed is None else self.at_hidden(self.tokens.observed)
+        return score_values(objective, prediction, self.at_hidden(self.tokens.values).float(), observed)
+
     def at_hidden(self, values: Tensor) -> Tensor:
         """Those of a table of all tokens (B, L, N) that belong to hidden tokens, (B, M, N)."""
         return values.gather(1, self.mask.ids_hidden[..., None].expand(-1, -1, values.shape[-1]))
@@ -60,6 +68,37 @@ def _mean(values: Tensor, valid: Tensor | None) -> Tensor:
     if valid is None:
         return values.mean(1)
     return (values * valid[..., None]).sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
+
+
+def score_values(objective: Objective[Any], prediction: Tensor, values: Tensor, observed: Tensor | None) -> Tensor:
+    """The loss of each hidden token (B, M) by its prediction (B, M, Q) and its raw values (B, M, P), all float32.
+
+    Where a token is there in part, `observed` (B, M, P) says which values count: the mean is over those alone. Raises
+    PluginError on an objective that isn't value by value then, and on a loss of a wrong shape.
+    """
+    who = objective.component_name()
+    if observed is None:
+        loss = objective.loss(prediction, objective.target(values))
+    else:
+        count = observed.sum(-1, keepdim=True).clamp(min=1)
+        # Whatever stands for an absent value may have no say in how the others are normalised.
+        target = objective.target(torch.where(observed, values, (values * observed).sum(-1, keepdim=True) / count))
+        if not objective.by_value or target.shape != observed.shape:
+            raise PluginError(
+                f"Objective {who!r} can't score tokens that are there in part.",
+                expected=f"by_value = True, and a target of one number per value, {tuple(observed.shape)}",
+                got=f"by_value = {objective.by_value}, a target of {tuple(target.shape)}",
+                fix="Choose an objective such as patch, or data without missing values.",
+            )
+        # A prediction that equals its target costs nothing, so the mean is over what was observed.
+        loss = objective.loss(torch.where(observed, prediction, target), target)
+    if loss.shape != values.shape[:2]:
+        raise PluginError(
+            f"Objective {who!r} gave a loss of a wrong shape.",
+            expected=f"(B, M) = {tuple(values.shape[:2])}",
+            got=tuple(loss.shape),
+        )
+    return loss if observed is None else loss / (count[..., 0] / observed.shape[-1])
 
 
 class SceneObjective(Objective[S], nn.Module):
@@ -92,6 +131,13 @@ class SceneObjective(Objective[S], nn.Module):
         After the first step nothing is kept, so that the teacher begins as the encoder, whatever that began with.
         """
         return None
+
+    def taught(self, tokens: Tokens) -> Tensor | None:
+        """(B, L, D) float32: the teacher's features of every token, nothing hidden; None without a teacher."""
+        if self.teacher is None:
+            return None
+        features: Tensor = self.teacher.features(tokens)  # type: ignore[operator]
+        return features[:, self.teacher.prefix :].float()
 
     @abstractmethod
     def losses(self, scene: Scene) -> Mapping[str, Tensor]:

@@ -167,6 +167,7 @@ class Mask:
              are read from `hidden`, which makes a GPU wait.
     gates    (B, L) or None: ones, by which visible tokens are multiplied as the encoder takes them in, so that the
              gradient of the loss reaches whoever made them (a straight-through estimate).
+    made_by  (B,) int64 or None: which of several schedulers made each row, as numbered by who chose among them.
 
     The derived ids are in raster order. Where rows keep different numbers of tokens the ids are padded, and
     `keep_valid` and `hidden_valid` say which entries are real; they are None where all are.
@@ -177,6 +178,7 @@ class Mask:
     widths: tuple[int, int] | None = None
     even: bool | None = None
     gates: Tensor | None = None
+    made_by: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.hidden.dim() != 2 or self.hidden.dtype != torch.bool:
@@ -310,12 +312,13 @@ class Mask:
         if valid is None or (valid is self.valid and self.widths is not None):  # ranking hides no padding
             return self
         real = valid if self.valid is None else valid & self.valid
-        return Mask(self.hidden & real, real, self.widths, None if self.even is None else False, self.gates)
+        even = None if self.even is None else False
+        return replace(self, hidden=self.hidden & real, valid=real, even=even)
 
     def rows(self, rows: slice | Tensor) -> Mask:
         """The mask of some of the samples."""
-        valid, gates = (None if given is None else given[rows] for given in (self.valid, self.gates))
-        return Mask(self.hidden[rows], valid, self.widths, self.even, gates)
+        some = {name: getattr(self, name) for name in ("valid", "gates", "made_by")}
+        return replace(self, hidden=self.hidden[rows], **{k: v if v is None else v[rows] for k, v in some.items()})
 
     def check(self) -> Mask:
         """Read the values and hold them to the invariants; returns the mask itself.

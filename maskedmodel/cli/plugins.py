@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
@@ -152,6 +152,7 @@ def _component_dict(registry: Registry, kind: Kind, name: str) -> dict[str, Any]
 
 
 def _print_component(registry: Registry, kind: Kind, name: str) -> None:
+    from maskedmodel.config.places import whole
     from maskedmodel.plugins import label
 
     cls = registry.get(kind, name)
@@ -161,19 +162,25 @@ def _print_component(registry: Registry, kind: Kind, name: str) -> None:
     for setting, field in cls.settings_class.model_fields.items():
         if setting != "name":
             default = "required" if field.is_required() else str(field.get_default(call_default_factory=True))
-            rows.append([setting, _type_text(field.annotation), default, field.description or ""])
+            rows.append([setting, _type_text(whole(field)), default, field.description or ""])
     if rows:
         print_table(["setting", "type", "default", "description"], rows)
         print()
 
 
 def _type_text(annotation: Any) -> str:
-    """An annotation as a user reads it: `"mse" or "l1"`, `int or null`, `list of float`."""
+    """An annotation as a user reads it: `"mse" or "l1"`, `int or null`, `list of float`, `{of: objective}`."""
+    from pydantic import BaseModel
+
+    from maskedmodel.config.places import nested_in, whole
+    from maskedmodel.plugins import label
+
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is NoneType:
         return "null"
     if origin is Annotated:
-        return _type_text(arguments[0])
+        mark = nested_in(annotation)
+        return label(mark.kind) if mark is not None else _type_text(arguments[0])
     if origin is Literal:
         return " or ".join(json.dumps(value) for value in arguments)
     if origin in (Union, UnionType):
@@ -181,6 +188,11 @@ def _type_text(annotation: Any) -> str:
     if origin in (list, tuple, set, frozenset):
         inner = [_type_text(argument) for argument in arguments if argument is not Ellipsis]
         return f"list of {inner[0]}" if len(inner) == 1 else f"[{', '.join(inner)}]"
+    if origin in (dict, Mapping):
+        return f"mapping of {_type_text(arguments[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        inner = [f"{name}: {_type_text(whole(field))}" for name, field in annotation.model_fields.items()]
+        return f"{{{', '.join(inner)}}}"
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)
 
 

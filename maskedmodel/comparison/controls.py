@@ -20,7 +20,7 @@ from maskedmodel.comparison.arms import Arm, Source, make_arm
 from maskedmodel.components import Settings
 from maskedmodel.config.load import difference
 from maskedmodel.errors import MaskedModelError
-from maskedmodel.plugins import Registry
+from maskedmodel.plugins import Registry, using
 from maskedmodel.schedulers import MaskScheduler
 
 _POINTS = (np.arange(241) + 0.5) / 241  # symmetric about one half, and on none of the places where tables change
@@ -99,7 +99,9 @@ def _search(
         for path, value in changes:
             _put(values, path, value)
         try:
-            curve = ratio_curve(type(settings).model_validate(values), registry)
+            with using(registry):
+                changed = type(settings).model_validate(values)
+            curve = ratio_curve(changed, registry)
         except (ValidationError, MaskedModelError):
             continue  # not a setting that this scheduler takes
         if _alike(curve, target):

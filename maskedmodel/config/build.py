@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from maskedmodel.components import DataSource, Objective, Settings, Tokenizer
-from maskedmodel.config.errors import shown
 from maskedmodel.config.finetune import FinetuneConfig
 from maskedmodel.config.sections import RunConfig, Trained
-from maskedmodel.errors import ConfigError, DependencyError, MaskedModelError, PluginError
+from maskedmodel.errors import ConfigError, DependencyError, MaskedModelError, PluginError, shown
 from maskedmodel.noise import seeded, stable_hash
 from maskedmodel.plugins import Kind, Registry, label
 from maskedmodel.schedulers import MaskScheduler
@@ -37,7 +37,8 @@ def build_components(config: RunConfig, registry: Registry) -> Components:
 
     What a component refuses keeps its error class and says which section of the config it belongs to. Any other
     exception becomes a PluginError, an ImportError a DependencyError. Raises ConfigError where tokenizer and data give
-    different values to what they share, such as a sample rate, and where the data have NaN that the tokenizer refuses.
+    different values to what they share, such as a sample rate, and where the data have NaN that the tokenizer refuses
+    or the objective can't score.
     """
     source, seed = source_of(config, registry), config.train.seed
     parts = Components(
@@ -47,6 +48,7 @@ def build_components(config: RunConfig, registry: Registry) -> Components:
         source=source,
     )
     _agree_on_absence(parts.tokenizer, parts.source, registry)
+    _scores_in_part(parts)
     return parts
 
 
@@ -104,6 +106,24 @@ def _agree_on_absence(tokenizer: Tokenizer[Any], source: DataSource[Any], regist
             got=f"gives_nan = True in {type(source).__name__}, accepts_nan = False in {type(tokenizer).__name__}",
             fix="Choose another tokenizer, or other data. In a class of your own set accepts_nan = True: "
             "a GridTokenizer then leaves absent values out by itself.",
+        )
+
+
+def _scores_in_part(parts: Components) -> None:
+    """Where values may be absent within a token, the objective must tell what one value costs."""
+    if not parts.source.gives_nan or parts.tokenizer.token_width == 1:
+        return
+    objective = copy.deepcopy(parts.objective)  # whether it is value by value may follow from the tokenizer
+    objective.attach(parts.tokenizer)
+    if not objective.by_value:
+        raise ConfigError(
+            f"The data source {parts.source.settings.name!r} gives NaN where a value is absent, and the objective "
+            f"{objective.settings.name!r} can't score tokens that are there in part.",
+            where="data.name, objective",
+            expected="an objective with by_value = True under these settings, such as patch",
+            got=f"by_value = False in {type(objective).__name__}",
+            fix="Choose another objective, or other data. In a class of your own set by_value = True where the loss of "
+            "a token is the mean of a loss for each of its values: `maskedmodel plugins check` tries it.",
         )
 
 

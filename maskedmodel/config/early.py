@@ -9,10 +9,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError, create_model
 
-from maskedmodel.config.errors import Problem, config_error, dotted, shown, translate
+from maskedmodel.config.errors import Problem, config_error, dotted, translate
 from maskedmodel.config.files import apply_overrides, find_config, parse_override, plain, read_config
 from maskedmodel.config.sections import RunConfig, Trained
 from maskedmodel.engine.settings import PRESETS
+from maskedmodel.errors import shown
 
 
 @dataclass(frozen=True)

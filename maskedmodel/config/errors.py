@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from maskedmodel.errors import ConfigError, nearest, suggestion
+from maskedmodel.config.places import follow
+from maskedmodel.errors import ConfigError, nearest, shown, suggestion
 
 # What is allowed, by pydantic's error type. A name in braces comes from the error's context.
 _EXPECTED = {
@@ -67,12 +67,6 @@ def config_error(problems: Sequence[Problem], where: object, fix: str | None = N
     return ConfigError(f"The config has {len(problems)} problems:\n{lines}", where=where, fix=fix)
 
 
-def shown(value: object, length: int = 60) -> str:
-    """A value as a config writes it, cut to a readable length."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= length else f"{text[: length - 3]}..."
-
-
 def dotted(path: Location) -> str:
     """`optim.betas[1]`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
@@ -96,7 +90,7 @@ def translate(
     for text, path in paths.items():
         # A list that fails inside fits no other branch of a union: only what is inside is news.
         if not any(len(other) > len(path) and other[: len(path)] == path for other in paths.values() if path):
-            problems.append(Problem(text, _describe(path, found[text], model_at)))
+            problems.append(Problem(text, _describe(path, found[text], data, model_at)))
     return problems
 
 
@@ -114,13 +108,18 @@ def _typed(error: ErrorDetails, data: object) -> Location:
             path, data = (*path, part), data[part]
         elif isinstance(data, Sequence) and not isinstance(data, str) and isinstance(part, int):
             path, data = (*path, part), data[part] if part < len(data) else None
-        elif error["type"] == "missing" and position == len(location) - 1:
+        elif error["type"] in ("missing", "setting") and position == len(location) - 1:
             path = (*path, part)
     return path
 
 
-def _describe(path: Location, errors: Sequence[ErrorDetails], model_at: Callable[[str], type[BaseModel] | None]) -> str:
-    model, field = _field(path, model_at)
+def _describe(
+    path: Location,
+    errors: Sequence[ErrorDetails],
+    data: Mapping[Any, Any],
+    model_at: Callable[[str], type[BaseModel] | None],
+) -> str:
+    model, field = _field(path, data, model_at)
     first = errors[0]
     if first["type"] == "missing" and isinstance(path[-1], int):
         return "the list is too short"
@@ -152,6 +151,8 @@ def _reason(error: ErrorDetails) -> str | None:
 
 def _expected(error: ErrorDetails, field: FieldInfo | None) -> str:
     context = error.get("ctx", {})
+    if error["type"] in ("too_short", "too_long") and isinstance(error["input"], Mapping):
+        return _EXPECTED[error["type"]].replace("list", "mapping").format(**context)
     if error["type"] not in _RANGE_ERRORS:
         return _EXPECTED[error["type"]].format(**context)
     bounds = {_RANGE_ERRORS[error["type"]]: next(iter(context.values()))}
@@ -179,21 +180,11 @@ def _fields(model: type[BaseModel] | None) -> Mapping[str, FieldInfo]:
 
 
 def _field(
-    path: Location, model_at: Callable[[str], type[BaseModel] | None]
+    path: Location, data: Mapping[Any, Any], model_at: Callable[[str], type[BaseModel] | None]
 ) -> tuple[type[BaseModel] | None, FieldInfo | None]:
     """The model that holds the last key of the path, and its field there."""
-    model, field = model_at(""), None
-    for depth, part in enumerate(path):
-        if depth > 0 and not isinstance(part, int):
-            model = model_at(str(path[0])) if depth == 1 else _model_in(field.annotation if field else None)
-        if not isinstance(part, int):
-            field = _fields(model).get(str(part))
-    return model, field
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model in an annotation such as Head | None or list[Head]."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    inner = (_model_in(argument) for argument in get_args(annotation))
-    return next((model for model in inner if model is not None), None)
+    if len(path) < 2:
+        return model_at(""), _fields(model_at("")).get(str(path[0])) if path else None
+    section = str(path[0])
+    place = follow(model_at(section), data.get(section), path[1:])
+    return place.model, place.field

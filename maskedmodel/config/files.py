@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -221,10 +222,11 @@ def plain(source: Mapping[Any, Any]) -> dict[Any, Any]:
 def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     """`a.b.c=value` as its keys and its value.
 
-    The value is a YAML scalar, or a list or mapping in brackets: [0.9, 0.95]. Anything else is text, as it stands.
+    An entry of a list is named by its number: `a[0].b` or `a.0.b`. The value is a YAML scalar, or a list or mapping in
+    brackets: [0.9, 0.95]. Anything else is text, as it stands.
     """
     dotted, equals, value = text.partition("=")
-    keys = tuple(key.strip() for key in dotted.split("."))
+    keys = tuple(key.strip() for key in re.sub(r"\[(\d+)\]", r".\1", dotted).split("."))
     if not equals or not all(keys):
         raise ConfigError("An override reads key=value.", got=text, fix="Write it like train.steps=500.")
     return keys, _override_value(value.strip(), dotted.strip())
@@ -248,17 +250,32 @@ def _override_value(text: str, dotted: str) -> Any:
 
 
 def apply_overrides(data: dict[Any, Any], overrides: Iterable[tuple[tuple[str, ...], Any]]) -> None:
-    """Write each override into `data`, in order, making sections where there are none."""
+    """Write each override into `data`, in order, making sections where there are none. Entries of lists must exist.
+
+    Raises ConfigError on an entry that a list hasn't, and on a key below a value.
+    """
     for keys, value in overrides:
-        section = data
-        for depth, key in enumerate(keys[:-1], start=1):
-            if section.get(key) is None:
-                section[key] = {}
-            section = section[key]
-            if not isinstance(section, dict):
-                dotted = ".".join(keys[:depth])
-                raise ConfigError(f"{dotted} is a value, not a section.", where=f"override {'.'.join(keys)}")
-        section[keys[-1]] = value
+        section: Any = data
+        for depth, key in enumerate(keys):
+            where = f"override {'.'.join(keys)}"
+            if isinstance(section, list):
+                if not key.isdecimal() or int(key) >= len(section):
+                    raise ConfigError(
+                        f"{'.'.join(keys[:depth])} is a list, and {key!r} is none of its entries.",
+                        where=where,
+                        expected=f"a number from 0 to {len(section) - 1}" if section else "a list that isn't empty",
+                        got=key,
+                    )
+                place: Any = int(key)
+            elif isinstance(section, dict):
+                place = key
+            else:
+                raise ConfigError(f"{'.'.join(keys[:depth])} is a value, not a section.", where=where)
+            if depth == len(keys) - 1:
+                section[place] = value
+            elif isinstance(section, dict) and section.get(place) is None:
+                section[place] = {}
+            section = section[place]
 
 
 def to_yaml(data: Mapping[str, Any]) -> str:

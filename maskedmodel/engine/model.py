@@ -22,7 +22,7 @@ from maskedmodel.engine.settings import ModelSettings
 from maskedmodel.engine.signals import SignalModel
 from maskedmodel.errors import CheckpointError, PluginError, ShapeError
 from maskedmodel.noise import Noise
-from maskedmodel.scenes import Scene, SceneObjective, scored
+from maskedmodel.scenes import Scene, SceneObjective, score_values, scored
 from maskedmodel.schedulers import MaskScheduler
 from maskedmodel.tokens import Mask, Output, Tokens
 
@@ -90,20 +90,17 @@ class MaskedAutoencoder(SignalModel):
         latent: Tensor,
         progress: float,
     ) -> Output:
-        """The output by an objective that sees more than hidden values. Raises PluginError on values that are absent:
-        no rule says how a loss on features counts a token that is there in part.
+        """The output by an objective that sees more than hidden values. Raises PluginError on values that are absent
+        unless it is value by value: no rule says how a loss on features counts a token that is there in part.
         """
-        if tokens.observed is not None:
+        if tokens.observed is not None and not objective.by_value:
             raise PluginError(
                 f"Objective {objective.component_name()!r} can't score tokens that are there in part.",
                 expected="data without missing values",
                 fix="Choose an objective such as patch, or data without missing values.",
             )
-        teacher = None
-        if objective.teacher is not None:
-            with torch.no_grad():
-                features: Tensor = objective.teacher.features(tokens)  # type: ignore[operator]
-                teacher = features[:, self.encoder.prefix :].float()
+        with torch.no_grad():
+            teacher = objective.taught(tokens)
         with torch.autocast(prediction.device.type, enabled=False):
             found = scored(objective, Scene(tokens, mask, prediction.float(), latent, teacher, progress))
         loss = mean_loss(found.per_token, mask)
@@ -117,34 +114,9 @@ class MaskedAutoencoder(SignalModel):
         Of a token that is there in part, only those values count. Raises PluginError on an objective that can't do so.
         """
         with torch.autocast(prediction.device.type, enabled=False):
-            hidden, prediction = gather_tokens(tokens.values, mask.ids_hidden).float(), prediction.float()
-            observed = share = None
-            if tokens.observed is not None:
-                observed = gather_tokens(tokens.observed, mask.ids_hidden)
-                count = observed.sum(-1, keepdim=True).clamp(min=1)
-                # Whatever stands for an absent value may have no say in how the others are normalised.
-                hidden = torch.where(observed, hidden, (hidden * observed).sum(-1, keepdim=True) / count)
-            target = self.objective.target(hidden)
-            if observed is not None:
-                if target.shape != observed.shape:
-                    raise PluginError(
-                        f"Objective {self.objective.component_name()!r} can't score tokens that are there in part.",
-                        expected=f"a target of one number per value, {tuple(observed.shape)}",
-                        got=tuple(target.shape),
-                        fix="Choose an objective such as patch, or data without missing values.",
-                    )
-                # A prediction that equals its target costs nothing, so the mean is over what was observed.
-                prediction = torch.where(observed, prediction, target)
-                share = count[..., 0] / observed.shape[-1]
-            loss = self.objective.loss(prediction, target)
-        if loss.shape != mask.ids_hidden.shape:
-            raise PluginError(
-                f"Objective {self.objective.component_name()!r} gave a loss of a wrong shape.",
-                expected=f"(B, M) = {tuple(mask.ids_hidden.shape)}",
-                got=tuple(loss.shape),
-            )
-        if share is not None:
-            loss = loss / share
+            hidden = gather_tokens(tokens.values, mask.ids_hidden).float()
+            observed = None if tokens.observed is None else gather_tokens(tokens.observed, mask.ids_hidden)
+            loss = score_values(self.objective, prediction.float(), hidden, observed)
         return loss if mask.hidden_valid is None else loss.masked_fill(~mask.hidden_valid, 0)
 
     def _encode(self, tokens: Tokens, mask: Mask) -> Tensor:

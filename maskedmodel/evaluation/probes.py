@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections import Counter
@@ -51,8 +52,9 @@ def random_twin(model: MaskedAutoencoder, seed: int) -> MaskedAutoencoder:
     """
     with seeded(seed):
         tokenizer = type(model.tokenizer)(model.tokenizer.settings)
-        scheduler = type(model.scheduler)(model.scheduler.settings)
-        twin = MaskedAutoencoder(tokenizer, scheduler, model.objective, model.settings)
+        # Copies: a model that is built attaches both anew, which would take a trained objective its networks.
+        scheduler, objective = copy.deepcopy((model.scheduler, model.objective))
+        twin = MaskedAutoencoder(tokenizer, scheduler, objective, model.settings)
     measured = dict(model.tokenizer.named_buffers())
     with torch.no_grad():
         for name, buffer in tokenizer.named_buffers():

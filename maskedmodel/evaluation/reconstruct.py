@@ -24,6 +24,7 @@ from maskedmodel.errors import ConfigError, ShapeError, suggestion
 from maskedmodel.evaluation.canvas import GREY, Panel, Sheet, token_edges
 from maskedmodel.evaluation.features import evaluating
 from maskedmodel.noise import Noise
+from maskedmodel.scenes import SceneObjective
 from maskedmodel.schedulers import MaskScheduler
 from maskedmodel.tokens import Mask, Tokens
 
@@ -111,7 +112,10 @@ def complete(
         prediction = model.predict_everywhere(tokens, mask)
         values = model.predicted_values(prediction, tokens, mask, "oracle" if chosen == "oracle" else "visible")
         pasted = torch.where(mask.visible[..., None], tokens.values.to(values.dtype), values)
-        error = mean_loss(model.score(gather_tokens(prediction, mask.ids_hidden), tokens, mask), mask)
+        if isinstance(model.objective, SceneObjective):  # it sees more than predictions
+            error = model(tokens, mask, progress=progress).loss
+        else:
+            error = mean_loss(model.score(gather_tokens(prediction, mask.ids_hidden), tokens, mask), mask)
         cut = {
             "original": tokens.values,
             "masked": _without_hidden(tokens, mask),

@@ -6,34 +6,14 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from maskedmodel.components import Component, Tokenizer
-from maskedmodel.installed import PROJECT, Selection, distribution_of, installed
-from maskedmodel.plugins import Registry, load_registry
+from maskedmodel.plugins import registry_at_hand
 from maskedmodel.testing.rules import CheckFailed, NotApplicable, class_of
 
 AnyComponent = Component[Any]
-
-# The registry whose components are checked; the installed plugins where none is set.
-REGISTRY: ContextVar[Registry | None] = ContextVar("registry", default=None)
-
-
-def registry_at_hand() -> Registry:
-    """The registry whose components are checked, or that of the installed plugins, read anew where those changed."""
-    given = REGISTRY.get()
-    if given is not None:
-        return given
-    points = tuple((point.name, point.value, distribution_of(point)) for point in installed(PROJECT)[0])
-    return _registry_of(points, Selection.of())
-
-
-@lru_cache(maxsize=1)
-def _registry_of(points: tuple[tuple[str, str, str], ...], selection: Selection) -> Registry:
-    return load_registry()
 
 
 @contextmanager

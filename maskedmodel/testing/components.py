@@ -15,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from maskedmodel.components import Component
-from maskedmodel.plugins import label
-from maskedmodel.testing.building import registry_at_hand
+from maskedmodel.plugins import label, registry_at_hand
+from maskedmodel.settings import Settings
 from maskedmodel.testing.rules import CheckFailed, NotApplicable, class_of, kind_of, require
 
 # Packages that take long to import, or that need a system library: a component imports them when it is built.
@@ -107,6 +107,8 @@ def _descriptions(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[st
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if annotation is Settings:
+        return  # those of another component
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):

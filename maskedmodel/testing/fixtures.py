@@ -88,6 +88,8 @@ class DirectSettings(Settings):
 class Direct(Objective[DirectSettings]):
     """The squared difference to raw values, for checks of tokenizers and schedulers."""
 
+    by_value = True
+
     def width(self, tokenizer: Tokenizer[Any]) -> int:
         return tokenizer.token_width
 

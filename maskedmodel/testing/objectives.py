@@ -202,6 +202,40 @@ def check_tokens_independent(objective: AnyObjective) -> None:
             )
 
 
+def check_by_value(objective: AnyObjective) -> None:
+    """With by_value = True a token's loss is the sum of what its values cost one by one, each at a target of its own.
+
+    Two predictions, one wrong in some values and one in all others, cost together what one that is wrong in all costs.
+    """
+    declared = False
+    for name, _, values, _ in suitable(objective):
+        if not objective.by_value:
+            continue
+        declared = True
+        target = objective.target(values)
+        require(
+            target.shape == values.shape,
+            objective,
+            f"by_value is True, and a target has another shape than its values (tokenizer {name!r})",
+            expected=f"(B, M, P) = {tuple(values.shape)}",
+            got=tuple(target.shape),
+            fix="Leave by_value False.",
+        )
+        prediction, some = _prediction(target), torch.rand(target.shape, generator=generator(6)) < 0.5
+        parts = [objective.loss(torch.where(chosen, prediction, target), target) for chosen in (some, ~some)]
+        away = difference(parts[0] + parts[1], objective.loss(prediction, target))
+        require(
+            away <= ROUNDING,
+            objective,
+            f"by_value is True, and what one value costs depends on others (tokenizer {name!r})",
+            expected="the loss of some values and that of the others, added: the loss of all",
+            got=f"a difference of {away:.2g} of the largest",
+            fix="Leave by_value False: tokens that are there in part are refused then.",
+        )
+    if not declared:
+        raise NotApplicable("by_value is False: it is refused on tokens that are there in part")
+
+
 def check_to_values(objective: AnyObjective) -> None:
     """`to_values` turns the target, with its statistics, back into the raw values."""
     for name, _, values, _ in suitable(objective):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from maskedmodel.components import Component
 from maskedmodel.errors import PluginError, suggestion
-from maskedmodel.plugins import KINDS, Kind, Plugin, Registry
+from maskedmodel.plugins import KINDS, Kind, Plugin, Registry, using
 from maskedmodel.testing import (
     absent,
     components,
@@ -25,7 +25,7 @@ from maskedmodel.testing import (
     tokenizers,
     training,
 )
-from maskedmodel.testing.building import REGISTRY, built, check_builds
+from maskedmodel.testing.building import built, check_builds
 from maskedmodel.testing.rules import CheckFailed, NotApplicable, describe, kind_of
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ OF_KIND: Mapping[Kind, tuple[Check, ...]] = MappingProxyType(
             objectives.check_finite,
             objectives.check_gradient,
             objectives.check_tokens_independent,
+            objectives.check_by_value,
             objectives.check_to_values,
             objectives.check_baseline,
             objectives.check_pure,
@@ -140,6 +141,7 @@ OF_SCENE: tuple[Check, ...] = (
     scenes.check_losses,
     scenes.check_teacher_gradient,
     scenes.check_split,
+    scenes.check_by_value,
     scenes.check_state,
     scenes.check_flops,
 )
@@ -230,14 +232,11 @@ def run_checks(registry: Registry, name: str, report: Callable[[Result], None] |
     `report` is called with each result as it comes. Raises PluginError where nothing has the name.
     """
     results: list[Result] = []
-    token = REGISTRY.set(registry)
-    try:
+    with using(registry):
         for result in _results(registry, name):
             results.append(result)
             if report is not None:
                 report(result)
-    finally:
-        REGISTRY.reset(token)
     return results
 
 

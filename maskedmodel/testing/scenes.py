@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -65,8 +66,9 @@ def check_teacher_gradient(objective: AnyScene) -> None:
     """No gradient goes into the teacher, and what is learned by reaches the prediction or the encoder."""
     for model, tokens, mask in _models(objective):
         _run(model, tokens, mask).loss.backward()  # type: ignore[no-untyped-call]
-        teacher = getattr(model.objective, "teacher", None)
-        taught = [] if teacher is None else [name for name, p in teacher.named_parameters() if p.requires_grad]
+        assert isinstance(model.objective, SceneObjective)
+        weights = [(name, p) for name, p in model.objective.named_parameters() if "teacher" in name.split(".")]
+        taught = [name for name, p in weights if p.requires_grad]
         require(
             not taught,
             objective,
@@ -105,6 +107,33 @@ def check_split(objective: AnyScene) -> None:
                 )
 
 
+def check_by_value(objective: AnyScene) -> None:
+    """With by_value = True whatever stands for an absent value of a hidden token moves no loss."""
+    declared = False
+    for model, tokens, mask in _models(objective):
+        if not model.objective.by_value or tokens.values.shape[-1] == 1:
+            continue
+        declared = True
+        observed = torch.rand(tokens.values.shape, generator=generator(4)) < 0.7
+        observed[..., 0] = True
+        other = torch.where(observed | mask.visible[..., None], tokens.values, 7 - 2 * tokens.values)
+        first, second = (
+            _run(model, replace(tokens, values=v, observed=observed), mask) for v in (tokens.values, other)
+        )
+        for name, loss in first.named.items():
+            away = difference(second.named[name], loss)
+            require(
+                away <= 1e-4,
+                objective,
+                f"by_value is True, and an absent value moves loss {name!r}",
+                expected="the same loss whatever stands in its place, within 1e-4 of the largest",
+                got=f"{away:.2g}",
+                fix="Score hidden values by scene.score, or leave by_value False.",
+            )
+    if not declared:
+        raise NotApplicable("by_value is False: it is refused on tokens that are there in part")
+
+
 def check_state(objective: AnyScene) -> None:
     """What steps change is in the state dict: a copy restored from it gives the same losses."""
     for model, tokens, mask in _models(objective):
@@ -133,7 +162,7 @@ def check_flops(objective: AnyScene) -> None:
     """A teacher's pass costs something, and `flops` says so."""
     for model, tokens, _ in _models(objective):
         assert isinstance(model.objective, SceneObjective)
-        if model.objective.teacher is None:
+        if not any("teacher" in name.split(".") for name, _ in model.objective.named_parameters()):
             raise NotApplicable("it has no teacher")
         said: float | Tensor = model.objective.flops(tokens.length // 2, tokens.length - tokens.length // 2)
         require(said > 0, objective, "a teacher's work isn't declared", expected="flops above 0", got=said)

@@ -20,7 +20,7 @@ from maskedmodel.engine.settings import EncoderOnly, ModelSettings
 from maskedmodel.errors import CheckpointError, ConfigError, MaskedModelError, suggestion
 from maskedmodel.files import path_of
 from maskedmodel.noise import seeded
-from maskedmodel.plugins import Kind, Registry, load_registry
+from maskedmodel.plugins import Kind, Registry, load_registry, using
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.weights.finetuned import is_finetuned, labels_from, load_finetuned
 from maskedmodel.weights.foreign import read_json
@@ -236,7 +236,8 @@ def _components(
         name = given.get("name") if isinstance(given, Mapping) else None
         if not isinstance(name, str):
             raise ConfigError(f"The config of the run names no {section}.", where=path, got=given)
-        settings = _validated(registry.get(kind, name).settings_class, given, section, path)
+        with using(registry):
+            settings = _validated(registry.get(kind, name).settings_class, given, section, path)
         try:
             parts[section] = registry.build(kind, settings)
         except MaskedModelError as error:

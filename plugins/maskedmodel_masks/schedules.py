@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
@@ -20,6 +19,7 @@ from pydantic import (
 
 from maskedmodel import Noise
 from maskedmodel.errors import ConfigError
+from maskedmodel.schedules import eased
 
 
 def _inside(ratio: float) -> float:
@@ -60,10 +60,7 @@ class Ramp(Schedule):
     levels: int = Field(16, ge=2, description=LEVELS)
 
     def at(self, progress: float) -> float:
-        done = min(max(progress, 0.0), 1.0)
-        if self.shape == "cosine":
-            done = 0.5 - 0.5 * math.cos(math.pi * done)
-        return self._level(round(done * (self.levels - 1)))
+        return self._level(round(eased(progress, self.shape) * (self.levels - 1)))
 
     def _level(self, index: int) -> float:
         return self.start + (self.end - self.start) * (index / (self.levels - 1))
@@ -154,6 +151,15 @@ def ratio_at(ratio: Any, progress: float) -> float:
 def all_ratios(ratio: Any) -> list[float]:
     """Every number that a Ratio may say."""
     return ratio.all() if isinstance(ratio, Schedule) else [float(ratio)]
+
+
+def opposite(ratio: Any) -> Any:
+    """The Ratio of what another one leaves, at every point of the run. There is none of one that is drawn."""
+    if isinstance(ratio, Ramp):
+        return ratio.model_copy(update={"start": 1 - ratio.start, "end": 1 - ratio.end})
+    if isinstance(ratio, Steps):
+        return ratio.model_copy(update={"table": tuple((place, 1 - share) for place, share in ratio.table)})
+    return 1 - float(ratio)
 
 
 def refuse_extremes(ratios: Iterable[float], count: int, where: str, noun: str) -> None:

@@ -9,9 +9,10 @@ from maskedmodel_objectives.chamfer import Chamfer
 from maskedmodel_objectives.codes import Codes
 from maskedmodel_objectives.fourier import Fourier
 from maskedmodel_objectives.latent import Latent
+from maskedmodel_objectives.mixture import Mixture
 from maskedmodel_objectives.patch import Patch
 
 
 @hookimpl
 def maskedmodel_objectives() -> list[type[Objective[Any]]]:
-    return [Patch, Fourier, Latent, Codes, Chamfer]
+    return [Patch, Fourier, Latent, Codes, Chamfer, Mixture]

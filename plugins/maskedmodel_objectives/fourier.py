@@ -44,6 +44,11 @@ class Fourier(Objective[FourierSettings]):
     _patch: tuple[int, int] | None = None
     _channels_last: bool = True
 
+    @property
+    def by_value(self) -> bool:  # type: ignore[override]
+        """A spectrum needs all values of a patch."""
+        return self.settings.share == 0
+
     def attach(self, tokenizer: Tokenizer[Any]) -> None:
         self._patch, self._channels_last = _layout(tokenizer)
 

@@ -69,6 +69,11 @@ class Patch(Objective[PatchSettings]):
         self._channels_last = tokenizer.channels_last
 
     @property
+    def by_value(self) -> bool:  # type: ignore[override]
+        """A channel's own mean and spread can't be told from the mean of a token in which values are absent."""
+        return not self._per_channel or self._channels == 1
+
+    @property
     def _per_channel(self) -> bool:
         return self.settings.normalise and self.settings.per == "channel"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from maskedmodel_objectives.fourier import Fourier
 from torch import Tensor
 
 from maskedmodel import Mask
@@ -95,6 +96,20 @@ def test_an_objective_of_another_width_says_that_it_cannot(monkeypatch: pytest.M
     x = signal()
     x[0, 0, 0, 0] = torch.nan
     with pytest.raises(PluginError, match="there in part"):
+        model(x)
+
+
+def test_a_loss_that_is_not_value_by_value_is_refused_on_tokens_in_part() -> None:
+    """By a spectrum all values of a patch are needed: filled ones would have their say, and the share mean nothing."""
+    tokenizer = Gappy()
+    objective = Fourier(share=0.5)
+    model = model_of(tokenizer)
+    objective.attach(tokenizer)
+    model.objective = objective
+    x = signal()
+    model(x)
+    x[:, 0, ::3, ::4] = torch.nan
+    with pytest.raises(PluginError, match="by_value = True"):
         model(x)
 
 

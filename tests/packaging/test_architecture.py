@@ -21,7 +21,7 @@ CORE, PLUGINS = ROOT / "maskedmodel", ROOT / "plugins"
 # Lowest first; an import only ever goes down. A name covers its module or its package.
 FLOORS = (
     ("aligned", "errors"),
-    ("files", "noise", "settings"),
+    ("files", "noise", "schedules", "settings"),
     ("tokens", "installed"),
     ("pictures",),
     ("components",),
@@ -30,6 +30,7 @@ FLOORS = (
     ("engine", "hookspecs", "qualified"),
     ("nn",),
     ("plugins",),
+    ("nested",),
     ("config",),
     ("training",),
     ("evaluation", "weights"),

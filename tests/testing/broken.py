@@ -484,6 +484,14 @@ class WrongWidth(Square):
         return super().width(tokenizer) + 1
 
 
+@fails("by_value", "zero_at_target")
+class MixesValues(Square):
+    by_value = True
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return super().loss(prediction, target) + 0.1 * prediction.mean(-1).square()
+
+
 @fails("to_values")
 class NoWayBack(Square):
     def to_values(self, prediction: Tensor, statistics: Tensor | None) -> Tensor | None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from maskedmodel import Settings
 from maskedmodel.scenes import Scene, SceneObjective
+from maskedmodel.testing.fixtures import Direct
 
 
 class FeaturesSettings(Settings):
@@ -88,3 +89,24 @@ class CountsOutsideItsState(Features):
 class HidesItsWork(Features):
     def flops(self, visible: int, hidden: int) -> float:
         return 0.0
+
+
+class Values(Features):
+    """One of hidden values alone, which keeps every rule and leaves out what is absent."""
+
+    by_value = True
+
+    def width(self, tokenizer: Any) -> int:
+        return int(tokenizer.token_width)
+
+    def momentum(self, progress: float) -> None:  # type: ignore[override]
+        return None
+
+    def losses(self, scene: Scene) -> Mapping[str, Tensor]:
+        return {"features": scene.score(Direct(), scene.prediction)}
+
+
+@fails("by_value")
+class SeesWhatIsAbsent(Values):
+    def losses(self, scene: Scene) -> Mapping[str, Tensor]:
+        return {"features": (scene.prediction - scene.at_hidden(scene.tokens.values)).square().mean(-1)}

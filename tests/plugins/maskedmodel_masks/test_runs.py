@@ -34,6 +34,22 @@ MASKS: list[dict[str, Any]] = [
     {"name": "gated", "ratio": 0.5, "width": 8, "heads": 1},
     {"name": "curriculum", "ratio": 0.5, "width": 8, "heads": 1},
     {"name": "attention", "ratio": 0.5, "decay": 0.5, "decay_end": 0.9, "hint": 0.3},
+    {
+        "name": "choose",
+        "parts": [
+            {"of": {"name": "sampled", "ratio": 0.5, "width": 8, "heads": 1}, "weight": {"start": 1, "end": 0.3}},
+            {"of": {"name": "attention", "ratio": 0.4, "decay": 0.5, "decay_end": 0.9}},
+            {"of": {"name": "invert", "of": {"name": "gated", "width": 8, "heads": 1}, "ratio": 0.5}},
+        ],
+    },
+    {
+        "name": "sum",
+        "ratio": 0.5,
+        "parts": [
+            {"of": {"name": "sampled", "width": 8, "heads": 1}, "weight": {"start": 0, "end": 1}},
+            {"of": {"name": "adaptive", "spread": 0.1}},
+        ],
+    },
 ]
 
 
