@@ -27,7 +27,7 @@ class Labels:
 
     names   what the labels 0, 1, ... mean.
     counts  how many labelled samples a run trains on, by label; where a task takes targets, how many of their places.
-    shape   that of one target, where a task takes targets of values.
+    shape   that of one target, where a task takes targets of values. Points have names and counts, too, and (K, 3).
 
     Raises ConfigError where there aren't as many of the one as of the other, or a count is below 0.
     """
@@ -186,6 +186,13 @@ class Task(Component[S], nn.Module, ABC):
 
     def restore(self, tokenizer: Tokenizer[Any], values: Tensor, stored: Tensor) -> Tensor:
         """Predictions or targets (B, ...) in the units of the data, given the stored batch that they are of."""
+        return values
+
+    def to_file(self, values: Tensor, stored: Tensor, box: Tensor) -> Tensor:
+        """Restored predictions (B, ...) as places in the files, for `maskedmodel predict`.
+
+        `box` (B, A, 2) is the part of its file that each stored signal shows, as `Sample` says. Default: as they are.
+        """
         return values
 
     def digest(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

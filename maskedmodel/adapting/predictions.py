@@ -113,7 +113,11 @@ def _predict(model: FineTuned, dataset: Subset, piece: Path, reading: Reading, p
         for batch in eval_batches(dataset, model.tokenizer, reading):
             assert batch.stored is not None
             prediction = predictions_of(model, batch.signal, fitting, precision)
-            prediction = model.task.restore(model.tokenizer, prediction, batch.stored).cpu()
+            prediction = model.task.restore(model.tokenizer, prediction, batch.stored)
+            box = _boxes(dataset, batch.ids)
+            if box is not None:
+                prediction = model.task.to_file(prediction, batch.stored, box.to(prediction.device))
+            prediction = prediction.cpu()
             for name, values in {"id": list(map(str, batch.ids)), **model.task.columns(prediction)}.items():
                 found.setdefault(name, []).append(values)
             places = model.task.maps(prediction)
@@ -124,6 +128,20 @@ def _predict(model: FineTuned, dataset: Subset, piece: Path, reading: Reading, p
     kept = {str(number): _joined(parts) for number, parts in enumerate(found.values())}
     with replacing(piece) as file:
         np.savez(file, names=np.array(list(found), dtype=np.str_), **kept)
+
+
+def _boxes(subset: Subset, ids: Sequence[str | int]) -> Tensor | None:
+    """Which part of its file each sample shows, (B, A, 2); None where the data don't say."""
+    inner: Any = subset.dataset
+    if isinstance(inner, list):  # files that a user named
+        boxes = {inner[place]["id"]: inner[place].get("box") for place in subset.chosen}
+        found = [boxes[sample] for sample in ids]
+        return None if any(box is None for box in found) else torch.stack(found)
+    read: Callable[[int], Tensor] | None = getattr(inner, "boxes", None)
+    if read is None:
+        return None
+    place = {inner.ids[number]: number for number in subset.chosen}
+    return torch.stack([read(place[sample]) for sample in ids])
 
 
 def _joined(parts: Sequence[Any]) -> Any:

@@ -24,8 +24,10 @@ _ENCODER = EncoderOnly(encoder=EncoderSettings(dim=32, depth=1, heads=2))
 
 def labels_for(task: AnyTask) -> Labels:
     """The task's example labels, four samples of each."""
-    names = task.example_labels()
-    shape = tuple(task.example_target(Box(), 1, generator()).shape[1:]) if task.takes_target else ()
+    names, shape = task.example_labels(), tuple[int, ...]()
+    if task.takes_target:
+        target = task.example_target(Box(), 1, generator())
+        shape = tuple(target.shape[1:]) if target.is_floating_point() else ()  # class numbers have any extents
     return Labels(names, (4,) * len(names), shape)
 
 

@@ -39,13 +39,17 @@ class Forecast(Task[ForecastSettings]):
     takes_target = True
 
     @classmethod
+    def example_labels(cls) -> tuple[str, ...]:
+        return ()  # values have no names
+
+    @classmethod
     def example_target(cls, tokenizer: Tokenizer[Any], batch: int, generator: torch.Generator) -> Tensor:
         drawn = torch.randn(batch, 1, 6, generator=generator)
         drawn[::4, :, 0] = torch.nan
         return drawn
 
     def attach(self, tokenizer: Tokenizer[Any], dim: int, labels: Labels) -> None:
-        if len(labels.shape) != 2 or tokenizer.extents is None:
+        if labels.names or len(labels.shape) != 2 or tokenizer.extents is None:
             raise ConfigError(
                 "There is nothing to forecast: samples don't come with values of variates over time.",
                 where="data.horizon, tokenizer.name",
