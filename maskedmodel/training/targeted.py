@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,12 +32,19 @@ def target_of(task: Task[Any], tokenizer: Tokenizer[Any], batch: Batch, noise: N
     return task.target(tokenizer.move_target(batch.target.to(stored.device), stored, noise))
 
 
-def targeted(source: DataSource[Any], reading: Reading, labels: int | str | None, seed: int) -> LabelledData:
+def targeted(
+    source: DataSource[Any],
+    reading: Reading,
+    labels: int | str | None,
+    seed: int,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> LabelledData:
     """The samples of a source that have a target; in training as many as `labels` says.
 
     Targets of class numbers, and of points, are all looked at once: a sample of whose places none has a class, or of
     whose points none is known, is left out, and so is, where `reading` says to skip such, one whose target can't be
-    read. Raises DataError where there are no targets, or one holds a number that is no class.
+    read. `progress` is told the split, how many were looked at, and of how many. Raises DataError where there are no
+    targets, or one holds a number that is no class.
     """
     names = source.target_names()
     parts: dict[Split, Subset] = {}
@@ -49,7 +57,8 @@ def targeted(source: DataSource[Any], reading: Reading, labels: int | str | None
         if names is None:
             known, shape = list(range(len(dataset))), _shape(dataset, reading)
         else:
-            held, shape = _held(dataset, names, replace(reading, record=broken[split].append))
+            told = None if progress is None else partial(progress, split)
+            held, shape = _held(dataset, names, replace(reading, record=broken[split].append), told)
             known = sorted(held)
         tell_broken(broken[split], len(dataset))
         left_out[split] = len(dataset) - len(known) - len(broken[split])
@@ -93,7 +102,12 @@ def _in_time(read: Callable[[int], Tensor | None], index: int, timeout: float) -
         raise DataError(f"Reading a target took longer than {timeout:g} s, at {error}.") from error
 
 
-def _held(dataset: SampleDataset, names: Sequence[str], reading: Reading) -> tuple[dict[int, Tensor], tuple[int, ...]]:
+def _held(
+    dataset: SampleDataset,
+    names: Sequence[str],
+    reading: Reading,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict[int, Tensor], tuple[int, ...]]:
     """What the targets of samples that have any hold of each name, (names,); of points also the shape of one.
 
     Of class numbers how many places have each; of points whether they are known.
@@ -102,6 +116,8 @@ def _held(dataset: SampleDataset, names: Sequence[str], reading: Reading) -> tup
     guarded = Guarded(dataset, accepts_nan=True, timeout=reading.timeout)
     found, shape = {}, tuple[int, ...]()
     for index in range(len(dataset)):
+        if progress is not None:
+            progress(index, len(dataset))
         try:
             if read is not None:
                 target = _in_time(read, index, reading.timeout)

@@ -14,8 +14,10 @@ from maskedmodel import GridTokenizer, Settings, Task, Tokenizer
 from maskedmodel.errors import ConfigError
 from maskedmodel.tasks import Encoded, Labels, Table
 from maskedmodel_tasks.cells import unfolded
+from maskedmodel_tasks.marks import FOUND, TRUE, marked
 
 AXES = ("height", "width")
+_SHOWN = 320  # pixels of a picture's longer side, at least
 SHARES = (0.1, 0.2)  # of the reference, within which a point counts as found
 
 
@@ -174,6 +176,23 @@ class Points(Task[PointsSettings]):
             rows.append((name, *found.values(), int((~prediction[:, place].isnan()).sum())))
         headings = ("point", *(f"PCK@{share}" for share in SHARES), "distance", "samples")
         return [Table("By point", headings, rows)]
+
+    def told(self, prediction: Tensor, target: Tensor) -> list[str]:
+        mean = prediction.nanmean(1)
+        return ["no point is known" if math.isnan(value) else f"{value:.3g} pixels away" for value in mean.tolist()]
+
+    def shown(
+        self, tokenizer: Tokenizer[Any], signal: Tensor, stored: Tensor, prediction: Tensor, target: Tensor
+    ) -> Mapping[str, Tensor]:
+        picture, found = tokenizer.picture(signal), self.places(prediction)[..., :2]
+        factor = max(-(-_SHOWN // max(picture.shape[2:])), 1)
+        large = picture.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+        scale = large.new_tensor([large.shape[3] / self.size[1], large.shape[2] / self.size[0]])
+        return {"signal": large, "truth and prediction": marked(large, target * scale, found * scale)}
+
+    @property
+    def legend(self) -> str:
+        return f"{TRUE[0]} crosses: true points. {FOUND[0]} rings: predicted, with a line to the true one."
 
     def columns(self, prediction: Tensor) -> Mapping[str, Tensor | Sequence[str]]:
         """x, y and score of each point."""

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from maskedmodel import Settings, Task, Tokenizer
 from maskedmodel.errors import ConfigError, ShapeError
+from maskedmodel.pictures import columns_of, draw_lines
 from maskedmodel.tasks import Encoded, Labels
 from maskedmodel_timeseries.series import SeriesTokenizer
 
+_FORECAST = (0.84, 0.15, 0.16)  # red
 HEAD_SPREAD = 2e-5  # of the head's first weights: the first forecast is the mean of the history
 
 
@@ -112,6 +114,34 @@ class Forecast(Task[ForecastSettings]):
         """Mean squared and absolute error over all values of all horizons."""
         squared, absolute = (prediction.sum(0) / target.sum()).tolist()
         return {"MSE": squared, "MAE": absolute}
+
+    def told(self, prediction: Tensor, target: Tensor) -> list[str]:
+        mean = (prediction[:, 1] / target).tolist()
+        return [f"MAE {value:.3g}" if math.isfinite(value) else "nothing is known" for value in mean]
+
+    def shown(
+        self, tokenizer: Tokenizer[Any], signal: Tensor, stored: Tensor, prediction: Tensor, target: Tensor
+    ) -> Mapping[str, Tensor] | None:
+        """History, what came and what was forecast, on one scale per variate; None of what aren't series (B, V, T)."""
+        if stored.dim() != 3:
+            return None
+        history = stored.float()
+        truth, found = (self.restore(tokenizer, values, stored).float() for values in (target, prediction))
+        known, whole = torch.cat([history, truth], 2), torch.cat([history, truth, found], 2)
+        nothing = torch.full_like(known, torch.nan)
+        ahead = torch.cat([torch.full_like(history, torch.nan), found], 2)
+        blank, line = draw_lines(nothing, nothing.nan_to_num(0.0)), draw_lines(ahead, whole)
+        drawn = (line != blank).any(1, keepdim=True)
+        seen = columns_of(known.shape[2]) * history.shape[2] / known.shape[2]
+        begun = torch.arange(blank.shape[3], device=blank.device) >= seen
+        picture = draw_lines(known, whole)
+        picture = torch.where(begun & (picture == 1).all(1, keepdim=True), 0.94, picture)
+        red = torch.tensor(_FORECAST, device=picture.device)[:, None, None]
+        return {"history, truth and forecast": torch.where(drawn, red, picture)}
+
+    @property
+    def legend(self) -> str:
+        return "A band for each variate. Red: the forecast, the other line: the data. Grey: what the model doesn't see."
 
     def columns(self, prediction: Tensor) -> Mapping[str, Tensor | Sequence[str]]:
         """A number for each step ahead of each variate: step_1, or variate_0_step_1 where there are several."""
