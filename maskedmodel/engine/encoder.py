@@ -74,7 +74,7 @@ class Encoder(nn.Module):
         if angles is not None:
             angles = prepend(gather_tokens(angles, ids_keep_BK), self.prefix, 0)
         key_valid = None if keep_valid_BK is None else prepend(keep_valid_BK, self.prefix, True)
-        for index, block in enumerate(self.blocks[:until]):
+        for index, block in enumerate(self.blocks if until is None else self.blocks[:until]):
             x = block(x, angles, key_valid, kept_B2=None if kept is None else kept[:, index])
         return self.norm(x) if until is None and norm else x  # type: ignore[no-any-return]
 

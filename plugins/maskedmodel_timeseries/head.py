@@ -16,7 +16,7 @@ from maskedmodel.pictures import columns_of, draw_lines
 from maskedmodel.tasks import Encoded, Labels
 from maskedmodel_timeseries.series import SeriesTokenizer
 
-_FORECAST = (0.84, 0.15, 0.16)  # red
+_FORECAST = (0.1, 0.1, 0.1)  # no variate is black
 HEAD_SPREAD = 2e-5  # of the head's first weights: the first forecast is the mean of the history
 
 
@@ -136,12 +136,12 @@ class Forecast(Task[ForecastSettings]):
         begun = torch.arange(blank.shape[3], device=blank.device) >= seen
         picture = draw_lines(known, whole)
         picture = torch.where(begun & (picture == 1).all(1, keepdim=True), 0.94, picture)
-        red = torch.tensor(_FORECAST, device=picture.device)[:, None, None]
-        return {"history, truth and forecast": torch.where(drawn, red, picture)}
+        ink = torch.tensor(_FORECAST, device=picture.device)[:, None, None]
+        return {"history, truth and forecast": torch.where(drawn, ink, picture)}
 
     @property
     def legend(self) -> str:
-        return "A band for each variate. Red: the forecast, the other line: the data. Grey: what the model doesn't see."
+        return "A band for each variate. Black: the forecast, coloured: the data. Grey: what the model doesn't see."
 
     def columns(self, prediction: Tensor) -> Mapping[str, Tensor | Sequence[str]]:
         """A number for each step ahead of each variate: step_1, or variate_0_step_1 where there are several."""
