@@ -19,6 +19,7 @@ from maskedmodel.components import SampleDataset
 from maskedmodel.engine.finetuned import FineTuned
 from maskedmodel.errors import DataError, DependencyError, install_hint
 from maskedmodel.files import replacing, spreadsheet_cell
+from maskedmodel.tasks import Task
 from maskedmodel.training.data import Reading, eval_batches
 from maskedmodel.training.fingerprint import fingerprint
 from maskedmodel.training.labelled import Subset
@@ -114,7 +115,8 @@ def _predict(model: FineTuned, dataset: Subset, piece: Path, reading: Reading, p
             assert batch.stored is not None
             prediction = predictions_of(model, batch.signal, fitting, precision)
             prediction = model.task.restore(model.tokenizer, prediction, batch.stored)
-            box = _boxes(dataset, batch.ids)
+            # Finding a box may mean to open a file, so only who has a use for it asks.
+            box = _boxes(dataset, batch.ids) if type(model.task).to_file is not Task.to_file else None
             if box is not None:
                 prediction = model.task.to_file(prediction, batch.stored, box.to(prediction.device))
             prediction = prediction.cpu()

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from maskedmodel_image.keypoints import Boxes
 from PIL import Image
 
 import maskedmodel
@@ -111,6 +113,33 @@ def test_points_are_found_and_written_in_pixels_of_their_files(
         (row,) = csv.DictReader(file)
     for name in FIELDS[1:]:
         assert float(row[name]) == pytest.approx(float(rows["201.png"][name]), abs=1e-3)
+
+
+def test_where_in_its_file_an_image_lies_is_asked_by_points_alone(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    real = Boxes.__call__
+
+    def noted(boxes: Boxes, index: int) -> torch.Tensor:
+        asked.append(index)
+        return real(boxes, index)
+
+    monkeypatch.setattr(Boxes, "__call__", noted)
+    maskedmodel.finetune(config, run=tmp_path / "points", overrides=["train.steps=1"], quiet=True)
+    assert not asked
+    rows = maskedmodel.predict(tmp_path / "points", "val", to=tmp_path / "points.csv", quiet=True).rows
+    assert len(asked) == rows > 0
+    asked.clear()
+    for number in range(80):
+        place = tmp_path / "classes" / str(number % 2) / f"{number:02d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes((tmp_path / "images" / place.name).read_bytes())
+    data = {"name": "image_folder", "path": str(tmp_path / "classes"), "mode": "grey", "size": 32}
+    classes = {**config, "data": data, "task": {"name": "classify"}}
+    maskedmodel.finetune(classes, run=tmp_path / "classify", overrides=["train.steps=1"], quiet=True)
+    maskedmodel.predict(tmp_path / "classify", "val", to=tmp_path / "classes.csv", quiet=True)
+    assert not asked
 
 
 def test_killed_and_resumed_it_comes_to_the_same_bits(
