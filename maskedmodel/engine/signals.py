@@ -128,7 +128,7 @@ class SignalModel(nn.Module):
             raise ShapeError(
                 "There is no such way to pool.",
                 where="pool",
-                expected=", ".join(get_args(Pool)),
+                expected="mean, class or concat",
                 got=repr(pool),
                 fix="For features of every token take model.encode, or tokens of `maskedmodel embed`.",
             )
