@@ -132,7 +132,8 @@ class Tokenizer(Component[S], SignalDisplay, nn.Module, ABC):
         """A target (B, ...) that belongs to places of a stored batch, after what is done to the signal.
 
         That is `prepare` where there is no `noise`, else `augment` with the same noise. Class numbers stay class
-        numbers, and -1 says that a place has none. Raises ConfigError where places are moved and this doesn't say how.
+        numbers, and -1 says that a place has none. Points (B, K, 3) stay points, also where they end outside. Raises
+        ConfigError where places are moved and this doesn't say how.
         """
         if type(self).prepare is Tokenizer.prepare and type(self).augment is Tokenizer.augment:
             return target
@@ -226,7 +227,11 @@ class Sample(TypedDict):
     reads samples counts equal phrases and tells each once. `channels` names the signal's channels in order, where its
     file says: pictures of single files show them. `target` is what a task with `takes_target` learns in place of a
     label: int64 class numbers of the places of the signal as it is stored, (*extents) without its channels, -1 where a
-    place has none; or floating-point values of any shape.
+    place has none; or floating-point values of any shape. Points are such values, (K, 3): x and y in pixels of the
+    stored signal, from its left and upper edge, NaN where a point isn't known, and the number of the point that is its
+    mirror image, its own where it has none to change with, -1 where a mirrored signal has no such point. `box` says
+    which part of its file a signal shows, (A, 2) float32: where it begins and ends along each axis, in the file's
+    pixels.
     """
 
     signal: Tensor
@@ -236,6 +241,7 @@ class Sample(TypedDict):
     group: NotRequired[str]
     notes: NotRequired[Sequence[str]]
     channels: NotRequired[Sequence[str]]
+    box: NotRequired[Tensor]
 
 
 class SampleDataset(Protocol):
@@ -279,7 +285,10 @@ class DataSource(Component[S], ABC):
         return None
 
     def target_names(self) -> Sequence[str] | None:
-        """What the class numbers 0, 1, ... in targets mean; None where targets are values, or there are none."""
+        """What the class numbers 0, 1, ... in targets mean, or what their points are called.
+
+        None where targets are other values, or there are none.
+        """
         return None
 
     def channel_names(self) -> Sequence[str] | None:

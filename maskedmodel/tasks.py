@@ -18,7 +18,7 @@ from maskedmodel.components import Component, S, Tokenizer
 from maskedmodel.errors import ConfigError, PluginError, ShapeError
 from maskedmodel.tokens import Tokens
 
-__all__ = ["Encoded", "Labels", "Table", "Task"]
+__all__ = ["Chart", "Encoded", "Labels", "Table", "Task"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Labels:
 
     names   what the labels 0, 1, ... mean.
     counts  how many labelled samples a run trains on, by label; where a task takes targets, how many of their places.
-    shape   that of one target, where a task takes targets of values.
+    shape   that of one target, where a task takes targets of values. Points have names and counts, too, and (K, 3).
 
     Raises ConfigError where there aren't as many of the one as of the other, or a count is below 0.
     """
@@ -132,6 +132,33 @@ class Table:
         object.__setattr__(self, "rows", tuple(map(tuple, self.rows)))
 
 
+@dataclass(frozen=True)
+class Chart:
+    """A chart for the report: a dot for each of `x` and `y`, or, where there are `names`, a bar of length y for each.
+
+    `diagonal` draws the line where x equals y. Raises PluginError where there isn't one of each.
+    """
+
+    caption: str
+    y: Sequence[float]
+    x: Sequence[float] = ()
+    names: Sequence[str] = ()
+    x_label: str = ""
+    y_label: str = ""
+    diagonal: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("x", "y", "names"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if (len(self.x), len(self.names)) not in ((len(self.y), 0), (0, len(self.y))):
+            raise PluginError(
+                "A chart has an x or a name for each y.",
+                where=self.caption,
+                expected=f"{len(self.y)} of one",
+                got=f"{len(self.x)} of x, {len(self.names)} names",
+            )
+
+
 class Task(Component[S], nn.Module, ABC):
     """What is learned on top of an encoder. Built anew for each run; `attach` makes its head.
 
@@ -188,6 +215,13 @@ class Task(Component[S], nn.Module, ABC):
         """Predictions or targets (B, ...) in the units of the data, given the stored batch that they are of."""
         return values
 
+    def to_file(self, values: Tensor, stored: Tensor, box: Tensor) -> Tensor:
+        """Restored predictions (B, ...) as places in the files, for `maskedmodel predict`.
+
+        `box` (B, A, 2) is the part of its file that each stored signal shows, as `Sample` says. Default: as they are.
+        """
+        return values
+
     def digest(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """What `metrics` and `tables` need of a batch's predictions and targets, (B, ...) each, such as counts."""
         return prediction, target
@@ -204,6 +238,21 @@ class Task(Component[S], nn.Module, ABC):
         """What a report shows of the predictions beside the metrics."""
         return []
 
+    def charts(self, prediction: Tensor, target: Tensor) -> list[Chart]:
+        """Charts of the predictions, as `metrics` is given them, for the report."""
+        return []
+
+    def wrongness(self, prediction: Tensor, target: Tensor) -> Tensor | None:
+        """How wrong each prediction is, (N,), as `metrics` is given them; 0: not at all.
+
+        A report shows the samples that are most wrong. None: which they are isn't of interest.
+        """
+        return None
+
+    def told(self, prediction: Tensor, target: Tensor) -> Sequence[str]:
+        """What is true and what is predicted, N short texts, as `metrics` is given them."""
+        return [""] * len(target)
+
     @abstractmethod
     def columns(self, prediction: Tensor) -> Mapping[str, Tensor | Sequence[str]]:
         """What `maskedmodel predict` writes of predictions (N, ...): columns by name, one row per sample each."""
@@ -216,9 +265,22 @@ class Task(Component[S], nn.Module, ABC):
         """Colours (B, 3, H, W) in [0, 1] of predictions or targets of places, for pictures. None: none are drawn."""
         return None
 
+    def shown(
+        self, tokenizer: Tokenizer[Any], signal: Tensor, stored: Tensor, prediction: Tensor, target: Tensor
+    ) -> Mapping[str, Tensor] | None:
+        """Pictures (B, 3, H, W) in [0, 1] of a few samples by heading, for a task that takes targets. None: none.
+
+        Of a prepared batch, what it was prepared from, and predictions and targets as `loss` is given them. Default:
+        the signal, and the colours of truth and prediction where `paint` gives some.
+        """
+        truth, found = self.paint(target), self.paint(prediction)
+        if truth is None or found is None:
+            return None
+        return {"signal": tokenizer.picture(signal), "truth": truth, "prediction": found}
+
     @property
     def legend(self) -> str:
-        """What the colours of `paint` mean, in words."""
+        """What colours and marks of `shown` mean, in words."""
         return ""
 
     def strata(self, labels: Tensor) -> Tensor:

@@ -66,8 +66,9 @@ class LabelCurve:
 
 def protocol(curve: LabelCurve) -> str:
     """How the numbers came about, in words."""
+    score = curve.score.capitalize() if curve.score.islower() else curve.score  # PCK and mIoU are spelled as they are
     return (
-        f"{curve.score.capitalize()} on {curve.samples} validation samples after {curve.steps} steps, mean over "
+        f"{score} on {curve.samples} validation samples after {curve.steps} steps, mean over "
         f"{curve.seeds} seeds (standard deviation). A seed draws its own labelled samples, the fewer among the more, "
         "classes in their shares. From scratch: same data, recipe and steps, fresh weights, without layer-wise decay "
         "and freezing. Difference: seed by seed; interval: Student's; a verdict needs 3 seeds and both intervals, "

@@ -114,7 +114,12 @@ def _predict(model: FineTuned, dataset: Subset, piece: Path, reading: Reading, p
         for batch in eval_batches(dataset, model.tokenizer, reading):
             assert batch.stored is not None
             prediction = predictions_of(model, batch.signal, fitting, precision)
-            prediction = model.task.restore(model.tokenizer, prediction, batch.stored).cpu()
+            prediction = model.task.restore(model.tokenizer, prediction, batch.stored)
+            # Finding a box may mean to open a file, so only who has a use for it asks.
+            box = _boxes(dataset, batch.ids) if type(model.task).to_file is not Task.to_file else None
+            if box is not None:
+                prediction = model.task.to_file(prediction, batch.stored, box.to(prediction.device))
+            prediction = prediction.cpu()
             for name, values in {"id": list(map(str, batch.ids)), **_columns(model.task, prediction)}.items():
                 found.setdefault(name, []).append(values)
             places = model.task.maps(prediction)
@@ -141,6 +146,20 @@ def _columns(task: Task[Any], prediction: Tensor) -> Columns:
                 got=name if name == "id" else f"{len(values)} rows",
             )
     return columns
+
+
+def _boxes(subset: Subset, ids: Sequence[str | int]) -> Tensor | None:
+    """Which part of its file each sample shows, (B, A, 2); None where the data don't say."""
+    inner: Any = subset.dataset
+    if isinstance(inner, list):  # files that a user named
+        boxes = {inner[place]["id"]: inner[place].get("box") for place in subset.chosen}
+        found = [boxes[sample] for sample in ids]
+        return None if any(box is None for box in found) else torch.stack(found)
+    read: Callable[[int], Tensor] | None = getattr(inner, "boxes", None)
+    if read is None:
+        return None
+    place = {inner.ids[number]: number for number in subset.chosen}
+    return torch.stack([read(place[sample]) for sample in ids])
 
 
 def _joined(parts: Sequence[Any]) -> Any:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from maskedmodel.adapting.places import SHOWN, draw_places
+from maskedmodel.adapting.places import SHOWN, draw_most_wrong, draw_places
 from maskedmodel.config.build import FinetuneComponents, build_finetune
 from maskedmodel.config.finetune import FinetuneConfig
 from maskedmodel.evaluation.judged import OUTCOME, Judged
@@ -72,7 +72,14 @@ def adapt(
     resolved = config.model_copy(update={"data": parts.source.resolved()})
     reading = Reading.of(config.train, world.device)
     if parts.task.takes_target:
-        data = targeted(parts.source, reading, config.adapt.labels, config.train.seed)
+        with Display("looking", 1, quiet=quiet or not world.leads) as display:
+            data = targeted(
+                parts.source,
+                reading,
+                config.adapt.labels,
+                config.train.seed,
+                lambda split, done, total: display.phase(f"targets of {split}", done, total),
+            )
     else:
         data = labelled(parts.source, reading, config.adapt.labels, config.train.seed, parts.task.strata)
     if not world.leads:
@@ -104,7 +111,9 @@ def adapt(
                 config.train.seed,
                 lambda done, total: display.phase("intervals", done, total),
             )
-            draw_places(learning.model, data.val, replace(reading, limit=SHOWN), folder / "pictures")
+            pictures = folder / "pictures"
+            draw_places(learning.model, data.val, replace(reading, limit=SHOWN), pictures)
+            draw_most_wrong(learning.model, data.val, found, reading, pictures)
         broken = [*data.broken["train"], *training.broken], [*data.broken["val"], *learning.unread.values()]
         _write(folder, learning, training, judged, len(data.train), broken)
         return Adapted(folder, judged, len(data.train), training, (len(broken[0]), len(broken[1])))

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import maskedmodel
-from maskedmodel.cli import adapting
+from maskedmodel.cli import adapting, features
 from maskedmodel.cli import plugins as plugin_commands
 from maskedmodel.cli.arguments import (
     ConfigAndOverrides,
@@ -33,7 +33,6 @@ from maskedmodel.cli.arguments import (
     image_sizes,
     is_override,
     listed,
-    split,
 )
 from maskedmodel.cli.ending import report
 from maskedmodel.cli.output import discard, flush_or_discard, plain_lines, print_json, print_result
@@ -198,27 +197,7 @@ def probe(
         print_result(result)
 
 
-@app.command()
-def embed(
-    run: Run,
-    data: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="DATA | KEY=VALUE",
-            help="train or val of the run's own data, or the path of other data, and settings that say how to read it, "
-            "such as data.name=image_folder.",
-        ),
-    ],
-    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The file to write, such as features.parquet.")],
-) -> None:
-    """Write the features of data to a file."""
-    chosen, overrides = split(data)
-    if chosen is None:
-        raise typer.BadParameter("Say what to embed: train, val or a path.")
-    existing_run(run)
-    from maskedmodel import commands
-
-    print_result(commands.embed(run, chosen, to=to, overrides=overrides))
+app.command()(features.embed)
 
 
 @app.command("import")

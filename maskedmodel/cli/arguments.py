@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -101,6 +101,16 @@ def existing_run(run: Path) -> Path:
     folder = path_of(run)
     require_run(folder.parent.parent if folder.parent.name == "checkpoints" else folder)
     return run
+
+
+def layer_number(text: str) -> int | Literal["last"]:
+    """A layer as `maskedmodel.embed` takes it."""
+    try:
+        return int(text)
+    except ValueError:
+        if text == "last":
+            return "last"
+    raise typer.BadParameter(f"--layer is last or a whole number, such as 6 or -2, not {text!r}.")
 
 
 def image_sizes(text: str | None) -> int | tuple[int, int] | None:

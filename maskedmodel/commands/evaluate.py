@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
+from maskedmodel import __version__
 from maskedmodel.commands.data import READING, datasets_of, how_to_read
 from maskedmodel.commands.encoders import Given, named
 from maskedmodel.commands.encoders import opened as opened_encoders
@@ -18,9 +19,8 @@ from maskedmodel.components import DataSource, Tokenizer
 from maskedmodel.config.build import build_components
 from maskedmodel.config.load import difference, load_config
 from maskedmodel.config.sections import RunConfig
-from maskedmodel.errors import ConfigError
+from maskedmodel.errors import ConfigError, DataError
 from maskedmodel.evaluation import features as feature_files
-from maskedmodel.evaluation.features import Pool
 from maskedmodel.evaluation.probes import ProbeResult, probe_encoders
 from maskedmodel.files import path_of
 from maskedmodel.noise import stable_hash
@@ -110,21 +110,40 @@ def prepared(source: DataSource[Any], tokenizer: Tokenizer[Any], reading: Readin
 
 
 def embed(
-    run: str | Path, data: str | Path, *, to: str | Path, overrides: Sequence[str] = (), quiet: bool = False
+    run: str | Path,
+    data: str | Path,
+    *,
+    to: str | Path,
+    overrides: Sequence[str] = (),
+    pool: feature_files.Kind | None = None,
+    layer: int | Literal["last"] = "last",
+    quiet: bool = False,
 ) -> Path:
-    """One feature vector per sample, to a .parquet, .npz or .csv file.
+    """One feature vector per sample, or per token, to a .parquet, .npz or .csv file.
 
     `data` is "train" or "val", a split of the run's own data; a file that the run's data source reads as one sample; or
     the path of other data, all of which is read by the run's kind of data source, or by the one installed source that
     knows such files. `overrides` such as "data.name=image_folder" say which, and set its settings; others say how
-    samples are read, such as "train.on_bad_sample=skip". A fine-tuned run's features are the mean over its encoder's
-    tokens.
+    samples are read, such as "train.on_bad_sample=skip".
+
+    pool   "mean" over the tokens, the "class" token, "concat", the two behind each other, or "tokens": a row for each
+           token. Default: evaluate.pool of the run; of a fine-tuned one the mean.
+    layer  after which of the encoder's blocks: 1 to its depth, or -1 to -depth from the end. The last one's features
+           are those after the final LayerNorm; earlier ones' are as the block gives them.
+
+    What was done stands in the file as JSON: in parquet's metadata under "maskedmodel", in an npz as the text `about`,
+    of a csv in NAME.csv.json beside. Raises ShapeError, before any data is read, where the encoder has no such layer or
+    class token; DataError where the features can't be written.
     """
+    target = feature_files.check_target(path_of(to, DataError))
     _, config, registry, model, _ = opened_any(run)
     config, others = how_to_read([data], config, registry, overrides)
     device = pick_device(config.train.device)
     model = model.to(device)
-    pool: Pool = config.evaluate.pool if isinstance(config, RunConfig) else "mean"
+    pool = pool or (config.evaluate.pool if isinstance(config, RunConfig) else "mean")
+    if pool != "tokens":
+        model.require_pool(pool)
+    model.layer_of(layer)
     found = []
     with Display("looking", 1, quiet=quiet) as display:
         for dataset in datasets_of([data], config, registry, others):
@@ -134,7 +153,18 @@ def embed(
                     dataset,
                     Reading.of(config.train, device),
                     pool=pool,
+                    layer=layer,
                     progress=lambda done, total: display.phase("embedding", done, total),
                 )
             )
-    return feature_files.save(feature_files.joined(found), to)
+    about = {
+        "maskedmodel": __version__,
+        "run": str(path_of(run).absolute()),
+        "data": str(data),
+        "overrides": list(overrides),
+        "pool": pool,
+        "layer": layer,
+        "depth": model.settings.encoder.depth,
+        "width": found[0].values.shape[1],
+    }
+    return feature_files.save(feature_files.joined(found), target, about)

@@ -49,6 +49,17 @@ class AdaptSettings(Section):
     cutmix: float = Field(
         0.0, ge=0, description="CutMix of pairs: a box of tokens of the other sample. As mixup; with both, half each."
     )
+    stripes: int = Field(
+        0,
+        ge=0,
+        description="SpecAugment: stripes of time, and as many of frequency, that are set to the mean. 0: none.",
+    )
+    stripe_time: float = Field(
+        0.1875, ge=0, le=1, description="Widest stripe of time, as a share of a clip's frames: 192 of 1024 in AudioMAE."
+    )
+    stripe_frequency: float = Field(
+        0.375, ge=0, le=1, description="Widest stripe of frequency, as a share of the bins: 48 of 128 in AudioMAE."
+    )
     ema: float | None = Field(
         None, gt=0, lt=1, description="Decay of a moving average of the weights, which is then used. null: none."
     )

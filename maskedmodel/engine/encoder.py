@@ -47,11 +47,11 @@ class Encoder(nn.Module):
         values_BLP: Tensor,
         where: Layout,
         chosen: Selection,
-        last: bool = True,
+        until: int | None = None,
         kept: Tensor | None = None,
         norm: bool = True,
     ) -> Tensor:
-        """The latent (B, S + K, D); without the `last` block and the norm after it, what that block is given.
+        """The latent (B, S + K, D). What the first `until` blocks give, without the final norm, where that is said.
 
         `kept` (B, blocks, 2) multiplies what each half of a block adds, as in `Block`. Without the `norm` the latent is
         what the last block gives.
@@ -74,18 +74,15 @@ class Encoder(nn.Module):
         if angles is not None:
             angles = prepend(gather_tokens(angles, ids_keep_BK), self.prefix, 0)
         key_valid = None if keep_valid_BK is None else prepend(keep_valid_BK, self.prefix, True)
-        for index, block in enumerate(self.blocks if last else self.blocks[:-1]):
+        for index, block in enumerate(self.blocks if until is None else self.blocks[:until]):
             x = block(x, angles, key_valid, kept_B2=None if kept is None else kept[:, index])
-        return self.norm(x) if last and norm else x  # type: ignore[no-any-return]
+        return self.norm(x) if until is None and norm else x  # type: ignore[no-any-return]
 
-    def features(self, tokens: Tokens, norm: bool = True) -> Tensor:
-        """The latent (B, S + L, D) of tokens of which nothing is hidden; `norm` as in `forward`."""
-        return self._whole(tokens, norm=norm)
-
-    def _whole(self, tokens: Tokens, last: bool = True, norm: bool = True) -> Tensor:
+    def features(self, tokens: Tokens, norm: bool = True, until: int | None = None) -> Tensor:
+        """The latent (B, S + L, D) of tokens of which nothing is hidden; `norm` and `until` as in `forward`."""
         everything = torch.arange(tokens.length, device=tokens.values.device).expand(tokens.batch, -1)
         chosen = Selection(everything, keep_valid=tokens.valid)
-        return self(tokens.values, tokens.layout, chosen, last, norm=norm)  # type: ignore[no-any-return]
+        return self(tokens.values, tokens.layout, chosen, until, norm=norm)  # type: ignore[no-any-return]
 
     def class_attention(self, tokens: Tokens) -> Tensor:
         """How much the class token attends to each token in the last block, mean over heads, (B, L) float32.
@@ -94,7 +91,7 @@ class Encoder(nn.Module):
         """
         if self.class_token is None:
             raise ConfigError("This encoder has no class token to ask.", where="model.encoder.class_token", got=False)
-        x = self._whole(tokens, last=False)
+        x = self.features(tokens, until=len(self.blocks) - 1)
         angles = self.places.angles(tokens.coords)
         if angles is not None:
             angles = angles if angles.dim() == 3 else angles[None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from maskedmodel.errors import PluginError, ShapeError
 from maskedmodel.tokens import Tokens
 
 log = logging.getLogger("maskedmodel")
+Pool = Literal["mean", "class", "concat"]  # how a sample's tokens become one vector
 RANGE_MARGIN = 0.5  # how far values may overshoot a range, as after interpolation, before that is told
 
 
@@ -89,33 +90,68 @@ class SignalModel(nn.Module):
                 *allowed,
             )
 
-    def encode(self, signal: Tensor | Tokens) -> Tensor:
+    def encode(self, signal: Tensor | Tokens, layer: int | Literal["last"] = "last") -> Tensor:
         """Features of every token, (B, L, D) in raster order. Never masks; the same each time.
 
-        `signal` is a prepared batch, as `model.tokenizer.prepare` gives it, or its tokens. The tokenizer normalises by
-        itself: an image model takes pixels in [0, 1], not what transformers' image processors or torchvision's
-        Normalize give. Imported models do so, too.
-        """
-        return self.encoder.features(self.tokens(signal))[:, self.encoder.prefix :]
+        signal  a prepared batch, as `model.tokenizer.prepare` gives it, or its tokens. The tokenizer normalises by
+                itself: an image model takes pixels in [0, 1], not what transformers' image processors or torchvision's
+                Normalize give. Imported models do so, too.
+        layer   after which of the encoder's blocks: 1 to its depth, or -1 to -depth from the end. The last one's
+                features are those after the final LayerNorm; earlier ones' are as the block gives them.
 
-    def embed(self, signal: Tensor | Tokens, pool: Literal["mean", "class"] = "mean") -> Tensor:
+        Raises ShapeError where there is no such layer.
+        """
+        return self.encoder.features(self.tokens(signal), until=self.layer_of(layer))[:, self.encoder.prefix :]
+
+    def embed(self, signal: Tensor | Tokens, pool: Pool = "mean", layer: int | Literal["last"] = "last") -> Tensor:
         """One feature vector per sample, (B, D): the mean over its real tokens, or its class token.
 
-        `signal` as in `encode`. Raises ShapeError on `pool="class"` where there is no class token.
+        With `pool="concat"` it is the class token with the mean behind it, (B, 2D). `signal` and `layer` as in
+        `encode`. Raises ShapeError where there is no class token to pool by, and where there is no such layer.
         """
+        self.require_pool(pool)
         tokens = self.tokens(signal)
-        latent, valid = self.encoder.features(tokens), tokens.valid
-        if pool not in ("mean", "class"):
-            raise ShapeError("There is no such way to pool.", where="pool", expected="mean or class", got=repr(pool))
+        latent, valid = self.encoder.features(tokens, until=self.layer_of(layer)), tokens.valid
         if pool == "class":
-            if not self.settings.encoder.class_token:
-                raise ShapeError("This encoder has no class token.", fix='Pool with "mean".')
             return latent[:, 0]
         features = latent[:, self.encoder.prefix :]
         if valid is None:
-            return features.mean(1)
-        weight = valid[..., None].to(features.dtype)
-        return (features * weight).sum(1) / weight.sum(1).clamp(min=1)
+            mean = features.mean(1)
+        else:
+            weight = valid[..., None].to(features.dtype)
+            mean = (features * weight).sum(1) / weight.sum(1).clamp(min=1)
+        return mean if pool == "mean" else torch.cat([latent[:, 0], mean], 1)
+
+    def require_pool(self, pool: str) -> None:
+        """Raises ShapeError where there is no such way to pool, or no class token to pool by."""
+        if pool not in get_args(Pool):
+            raise ShapeError(
+                "There is no such way to pool.",
+                where="pool",
+                expected="mean, class or concat",
+                got=repr(pool),
+                fix="For features of every token take model.encode, or tokens of `maskedmodel embed`.",
+            )
+        if pool != "mean" and not self.settings.encoder.class_token:
+            raise ShapeError("This encoder has no class token.", where="pool", got=pool, fix='Pool with "mean".')
+
+    def layer_of(self, layer: int | str) -> int | None:
+        """After how many blocks a layer, as `encode` takes it, comes; None: after all of them and the final LayerNorm.
+
+        Raises ShapeError where there is no such layer.
+        """
+        depth = len(self.encoder.blocks)
+        if layer == "last":
+            return None
+        if not isinstance(layer, int) or isinstance(layer, bool) or not 1 <= abs(layer) <= depth:
+            raise ShapeError(
+                "The encoder has no such layer.",
+                where="layer",
+                expected=f"last, 1 to {depth}, or -1 to -{depth} from the end",
+                got=repr(layer),
+            )
+        until = layer if layer > 0 else depth + 1 + layer
+        return None if until == depth else until
 
 
 def _complete(tokenizer: Tokenizer[Any]) -> None:

@@ -36,7 +36,7 @@ class Panel:
 
 @dataclass
 class Sheet:
-    """Rows of panels under column headings, with a title, lines of explanation and a caption per row.
+    """Rows of panels under column headings, with a title, lines of explanation and a caption of lines per row.
 
     Wide pictures are laid under each other instead, each under its own heading. Samples lie side by side, too, where
     the sheet would be much taller than wide. `scales` say what the sides of every panel mean: the vertical one stands
@@ -47,25 +47,27 @@ class Sheet:
     lines: Sequence[str]
     headings: Sequence[str]
     rows: list[list[Panel]]
-    captions: Sequence[str] | None = None
+    captions: Sequence[str | tuple[str, ...]] | None = None
     scales: Scales = field(default_factory=Scales)
     facts: dict[str, str] = field(default_factory=dict)  # kept in the file as PNG text
+    smallest: int = SMALLEST  # pixels of a panel's longer side, at least, where it isn't wide
 
     def draw(self) -> Image.Image:
         """The picture of it all, RGB."""
         from PIL import Image, ImageDraw
 
         height, width = self.rows[0][0].picture.shape[1:]
-        columns = len(self.headings) if width <= 2 * height else 1
-        tiles = [[_tile(panel, SMALLEST if columns > 1 else WIDE) for panel in row] for row in self.rows]
+        repeat = width > 2 * height
+        columns = 1 if repeat else len(self.headings)
+        tiles = [[_tile(panel, WIDE if repeat else self.smallest) for panel in row] for row in self.rows]
         tile_w, tile_h = tiles[0][0].size
         left, below = _room(self.scales)
         # A panel narrower than its heading would let headings run into each other.
         step = max(tile_w, max(round(_font(13, True).getlength(text)) for text in self.headings))
         cell_h = tile_h + below
-        repeat = columns == 1
         per_row = -(-len(self.headings) // columns) * (cell_h + _GAP + (_LINE if repeat else 0))
-        per_row += _LINE + 4 if self.captions is not None else 0
+        spoken = [(caption,) if isinstance(caption, str) else caption for caption in self.captions or ()]
+        per_row += _LINE * max(map(len, spoken)) + 4 if spoken else 0
         block = left + columns * step + (columns - 1) * _GAP
         across = _across(len(tiles), block + 2 * _GAP, per_row, 1.5 if repeat else 2.5)
         inner = max(across * (block + 2 * _GAP) - 2 * _GAP, 480)
@@ -94,9 +96,9 @@ class Sheet:
                 _draw_scales(sheet, self.scales, (*place, *tile.size), index % columns == 0)
                 y += cell_h + _GAP if repeat else 0
             y += 0 if repeat else cell_h + _GAP
-            if self.captions is not None:
-                room = (block if across > 1 else inner) - left
-                draw.text((x, y - _GAP + 4), _cut(self.captions[number], 12, room), _FAINT, _font(12))
+            room = (block if across > 1 else inner) - left
+            for down, words in enumerate(spoken[number] if spoken else ()):
+                draw.text((x, y - _GAP + 4 + _LINE * down), _cut(words, 12, room), _FAINT, _font(12))
         sheet.info.update(self.facts)
         return sheet
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,15 +18,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedmodel.components import SampleDataset, Tokenizer
-from maskedmodel.engine.signals import SignalModel
+from maskedmodel.engine.signals import Pool, SignalModel
 from maskedmodel.errors import DataError, DependencyError, install_hint
 from maskedmodel.files import replacing, spreadsheet_cell
 from maskedmodel.training.data import UNLABELLED, Reading, eval_batches
 from maskedmodel.training.memory import Fitting
 
-Pool = Literal["mean", "class"]
+Kind = Pool | Literal["tokens"]  # tokens: none is pooled
+KINDS = (*get_args(Pool), "tokens")
 Progress = Callable[[int, int], None]  # (samples done, samples in all)
 SUFFIXES = (".parquet", ".npz", ".csv")
+GIB = 2**30
+MOST_TOKENS = 8 * GIB  # what features of tokens may fill
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,7 @@ class Features:
     ids      the N samples' ids.
     groups   of each sample: what must stay on one side of a fold.
     digests  hash of each prepared signal, where asked for: equal signals have equal ones.
+    tokens   (N,) int64 where each vector is one of a token, not of a sample: which one, in raster order.
     """
 
     values: Tensor
@@ -44,6 +49,7 @@ class Features:
     ids: tuple[str | int, ...]
     groups: tuple[str, ...] = ()
     digests: tuple[bytes, ...] = ()
+    tokens: Tensor | None = None
 
 
 @contextmanager
@@ -117,17 +123,61 @@ def extract(
     dataset: SampleDataset,
     reading: Reading | None = None,
     *,
-    pool: Pool = "mean",
+    pool: Kind = "mean",
+    layer: int | Literal["last"] = "last",
     progress: Progress | None = None,
 ) -> Features:
     """The encoder's features of a data set: eval mode, nothing masked, float32.
 
-    Samples that can't be read are treated as `reading` says. The model's modes are left as they were.
+    `pool` and `layer` as in `SignalModel.embed`; with `pool="tokens"` one vector per token that is real, those of a
+    sample in raster order, one sample after the other. Samples that can't be read are treated as `reading` says. The
+    model's modes are left as they were. Raises ShapeError where the encoder has no such layer or class token, DataError
+    where features of tokens would fill more than MOST_TOKENS.
     """
+    if pool != "tokens":
+        views = {"": lambda signal: model.embed(signal, pool, layer)}
+        with evaluating(model):
+            return collect(dataset, model.tokenizer, views, reading, progress=progress)[""]
+    total = len(dataset) if reading is None or reading.limit is None else min(reading.limit, len(dataset))
+
+    def every(signal: Tensor) -> Tensor:
+        found = model.encode(signal, layer)
+        _require_room(total, *found.shape[1:])
+        return found.flatten(1)
+
+    def real(signal: Tensor) -> Tensor:
+        tokens = model.tokens(signal)
+        return tokens.values.new_ones(tokens.batch, tokens.length) if tokens.valid is None else tokens.valid.float()
+
     with evaluating(model):
-        views = {"": lambda signal: model.embed(signal, pool)}
-        found = collect(dataset, model.tokenizer, views, reading, progress=progress)
-    return found[""]
+        both = collect(dataset, model.tokenizer, {"": every, "real": real}, reading, progress=progress)
+    return _by_token(both[""], both["real"].values > 0)
+
+
+def _require_room(samples: int, length: int, width: int) -> None:
+    needed = 4 * samples * length * width
+    if needed > MOST_TOKENS:
+        raise DataError(
+            "The features of every token are too many for one file.",
+            where="pool=tokens",
+            expected=f"at most {MOST_TOKENS / GIB:g} GiB",
+            got=f"{needed / GIB:.3g} GiB: {samples} samples of {length} tokens of {width} values",
+            fix="Take fewer samples at a time, or pool them.",
+        )
+
+
+def _by_token(whole: Features, real_NL: Tensor) -> Features:
+    """Features (N, L * D) as one row for each token that is real."""
+    samples, length = real_NL.shape
+    row, token = real_NL.nonzero(as_tuple=True)
+    rows: list[int] = row.tolist()
+    return Features(
+        whole.values.reshape(samples, length, -1)[real_NL],
+        None if whole.labels is None else whole.labels[row],
+        tuple(whole.ids[index] for index in rows),
+        tuple(whole.groups[index] for index in rows) if whole.groups else (),
+        tokens=token,
+    )
 
 
 def flat_tokens(tokenizer: Tokenizer[Any], signal: Tensor) -> Tensor:
@@ -160,33 +210,33 @@ def joined(parts: Sequence[Features]) -> Features:
         tuple(i for part in parts for i in part.ids),
         tuple(group for part in parts for group in part.groups),
         tuple(digest for part in parts for digest in part.digests),
+        torch.cat([part.tokens for part in parts if part.tokens is not None]) if parts[0].tokens is not None else None,
     )
 
 
-def save(features: Features, path: Path | str) -> Path:
+def save(features: Features, path: Path | str, about: Mapping[str, Any] | None = None) -> Path:
     """Write features to a file, whole or not at all.
 
-    .parquet  columns id, label (where known), feature (a fixed-size list of float32)
-    .npz      arrays id, label, feature
-    .csv      columns id, label, f0, f1, ...: nine digits, which give the same float32 back; an id that a spreadsheet
-              would take for a formula has a quote before it
+    .parquet  columns id, label (where known), token (where rows are of tokens), feature (a fixed-size list of float32)
+    .npz      arrays id, label, token, feature
+    .csv      columns id, label, token, f0, f1, ...: nine digits, which give the same float32 back; an id that a
+              spreadsheet would take for a formula has a quote before it
 
-    A sample without a label has null in parquet, nothing in a csv, and -1 in an npz.
+    A sample without a label has null in parquet, nothing in a csv, and -1 in an npz. `about`, what was done, goes with
+    them as JSON: in parquet's metadata under "maskedmodel", in an npz as the text `about`, of a csv in a file NAME.json
+    beside.
 
     Raises DataError on another suffix, a missing folder or a full disk; DependencyError without pyarrow.
     """
-    path = Path(path)
+    path = check_target(path)
     writers = {".parquet": _parquet, ".npz": _npz, ".csv": _csv}
-    if path.suffix not in writers:
-        raise DataError(
-            "Features can't be written to a file of this kind.",
-            where=path,
-            expected=", ".join(SUFFIXES),
-            got=path.suffix or "no suffix",
-        )
+    said = None if about is None else json.dumps(dict(about), indent=2)
     try:
         with replacing(path) as file:
-            writers[path.suffix](features, file)
+            writers[path.suffix](features, file, said)
+        if said is not None and path.suffix == ".csv":
+            with replacing(path.with_name(f"{path.name}.json")) as file:
+                file.write(f"{said}\n".encode())
     except OSError as error:
         raise DataError(
             "The features can't be written.",
@@ -197,13 +247,26 @@ def save(features: Features, path: Path | str) -> Path:
     return path
 
 
+def check_target(path: Path | str) -> Path:
+    """The path. Raises DataError where features can't be written to a file of this kind."""
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise DataError(
+            "Features can't be written to a file of this kind.",
+            where=path,
+            expected=", ".join(SUFFIXES),
+            got=path.suffix or "no suffix",
+        )
+    return path
+
+
 def _ids(features: Features) -> list[str] | list[int]:
     """Ids as one type: integers where all are, else text."""
     numbers = [i for i in features.ids if isinstance(i, int)]
     return numbers if len(numbers) == len(features.ids) else [str(i) for i in features.ids]
 
 
-def _parquet(features: Features, file: IO[bytes]) -> None:
+def _parquet(features: Features, file: IO[bytes], about: str | None) -> None:
     try:
         import pyarrow as pa  # type: ignore[import-untyped]
         from pyarrow import parquet
@@ -216,27 +279,33 @@ def _parquet(features: Features, file: IO[bytes]) -> None:
     if features.labels is not None:
         missing = (features.labels == UNLABELLED).numpy()
         columns["label"] = pa.array(features.labels.numpy(), mask=missing if missing.any() else None)
+    if features.tokens is not None:
+        columns["token"] = pa.array(features.tokens.numpy())
     columns["feature"] = pa.FixedSizeListArray.from_arrays(flat, features.values.shape[1])
-    parquet.write_table(pa.table(columns), file)
+    table = pa.table(columns)
+    parquet.write_table(table if about is None else table.replace_schema_metadata({"maskedmodel": about}), file)
 
 
-def _npz(features: Features, file: IO[bytes]) -> None:
+def _npz(features: Features, file: IO[bytes], about: str | None) -> None:
     arrays = {"id": np.array(_ids(features)), "feature": features.values.numpy()}
     if features.labels is not None:
         arrays["label"] = features.labels.numpy()
+    if features.tokens is not None:
+        arrays["token"] = features.tokens.numpy()
+    if about is not None:
+        arrays["about"] = np.array(about)
     np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def _csv(features: Features, file: IO[bytes]) -> None:
+def _csv(features: Features, file: IO[bytes], about: str | None) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text, lineterminator="\n")
-    label = [] if features.labels is None else ["label"]
-    writer.writerow(["id", *label, *(f"f{i}" for i in range(features.values.shape[1]))])
-    labels = (
-        [[]] * len(features.ids)
-        if features.labels is None
-        else [["" if x == UNLABELLED else x] for x in features.labels.tolist()]
-    )
-    for name, own, row in zip(_ids(features), labels, features.values.tolist(), strict=True):
+    columns: dict[str, Sequence[object]] = {"id": _ids(features)}
+    if features.labels is not None:
+        columns["label"] = ["" if x == UNLABELLED else x for x in features.labels.tolist()]
+    if features.tokens is not None:
+        columns["token"] = features.tokens.tolist()
+    writer.writerow([*columns, *(f"f{i}" for i in range(features.values.shape[1]))])
+    for (name, *own), row in zip(zip(*columns.values(), strict=True), features.values.tolist(), strict=True):
         writer.writerow([spreadsheet_cell(name), *own, *(f"{value:.9g}" for value in row)])
     text.detach()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskedmodel.tasks import Table, Task
+from maskedmodel.tasks import Chart, Table, Task
 from maskedmodel.training.folder import OUTCOME as OUTCOME
 from maskedmodel.training.supervised import Predicted
 
@@ -40,7 +40,7 @@ class Judged:
     score    the name of the metric that counts, and `higher` whether more of it is better.
     loss     mean loss.
     samples  how many were predicted.
-    tables   what the report shows beside.
+    tables   what the report shows beside, and `charts`.
     """
 
     metrics: Mapping[str, Measure]
@@ -49,6 +49,7 @@ class Judged:
     loss: float
     samples: int
     tables: tuple[Table, ...] = ()
+    charts: tuple[Chart, ...] = ()
 
     @classmethod
     def of(
@@ -67,8 +68,8 @@ class Judged:
             name: Measure(value, *_interval([draw.get(name, float("nan")) for draw in draws]))
             for name, value in values.items()
         }
-        tables = tuple(task.tables(found.prediction, found.target))
-        return cls(measures, task.score, task.higher_is_better, found.loss, count, tables)
+        shown = tuple(task.tables(found.prediction, found.target)), tuple(task.charts(found.prediction, found.target))
+        return cls(measures, task.score, task.higher_is_better, found.loss, count, *shown)
 
     @classmethod
     def read(cls, path: Path) -> tuple[Judged, int]:
@@ -90,7 +91,8 @@ class Judged:
         """What `to_dict` gave. Raises KeyError or TypeError on anything else."""
         metrics = {name: Measure(**measure) for name, measure in values["metrics"].items()}
         tables = tuple(Table(**table) for table in values["tables"])
-        return cls(**{**values, "metrics": metrics, "tables": tables})
+        charts = tuple(Chart(**chart) for chart in values.get("charts", ()))
+        return cls(**{**values, "metrics": metrics, "tables": tables, "charts": charts})
 
 
 def _interval(draws: list[float]) -> tuple[float, float]:

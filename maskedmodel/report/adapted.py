@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 
 from maskedmodel.evaluation.judged import Judged
+from maskedmodel.report.charts import Series, bar_chart, legend, line_chart
 from maskedmodel.report.markup import number, table, text
 from maskedmodel.report.reader import RunData
-from maskedmodel.tasks import Table
+from maskedmodel.tasks import Chart, Table
 
-_ROWS = 200  # of a table
+_ROWS, _BARS, _DOTS = 200, 60, 400  # of a table, of a chart
 
 
 def worth(data: RunData) -> str:
@@ -33,7 +34,26 @@ def worth(data: RunData) -> str:
     )
     if data.twin is not None:
         about += " From scratch: fresh weights, and neither layer-wise decay nor freezing, which protect learned ones."
-    return f'{body}<p class="soft">{about}</p>{"".join(_table(found) for found in judged.tables)}'
+    charts = "".join(_chart(place, found) for place, found in enumerate(judged.charts))
+    return f'{body}<p class="soft">{about}</p>{charts}{"".join(_table(found) for found in judged.tables)}'
+
+
+def _chart(place: int, given: Chart) -> str:
+    """A task's chart; nothing where none of its values is finite."""
+    if given.names:
+        left = len(given.names) - _BARS
+        drawn = bar_chart(f"task-{place}", given.caption, given.names[:_BARS], given.y[:_BARS], given.y_label)
+        more = f'<p class="soft">And {left:,} bars more, in outcome.json.</p>' if left > 0 else ""
+        return f"<figure><h3>{text(given.caption)}</h3>{drawn}{more}</figure>" if drawn else ""
+    every = -(-len(given.y) // _DOTS) or 1  # evenly taken: which dots are drawn must not depend on where they lie
+    said = "samples" if every == 1 else f"one of {every} samples"
+    series = [Series(said, given.x[::every], given.y[::every], "dots", 1)]
+    ends = [value for pair in zip(given.x, given.y, strict=True) if all(map(math.isfinite, pair)) for value in pair]
+    if given.diagonal and ends:
+        both = (min(ends), max(ends))
+        series.insert(0, Series("equal", both, both, "line", 2))
+    drawn = line_chart(f"task-{place}", given.caption, series, x_label=given.x_label, y_label=given.y_label)
+    return f"<figure><h3>{text(given.caption)}</h3>{drawn}{legend(series)}</figure>" if drawn else ""
 
 
 def _row(name: str, judged: Judged, metrics: Sequence[str]) -> str:

@@ -171,6 +171,56 @@ def line_chart(
     return "".join([*parts, "</svg>"])
 
 
+def bar_chart(identity: str, title: str, names: Sequence[str], values: Sequence[float], label_of: str) -> str:
+    """A bar from 0 for each name, one under the other, as an <svg>. What isn't finite has no bar and says so.
+
+    An empty string where nothing is left.
+    """
+    known = [value for value in values if math.isfinite(value)]
+    if not known:
+        return ""
+    row, left = 18, 130
+    low, high = min(*known, 0.0), max(*known, 0.0)
+    high = high if high > low else 1.0
+    floor = _TOP + row * len(names)
+
+    def across(value: float) -> float:
+        return left + (value - low) / (high - low) * (WIDTH - left - _RIGHT - 30)
+
+    name, about = f"{identity}-title", f"{identity}-desc"
+    said = "; ".join(f"{one}: {value:.3g}" for one, value in zip(names, values, strict=True))
+    parts = [
+        f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} {floor + _BOTTOM}" aria-labelledby="{name} {about}">',
+        f'<title id="{name}">{escape(title)}</title>',
+        f'<desc id="{about}">{escape(f"{label_of}. {said}.")}</desc>',
+    ]
+    for value in ticks(low, high, 5):
+        at = f"{across(value):.1f}"
+        parts.append(f'<line class="grid" x1="{at}" x2="{at}" y1="{_TOP}" y2="{floor}"/>')
+        parts.append(f'<text class="tick" x="{at}" y="{floor + 15}" text-anchor="middle">{label(value)}</text>')
+    for place, (one, value) in enumerate(zip(names, values, strict=True)):
+        middle = _TOP + row * (place + 0.5)
+        short = one if len(one) <= 18 else f"{one[:9]}...{one[-6:]}"
+        parts.append(
+            f'<text class="tick" x="{left - 6}" y="{middle}" dy="0.32em" text-anchor="end">{escape(short)}'
+            f"<title>{escape(one)}</title></text>"
+        )
+        finite = math.isfinite(value)
+        start, end = sorted((across(0.0), across(value))) if finite else (across(0.0), across(0.0))
+        if finite:
+            parts.append(
+                f'<rect class="bar s1" x="{start:.1f}" y="{middle - 6}" width="{end - start:.1f}" height="12">'
+                f"<title>{escape(one)}: {value:.6g}</title></rect>"
+            )
+        shown = f"{value:.3g}" if finite else "-"
+        parts.append(f'<text class="tick" x="{end + 4:.1f}" y="{middle}" dy="0.32em">{shown}</text>')
+    parts.append(
+        f'<text class="label" x="{(left + WIDTH - _RIGHT) // 2}" y="{floor + _BOTTOM - 6}" text-anchor="middle">'
+        f"{escape(label_of)}</text>"
+    )
+    return "".join([*parts, "</svg>"])
+
+
 def _marks(one: Series, points: list[tuple[float, float]], at: _Place) -> str:
     colour = f"s{one.colour}"
     if one.style == "rule":

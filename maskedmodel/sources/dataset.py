@@ -13,6 +13,7 @@ class SignalDataset:
     """Samples out of `read(index)`, with their ids and, where there are any, labels and groups.
 
     targets   the target of a sample by its number, None where it has none, such as the class of each pixel.
+    boxes     which part of its file a sample shows, by its number, as `Sample` says. Read only by who asks.
     remember  bytes of signals that are kept once they were read, for signals that are small and slow to make. Those
               beyond are read anew each time. Every data worker keeps its own.
     """
@@ -25,10 +26,12 @@ class SignalDataset:
         groups: Sequence[str] | None = None,
         remember: int = 0,
         targets: Callable[[int], Tensor | None] | None = None,
+        boxes: Callable[[int], Tensor] | None = None,
     ) -> None:
         assert labels is None or len(labels) == len(ids)
         assert groups is None or len(groups) == len(ids)
-        self.read, self.ids, self.labels, self.groups, self.targets = read, ids, labels, groups, targets
+        self.read, self.ids, self.labels, self.groups = read, ids, labels, groups
+        self.targets, self.boxes = targets, boxes
         self._kept: dict[int, Tensor] = {}
         self._room = remember
 

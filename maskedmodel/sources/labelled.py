@@ -94,6 +94,22 @@ class LabelledFiles:
         """The files of a split."""
         if split in self._chosen.empty:
             raise self._chosen.empty[split]
+        root, chosen, names = self._taken(split)
+        groups = None if self._group_key is None else [root.group(index, self._group_key) for index in chosen]
+        ids = [root.prefix + root.files.paths[index] for index in chosen]
+        return Part(root.files, chosen, ids, self._numbers(names, ids), groups)
+
+    def cells(self, split: Split, columns: Sequence[str], what: str) -> list[tuple[str | None, ...]]:
+        """What the table or the JSON files say of each file of a split, column by column; None where nothing.
+
+        `what` errors call a column. Raises DataError where there is none of that name, or two rows of a file differ.
+        """
+        keys = [self._column(what, column, None) for column in columns]
+        root, chosen, _ = self._taken(split)
+        return [tuple(root.fact(index, key) for key in keys) for index in chosen]
+
+    def _taken(self, split: Split) -> tuple[Root, list[int], list[str | None]]:
+        """Where the files of a split are, their numbers there and their labels, of the classes that settings name."""
         root, chosen = self._chosen.parts[split]
         names = [self._label(root, index) for index in chosen]
         if self.settings.classes is not None:
@@ -105,9 +121,7 @@ class LabelledFiles:
                     where=self.settings.path,
                     expected=", ".join(self.settings.classes),
                 )
-        groups = None if self._group_key is None else [root.group(index, self._group_key) for index in chosen]
-        ids = [root.prefix + root.files.paths[index] for index in chosen]
-        return Part(root.files, chosen, ids, self._numbers(names, ids), groups)
+        return root, chosen, names
 
     def parts(self) -> dict[Split, Part]:
         """The files of each split that has some."""

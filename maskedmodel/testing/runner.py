@@ -130,6 +130,7 @@ OF_KIND: Mapping[Kind, tuple[Check, ...]] = MappingProxyType(
             tasks.check_metrics,
             tasks.check_columns,
             tasks.check_maps,
+            tasks.check_shown,
             tasks.check_rebuilt_alike,
             tasks.check_learns,
         ),

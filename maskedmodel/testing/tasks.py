@@ -13,7 +13,7 @@ from torch import Tensor
 from maskedmodel.engine.finetuned import FineTuned
 from maskedmodel.engine.settings import EncoderOnly, EncoderSettings
 from maskedmodel.noise import seeded
-from maskedmodel.tasks import Encoded, Labels, Task
+from maskedmodel.tasks import Chart, Encoded, Labels, Task
 from maskedmodel.testing.fixtures import Box, generator
 from maskedmodel.testing.rules import NotApplicable, require, require_equal
 
@@ -24,8 +24,10 @@ _ENCODER = EncoderOnly(encoder=EncoderSettings(dim=32, depth=1, heads=2))
 
 def labels_for(task: AnyTask) -> Labels:
     """The task's example labels, four samples of each."""
-    names = task.example_labels()
-    shape = tuple(task.example_target(Box(), 1, generator()).shape[1:]) if task.takes_target else ()
+    names, shape = task.example_labels(), tuple[int, ...]()
+    if task.takes_target:
+        target = task.example_target(Box(), 1, generator())
+        shape = tuple(target.shape[1:]) if target.is_floating_point() else ()  # class numbers have any extents
     return Labels(names, (4,) * len(names), shape)
 
 
@@ -180,6 +182,36 @@ def check_maps(task: AnyTask) -> None:
         expected=tuple(targets.shape),
         got=tuple(maps.shape),
     )
+
+
+def check_shown(task: AnyTask) -> None:
+    """What a report shows: a text per sample, how wrong each is, charts, and pictures where it takes targets."""
+    model, labels = _model(task)
+    prediction, target = task(_encoded(task)).detach().float(), task.target(labels)
+    digested = task.digest(prediction, target)
+    told, wrong = task.told(*digested), task.wrongness(*digested)
+    require(
+        len(told) == SAMPLES and all(isinstance(words, str) for words in told),
+        task,
+        "what it tells isn't one text per sample",
+        expected=f"{SAMPLES} texts",
+        got=f"{len(told)} of {', '.join(sorted({type(words).__name__ for words in told}))}",
+    )
+    if wrong is not None:
+        right = wrong.shape == (SAMPLES,) and bool(wrong.isfinite().all() and (wrong >= 0).all())
+        require(right, task, "how wrong it is isn't a number of 0 or above per sample", got=tuple(wrong.shape))
+    require(all(isinstance(chart, Chart) for chart in task.charts(*digested)), task, "a chart isn't a Chart")
+    signal = model.tokenizer.example(SAMPLES, generator())
+    shown = task.shown(model.tokenizer, signal, signal, prediction, target) if task.takes_target else None
+    for heading, picture in (shown or {}).items():
+        plain = picture.dim() == 4 and picture.shape[:2] == (SAMPLES, 3)
+        require(
+            plain and float(picture.min()) >= 0 and float(picture.max()) <= 1,
+            task,
+            f"the pictures {heading!r} aren't one of colours in [0, 1] per sample",
+            expected=f"({SAMPLES}, 3, height, width)",
+            got=tuple(picture.shape),
+        )
 
 
 def check_learns(task: AnyTask) -> None:

@@ -111,10 +111,7 @@ class GridTokenizer(Tokenizer[S]):
                 expected=f"(batch, {count} channels, {', '.join(self.axes)})",
                 got=tuple(signal.shape),
             )
-        grid = self._grid(signal.shape[2:])
-        before, after = self._layout()
-        patch = {f"p{axis}": extent for axis, extent in enumerate(self.patch)}
-        values = rearrange(signal, f"{before} -> {after}", **patch)
+        grid, values = self._grid(signal.shape[2:]), self.cut(signal)
         coords = torch.cartesian_prod(*(torch.arange(n, device=signal.device) for n in grid)).reshape(-1, len(grid))
         channel = None
         if self.separate_channels:
@@ -122,6 +119,12 @@ class GridTokenizer(Tokenizer[S]):
             coords = coords.repeat(channels, 1)
         tokens = Tokens(values, coords, self.axes, grid, channel)
         return tokens.without_nan() if self.accepts_nan else tokens
+
+    def cut(self, signal: Tensor) -> Tensor:
+        """What belongs to a signal's values, (B, C, *size) of any type, as it stands in its tokens, (B, L, P)."""
+        before, after = self._layout()
+        patch = {f"p{axis}": extent for axis, extent in enumerate(self.patch)}
+        return rearrange(signal, f"{before} -> {after}", **patch)
 
     def detokenize(self, values: Tensor, like: Tokens) -> Tensor:
         assert like.grid is not None, "a GridTokenizer's tokens fill a grid"

@@ -23,6 +23,7 @@ from maskedmodel.training.memory import Fitting
 from maskedmodel.training.mixing import mixed
 from maskedmodel.training.optimizer import Group, Groups
 from maskedmodel.training.parts import Learning, Losses, Part, autocast
+from maskedmodel.training.stripes import require_spectrogram, striped
 from maskedmodel.training.targeted import target_of
 
 HEAD = "head"  # what the head's groups of parameters are called
@@ -141,6 +142,8 @@ class Supervised(Learning[FineTuned, LabelledPart]):
                 expected="adapt.mixup=0 adapt.cutmix=0 mask=null",
                 fix="Leave both out, or choose a task with one label per sample.",
             )
+        if self.adapt.stripes:
+            require_spectrogram(model.tokenizer)
         freeze(model, self.adapt.freeze)
 
     @property
@@ -163,6 +166,9 @@ class Supervised(Learning[FineTuned, LabelledPart]):
             if self.mixes:
                 tokens, share, partner = mixed(tokens, own, self.adapt.mixup, self.adapt.cutmix)
                 targets = ((target, weight * share), (target[partner], weight[partner] * (1 - share)))
+            if self.adapt.stripes:
+                shares = self.adapt.stripe_time, self.adapt.stripe_frequency
+                tokens = striped(tokens, self.tokenizer, signal[rows], own, self.adapt.stripes, shares)
             mask = None if self.model.scheduler is None else self.model.scheduler.sample(tokens, progress, own)
             kept = branches(own, self.model.settings.encoder.depth, self.adapt.drop_path)
             count = float(sum(weight.sum() for _, weight in targets))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,12 +32,19 @@ def target_of(task: Task[Any], tokenizer: Tokenizer[Any], batch: Batch, noise: N
     return task.target(tokenizer.move_target(batch.target.to(stored.device), stored, noise))
 
 
-def targeted(source: DataSource[Any], reading: Reading, labels: int | str | None, seed: int) -> LabelledData:
+def targeted(
+    source: DataSource[Any],
+    reading: Reading,
+    labels: int | str | None,
+    seed: int,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> LabelledData:
     """The samples of a source that have a target; in training as many as `labels` says.
 
-    Targets of class numbers are all looked at once: a sample of whose places none has a class is left out, and so is,
-    where `reading` says to skip such, one whose target can't be read. Raises DataError where there are no targets, or
-    one holds a number that is no class.
+    Targets of class numbers, and of points, are all looked at once: a sample of whose places none has a class, or of
+    whose points none is known, is left out, and so is, where `reading` says to skip such, one whose target can't be
+    read. `progress` is told the split, how many were looked at, and of how many. Raises DataError where there are no
+    targets, or one holds a number that is no class.
     """
     names = source.target_names()
     parts: dict[Split, Subset] = {}
@@ -49,7 +57,8 @@ def targeted(source: DataSource[Any], reading: Reading, labels: int | str | None
         if names is None:
             known, shape = list(range(len(dataset))), _shape(dataset, reading)
         else:
-            held = _classes(dataset, names, replace(reading, record=broken[split].append))
+            told = None if progress is None else partial(progress, split)
+            held, shape = _held(dataset, names, replace(reading, record=broken[split].append), told)
             known = sorted(held)
         tell_broken(broken[split], len(dataset))
         left_out[split] = len(dataset) - len(known) - len(broken[split])
@@ -78,18 +87,28 @@ def _shape(dataset: SampleDataset, reading: Reading) -> tuple[int, ...]:
             "These data have no targets, so there is nothing to learn from.",
             where="data",
             expected="a label per pixel, or values to forecast",
-            fix="Give data.masks for images, data.mask_channel for microscopy, data.horizon for a table of time "
-            "series; or choose a task with one label per sample, such as task.name=classify.",
+            fix="Give data.masks or data.points for images, data.mask_channel for microscopy, data.horizon for tables "
+            "of time series; or choose a task with one label per sample, such as task.name=classify.",
         )
     return tuple(sample["target"].shape)
 
 
-def _classes(dataset: SampleDataset, names: Sequence[str], reading: Reading) -> dict[int, Tensor]:
-    """How many places of each class, (classes,), the target of a sample holds, of samples that have any."""
+def _held(
+    dataset: SampleDataset,
+    names: Sequence[str],
+    reading: Reading,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict[int, Tensor], tuple[int, ...]]:
+    """What the targets of samples that have any hold of each name, (names,); of points also the shape of one.
+
+    Of class numbers how many places have each; of points whether they are known.
+    """
     read: Callable[[int], Tensor | None] | None = getattr(dataset, "targets", None)
     guarded = Guarded(dataset, accepts_nan=True, timeout=reading.timeout)
-    found = {}
+    found, shape = {}, tuple[int, ...]()
     for index in range(len(dataset)):
+        if progress is not None:
+            progress(index, len(dataset))
         try:
             if read is not None:
                 with read_within(reading.timeout, f"the target of sample {index}"):
@@ -108,6 +127,12 @@ def _classes(dataset: SampleDataset, names: Sequence[str], reading: Reading) -> 
             continue
         if target is None:
             continue
+        if target.is_floating_point():
+            there = _points(target, names, index)
+            shape = tuple(target.shape)
+            if bool(there.any()):
+                found[index] = there
+            continue
         values = target[target != UNLABELLED].flatten()
         if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < len(names):
             wrong = int(values.max() if values.max() >= len(names) else values.min())
@@ -119,4 +144,16 @@ def _classes(dataset: SampleDataset, names: Sequence[str], reading: Reading) -> 
             )
         if values.numel():
             found[index] = torch.bincount(values, minlength=len(names))
-    return found
+    return found, shape
+
+
+def _points(target: Tensor, names: Sequence[str], index: int) -> Tensor:
+    """Which points are known, (K,) int64. Raises DataError where they aren't those of the names."""
+    if tuple(target.shape) != (len(names), 3):
+        raise DataError(
+            "A target holds other points than the source names.",
+            where=f"sample {index}",
+            expected=(len(names), 3),
+            got=tuple(target.shape),
+        )
+    return (~target[:, :2].isnan().any(1)).long()

@@ -79,6 +79,24 @@ def nearest_crop(classes: Tensor, boxes: Tensor, size: tuple[int, int], flipped:
     return classes[sample, rows[:, :, None], columns[:, None, :]]
 
 
+def moved_points(points: Tensor, boxes: Tensor, size: tuple[int, int], flipped: Tensor | None = None) -> Tensor:
+    """Points (B, K, 3) cut and resized as `resized_crop` does pictures, in pixels of the result; they may lie outside.
+
+    A point is x, y and the number of its mirror image, whose place it takes where the picture is mirrored.
+    """
+    top, left, box_h, box_w = boxes.to(points.dtype)[:, None].unbind(2)
+    x = (points[..., 0] - left) * (size[1] / box_w)
+    y = (points[..., 1] - top) * (size[0] / box_h)
+    moved = torch.stack([x, y, points[..., 2]], 2)
+    if flipped is None:
+        return moved
+    partner = points[..., 2].long()
+    mirrored = torch.stack([size[1] - x, y, points[..., 2]], 2)
+    mirrored[..., :2] = mirrored[..., :2].gather(1, partner.clamp(min=0)[..., None].expand(-1, -1, 2))
+    mirrored[..., :2] = mirrored[..., :2].masked_fill((partner < 0)[..., None], math.nan)
+    return torch.where(flipped[:, None, None], mirrored, moved)
+
+
 def _places(start: Tensor, extent: Tensor, stored: int, out: int) -> Tensor:
     """(B, out) int64: the stored pixel under the centre of each output pixel."""
     centre = (torch.arange(out, device=start.device) + 0.5) * (extent / out)[:, None] + start[:, None]

@@ -14,7 +14,17 @@ from maskedmodel import Sample
 from maskedmodel.errors import DataError
 from maskedmodel.sources import EncodedFiles, SignalDataset, Split, open_regular, path_of
 from maskedmodel_image.cache import Stored, in_memory, on_disk
-from maskedmodel_image.decode import CHANNELS, Form, ImageFileSettings, decode, find_form
+from maskedmodel_image.decode import (
+    CHANNELS,
+    Form,
+    ImageFileSettings,
+    decode,
+    find_form,
+    open_image,
+    reading,
+    shown_box,
+    upright_size,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +71,7 @@ def open_images(
     timeout: float,
     groups: Sequence[str] | None = None,
     targets: Callable[[int], Tensor | None] | None = None,
+    boxes: Callable[[int], Tensor] | None = None,
 ) -> SignalDataset:
     """The chosen images as a dataset, stored decoded where the settings say so. `ids` and `labels` are theirs.
 
@@ -75,7 +86,7 @@ def open_images(
         key = _fingerprint(images, chosen, ids, form, settings)
         folder = path_of(settings.cache, DataError)
         read = on_disk(decoder, ids, form, folder, split, key, timeout)
-    return SignalDataset(read, ids, labels, groups, targets=targets)
+    return SignalDataset(read, ids, labels, groups, targets=targets, boxes=boxes)
 
 
 def _fingerprint(
@@ -94,4 +105,8 @@ def read_file(path: Path, settings: ImageFileSettings) -> Sample:
     with open_regular(path) as stream:
         form = find_form(stream, str(path), settings)
         stream.seek(0)
-        return Sample(signal=decode(stream, str(path), form, settings), id=path.name)
+        with reading(str(path)):
+            size = upright_size(*open_image(stream, str(path), settings.max_pixels))
+        stream.seek(0)
+        signal = decode(stream, str(path), form, settings)
+        return Sample(signal=signal, id=path.name, box=shown_box(size, form))

@@ -295,11 +295,21 @@ def fitted(image: Image, height: int, width: int, smooth: bool = True) -> Image:
 
     if image.size == (width, height):
         return image
-    step = min(image.width / width, image.height / height)  # source pixels per pixel
-    span_w, span_h = min(step * width, image.width), min(step * height, image.height)
-    left, top = (image.width - span_w) / 2, (image.height - span_h) / 2
+    (top, bottom), (left, right) = _covered((image.height, image.width), (height, width))
     how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
-    return image.resize((width, height), how, box=(left, top, left + span_w, top + span_h))
+    return image.resize((width, height), how, box=(left, top, right, bottom))
+
+
+def _covered(size: tuple[int, int], wanted: tuple[int, int]) -> list[tuple[float, float]]:
+    """Which part of an image (height, width) is shown at a wanted size: along each axis where it begins and ends."""
+    step = min(have / want for have, want in zip(size, wanted, strict=True))  # pixels of the image per pixel
+    spans = [min(step * want, have) for have, want in zip(size, wanted, strict=True)]
+    return [((have - span) / 2, (have - span) / 2 + span) for have, span in zip(size, spans, strict=True)]
+
+
+def shown_box(size: tuple[int, int], form: Form) -> Tensor:
+    """Which part of an upright image (height, width) a stored one of this form shows, (2, 2) float32."""
+    return torch.tensor(_covered(size, (form.shape[1], form.shape[2])), dtype=torch.float32)
 
 
 def _spread(grey: Tensor, channels: int, name: str) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import model_validator
 
 from maskedmodel import DataSource, Fact, Sample
 from maskedmodel.errors import DataError
@@ -14,13 +15,20 @@ from maskedmodel.sources import FileSettings, LabelledFiles, SampleDataset, Spli
 from maskedmodel_image.dataset import form_of, open_images, read_file
 from maskedmodel_image.decode import EXTENSIONS, ImageFileSettings
 from maskedmodel_image.facts import facts_of
+from maskedmodel_image.keypoints import Boxes, Keypoints, KeypointSettings, columns_of, facts_of_points
 from maskedmodel_image.masks import MaskFiles, Masks, MaskSettings
 
 
-class ImageFolderSettings(MaskSettings, ImageFileSettings, FileSettings):
+class ImageFolderSettings(KeypointSettings, MaskSettings, ImageFileSettings, FileSettings):
     """Settings of the `image_folder` source."""
 
     name: Literal["image_folder"] = "image_folder"
+
+    @model_validator(mode="after")
+    def _one_kind_of_target(self) -> ImageFolderSettings:
+        if self.points and self.masks is not None:
+            raise ValueError("masks and points are learned by different tasks: leave one of them out")
+        return self
 
 
 class ImageFolder(DataSource[ImageFolderSettings]):
@@ -45,20 +53,29 @@ class ImageFolder(DataSource[ImageFolderSettings]):
     def open(self, split: Split) -> SampleDataset:
         part = self._files.part(split)
         form = form_of(self._files.files, self.settings)
-        masks = self._masks
-        targets = None if masks is None else Masks(masks, part.files, part.chosen, part.ids, form, self.settings)
+        settings, boxes = self.settings, Boxes(part.files, part.chosen, form, self.settings)
+        targets: Masks | Keypoints | None = None
+        if self._masks is not None:
+            targets = Masks(self._masks, part.files, part.chosen, part.ids, form, settings)
+        elif settings.points:
+            targets = Keypoints(settings, self._cells(split), boxes, part.ids)
         return open_images(
             part.files,
             part.chosen,
             part.ids,
             part.labels,
             form,
-            self.settings,
+            settings,
             split,
             self.read_timeout,
             part.groups,
             targets,
+            boxes,
         )
+
+    def _cells(self, split: Split) -> list[tuple[str | None, ...]]:
+        """What is said of the points of a split's images."""
+        return self._files.cells(split, columns_of(self.settings.points), "keypoint")
 
     @cached_property
     def _masks(self) -> MaskFiles | None:
@@ -83,16 +100,22 @@ class ImageFolder(DataSource[ImageFolderSettings]):
         return MaskFiles(self.settings)
 
     def target_names(self) -> list[str] | None:
+        if self.settings.points:
+            return list(self.settings.points)
         return None if self.settings.masks is None else list(self.settings.mask_classes)
 
     def class_names(self) -> list[str] | None:
         return self._files.class_names
 
     def facts(self) -> list[Fact]:
-        parts = self._files.parts().values()
+        whole = self._files.parts()
+        parts = whole.values()
         chosen = [number for part in parts for number in part.chosen if part.files is self._files.files]
         masks = [] if self._masks is None else self._masks.facts([path for part in parts for path in part.ids])
-        return [*self._files.facts(), *facts_of(self._files.files, chosen, self.settings), *masks]
+        points = []
+        if self.settings.points:
+            points = facts_of_points(self.settings, [row for split in whole for row in self._cells(split)])
+        return [*self._files.facts(), *facts_of(self._files.files, chosen, self.settings), *masks, *points]
 
     def read(self, path: Path) -> Sample:
         return read_file(path, self.settings)

@@ -12,7 +12,7 @@ from torch import Tensor
 from maskedmodel import Noise, NormalisedTokenizer, Settings
 from maskedmodel.errors import ShapeError
 from maskedmodel.tokenizers import MeanStd, known_statistics, pair
-from maskedmodel_image.augment import Interpolation, crop_boxes, nearest_crop, resized_crop
+from maskedmodel_image.augment import Interpolation, crop_boxes, moved_points, nearest_crop, resized_crop
 
 
 class ImageSettings(Settings):
@@ -100,12 +100,16 @@ class ImageTokenizer(NormalisedTokenizer[ImageSettings]):
         )
 
     def move_target(self, target: Tensor, stored: Tensor, noise: Noise | None = None) -> Tensor:
-        """Classes of pixels (B, H, W) to (B, *size): of each pixel the class of the stored one at its centre."""
+        """Classes of pixels (B, H, W) to (B, *size): of each pixel the class of the stored one at its centre.
+
+        Points (B, K, 3) stay such, in pixels of what the model sees; those of mirrored pictures change places.
+        """
         height, width = stored.shape[2:]
-        if tuple(target.shape[1:]) != (height, width):
+        points = target.is_floating_point() and target.dim() == 3 and target.shape[2] == 3
+        if not points and tuple(target.shape[1:]) != (height, width):
             raise ShapeError(
-                "A target isn't one class for each pixel of its picture.",
-                expected=(len(stored), height, width),
+                "A target is neither one class for each pixel of its picture nor points.",
+                expected=f"{(len(stored), height, width)} or {(len(stored), 'points', 3)}",
                 got=tuple(target.shape),
             )
         flipped = None
@@ -113,7 +117,7 @@ class ImageTokenizer(NormalisedTokenizer[ImageSettings]):
             flipped = noise.uniform(1, purpose="flip")[:, 0] < 0.5
         if noise is not None and self.settings.crop is not None:
             boxes = crop_boxes(noise, height, width, self.settings.crop, self.settings.aspect)
-            return nearest_crop(target, boxes, pair(self.settings.size), flipped)
+            return _moved(target, boxes, pair(self.settings.size), flipped)
         out_h, out_w = self.size
         scale = max(out_h / height, out_w / width)
         resized = max(round(height * scale), out_h), max(round(width * scale), out_w)
@@ -121,7 +125,7 @@ class ImageTokenizer(NormalisedTokenizer[ImageSettings]):
         shares = (height / resized[0], width / resized[1])  # stored pixels per pixel
         box = [top * shares[0], left * shares[1], out_h * shares[0], out_w * shares[1]]
         boxes = torch.tensor([box], device=target.device).expand(len(target), -1)
-        return nearest_crop(target, boxes, (out_h, out_w), flipped)
+        return _moved(target, boxes, (out_h, out_w), flipped)
 
     def picture(self, signal: Tensor, like: Tensor | None = None) -> Tensor:
         """(B, 3, H, W) in [0, 1], as it is: one channel as grey, otherwise the first three as red, green and blue."""
@@ -155,3 +159,9 @@ class ImageTokenizer(NormalisedTokenizer[ImageSettings]):
     def _within(picture: Tensor, stored: Tensor) -> Tensor:
         """Clamp what came from 8 bits. Other pictures may have any range, so there is nothing to clamp them to."""
         return picture.clamp(0, 1) if stored.dtype == torch.uint8 else picture
+
+
+def _moved(target: Tensor, boxes: Tensor, size: tuple[int, int], flipped: Tensor | None) -> Tensor:
+    """Classes of pixels, or points, of stored pictures cut to boxes, resized and mirrored."""
+    move = moved_points if target.is_floating_point() else nearest_crop
+    return move(target, boxes, size, flipped)

@@ -84,6 +84,19 @@ class Classify(Pooled[ClassifySettings]):
                 areas.append(float(above) / (ours * others))
         return sum(areas) / len(areas) if areas else float("nan")
 
+    def wrongness(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """One less the probability of the true class, where another is more likely."""
+        true = prediction.softmax(1).gather(1, target[:, None])[:, 0]
+        return (1 - true) * (prediction.argmax(1) != target)
+
+    def told(self, prediction: Tensor, target: Tensor) -> list[str]:
+        shares = prediction.softmax(1)
+        guess: list[int] = shares.argmax(1).tolist()
+        return [
+            f"is {self.names[true]}, said {self.names[said]} ({share[said]:.0%})"
+            for true, said, share in zip(target.tolist(), guess, shares.tolist(), strict=True)
+        ]
+
     def tables(self, prediction: Tensor, target: Tensor) -> list[Table]:
         from sklearn.metrics import (  # type: ignore[import-untyped]
             confusion_matrix,

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from maskedmodel import Tokenizer
 from maskedmodel.errors import ConfigError
-from maskedmodel.tasks import Labels
+from maskedmodel.tasks import Chart, Labels
 from maskedmodel_tasks.pooled import Pooled, PooledSettings
 
 
@@ -91,6 +91,32 @@ class Regress(Pooled[RegressSettings]):
         spread = (target - target.mean(0)).double().square().sum(0)
         explained = 1 - error.square().sum(0) / spread if bool((spread > 0).all()) else spread.new_tensor([math.nan])
         return {"R2": float(explained.mean()), "MAE": float(error.abs().mean())}
+
+    def charts(self, prediction: Tensor, target: Tensor) -> list[Chart]:
+        """What is predicted against what is true, of each number."""
+        values, several = self._values(prediction), target.shape[1] > 1
+        return [
+            Chart(
+                f"Predicted against true{f', value_{index}' if several else ''}",
+                y=values[:, index].tolist(),
+                x=target[:, index].tolist(),
+                x_label="true",
+                y_label="predicted",
+                diagonal=True,
+            )
+            for index in range(target.shape[1])
+        ]
+
+    def wrongness(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The absolute error in units of each number's spread, the mean over the numbers."""
+        return ((self._values(prediction) - target) / self.spread.to(target.device)).abs().mean(1)
+
+    def told(self, prediction: Tensor, target: Tensor) -> list[str]:
+        def numbers(row: list[float]) -> str:
+            return self.settings.separator.join(f"{value:.4g}" for value in row)
+
+        rows = zip(target.tolist(), self._values(prediction).tolist(), strict=True)
+        return [f"is {numbers(true)}, said {numbers(said)}" for true, said in rows]
 
     def columns(self, prediction: Tensor) -> Mapping[str, Tensor | Sequence[str]]:
         """The number, or value_0, value_1, ... where there are several."""

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from maskedmodel import GridTokenizer, Settings, Task, Tokenizer
 from maskedmodel.errors import ConfigError
 from maskedmodel.tasks import Encoded, Labels, Table
+from maskedmodel_tasks.cells import unfolded
 
 NONE = -1  # the class number of a place without a label
 MOST_CLASSES = 255  # a map has 8 bits, and its last value says that there is no label
@@ -84,6 +85,13 @@ class Segment(Task[SegmentSettings]):
 
     @staticmethod
     def _refuse(labels: Labels) -> None:
+        if labels.shape:
+            raise ConfigError(
+                "These data have points or values to learn, and no class for each place.",
+                where="data, task.name",
+                expected="data.masks or data.mask_channel",
+                fix="Choose task.name=points for keypoints, or forecast for a horizon.",
+            )
         present = [name for name, count in zip(labels.names, labels.counts, strict=True) if count]
         if len(present) < 2:
             raise ConfigError(
@@ -101,16 +109,11 @@ class Segment(Task[SegmentSettings]):
     def forward(self, encoded: Encoded) -> Tensor:
         """(B, classes, *extents)."""
         cells: Tensor = self.head(self.norm(encoded.on_grid(self.extents)))
-        batch, *grid, _ = cells.shape
-        axes, classes = len(grid), len(self.names)
-        size = [count * patch for count, patch in zip(grid, self.patch, strict=True)]
+        grid, classes = cells.shape[1:-1], len(self.names)
         if self.settings.head == "upsample":
+            axes, size = len(grid), [count * patch for count, patch in zip(grid, self.patch, strict=True)]
             return F.interpolate(cells.movedim(-1, 1), size, mode=_LINEAR[axes - 1], align_corners=False)
-        inside = cells.reshape(batch, *grid, classes, *self.patch)
-        order = [0, 1 + axes]  # then, axis by axis, cells and the pixels inside one
-        for axis in range(axes):
-            order += [1 + axis, 2 + axes + axis]
-        return inside.permute(order).reshape(batch, classes, *size)
+        return unfolded(cells, classes, self.patch)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         losses = F.cross_entropy(prediction, target, self.weights, ignore_index=NONE, reduction="none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from maskedmodel import Tokenizer
 from maskedmodel.errors import ConfigError
-from maskedmodel.tasks import Labels, Table
+from maskedmodel.tasks import Chart, Labels, Table
 from maskedmodel_tasks.pooled import Pooled, PooledSettings
 
 
@@ -87,13 +88,32 @@ class Tag(Pooled[TagSettings]):
             rows.append((name, average, score, int(truth.sum())))
         return [Table("By tag", ("tag", "average precision", "F1", "samples"), rows)]
 
-    def columns(self, prediction: Tensor) -> Mapping[str, Tensor | Sequence[str]]:
-        """The tags given, and the probability of each."""
-        shares = prediction.sigmoid()
-        given = [
+    def charts(self, prediction: Tensor, target: Tensor) -> list[Chart]:
+        """The average precision of each tag, from the highest down."""
+        rows = self.tables(prediction, target)[0].rows
+        known = sorted(((str(row[0]), float(row[1])) for row in rows), key=lambda row: (math.isnan(row[1]), -row[1]))
+        names, values = [name for name, _ in known], [value for _, value in known]
+        return [Chart("Average precision by tag", y=values, names=names, y_label="average precision")]
+
+    def wrongness(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The loss, where the tags given aren't the true ones."""
+        right = ((prediction.sigmoid() >= self.settings.threshold) == target.bool()).all(1)
+        return self.loss(prediction, target) * ~right
+
+    def told(self, prediction: Tensor, target: Tensor) -> list[str]:
+        rows = zip(self._given(target), self._given(prediction.sigmoid()), strict=True)
+        return [f"is {true or 'none'}, said {said or 'none'}" for true, said in rows]
+
+    def _given(self, shares: Tensor) -> list[str]:
+        """The tags whose probability is high enough."""
+        return [
             self.settings.separator.join(
                 name for name, share in zip(self.names, row, strict=True) if share >= self.settings.threshold
             )
             for row in shares.tolist()
         ]
-        return {"tags": given, **{f"p_{name}": shares[:, index] for index, name in enumerate(self.names)}}
+
+    def columns(self, prediction: Tensor) -> Mapping[str, Tensor | Sequence[str]]:
+        """The tags given, and the probability of each."""
+        shares = prediction.sigmoid()
+        return {"tags": self._given(shares), **{f"p_{name}": shares[:, index] for index, name in enumerate(self.names)}}

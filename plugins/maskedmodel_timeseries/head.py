@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from maskedmodel import Settings, Task, Tokenizer
 from maskedmodel.errors import ConfigError, ShapeError
+from maskedmodel.pictures import columns_of, draw_lines
 from maskedmodel.tasks import Encoded, Labels
 from maskedmodel_timeseries.series import SeriesTokenizer
 
+_FORECAST = (0.1, 0.1, 0.1)  # no variate is black
 HEAD_SPREAD = 2e-5  # of the head's first weights: the first forecast is the mean of the history
 
 
@@ -39,13 +41,17 @@ class Forecast(Task[ForecastSettings]):
     takes_target = True
 
     @classmethod
+    def example_labels(cls) -> tuple[str, ...]:
+        return ()  # values have no names
+
+    @classmethod
     def example_target(cls, tokenizer: Tokenizer[Any], batch: int, generator: torch.Generator) -> Tensor:
         drawn = torch.randn(batch, 1, 6, generator=generator)
         drawn[::4, :, 0] = torch.nan
         return drawn
 
     def attach(self, tokenizer: Tokenizer[Any], dim: int, labels: Labels) -> None:
-        if len(labels.shape) != 2 or tokenizer.extents is None:
+        if labels.names or len(labels.shape) != 2 or tokenizer.extents is None:
             raise ConfigError(
                 "There is nothing to forecast: samples don't come with values of variates over time.",
                 where="data.horizon, tokenizer.name",
@@ -108,6 +114,34 @@ class Forecast(Task[ForecastSettings]):
         """Mean squared and absolute error over all values of all horizons."""
         squared, absolute = (prediction.sum(0) / target.sum()).tolist()
         return {"MSE": squared, "MAE": absolute}
+
+    def told(self, prediction: Tensor, target: Tensor) -> list[str]:
+        mean = (prediction[:, 1] / target).tolist()
+        return [f"MAE {value:.3g}" if math.isfinite(value) else "nothing is known" for value in mean]
+
+    def shown(
+        self, tokenizer: Tokenizer[Any], signal: Tensor, stored: Tensor, prediction: Tensor, target: Tensor
+    ) -> Mapping[str, Tensor] | None:
+        """History, what came and what was forecast, on one scale per variate; None of what aren't series (B, V, T)."""
+        if stored.dim() != 3:
+            return None
+        history = stored.float()
+        truth, found = (self.restore(tokenizer, values, stored).float() for values in (target, prediction))
+        known, whole = torch.cat([history, truth], 2), torch.cat([history, truth, found], 2)
+        nothing = torch.full_like(known, torch.nan)
+        ahead = torch.cat([torch.full_like(history, torch.nan), found], 2)
+        blank, line = draw_lines(nothing, nothing.nan_to_num(0.0)), draw_lines(ahead, whole)
+        drawn = (line != blank).any(1, keepdim=True)
+        seen = columns_of(known.shape[2]) * history.shape[2] / known.shape[2]
+        begun = torch.arange(blank.shape[3], device=blank.device) >= seen
+        picture = draw_lines(known, whole)
+        picture = torch.where(begun & (picture == 1).all(1, keepdim=True), 0.94, picture)
+        ink = torch.tensor(_FORECAST, device=picture.device)[:, None, None]
+        return {"history, truth and forecast": torch.where(drawn, ink, picture)}
+
+    @property
+    def legend(self) -> str:
+        return "A band for each variate. Black: the forecast, coloured: the data. Grey: what the model doesn't see."
 
     def columns(self, prediction: Tensor) -> Mapping[str, Tensor | Sequence[str]]:
         """A number for each step ahead of each variate: step_1, or variate_0_step_1 where there are several."""

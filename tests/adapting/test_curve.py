@@ -92,3 +92,10 @@ def test_a_number_twice_is_a_slip(
         drawn(configured(), tmp_path, registry, 5, 5)
     with pytest.raises(ConfigError, match="no number of labels"):
         drawn(configured(), tmp_path, registry, "few")
+
+
+@pytest.mark.parametrize(
+    ("score", "said"), [("accuracy", "Accuracy on 5"), ("PCK@0.1", "PCK@0.1 on 5"), ("mIoU", "mIoU on 5")]
+)
+def test_a_score_is_spelled_as_it_is(score: str, said: str) -> None:
+    assert curve.protocol(LabelCurve(Path(), score, True, 5, 2, 3, ())).startswith(said)

@@ -111,11 +111,20 @@ LINES: dict[str, Call] = {
         (Path("r"),),
         {"overrides": (), "probes": ["knn", "layers"], "encoders": [Path("e")], "quiet": False},
     ),
-    "embed r val --to f.npz": ("embed", (Path("r"), "val"), {"to": Path("f.npz"), "overrides": []}),
+    "embed r val --to f.npz": (
+        "embed",
+        (Path("r"), "val"),
+        {"to": Path("f.npz"), "overrides": [], "pool": None, "layer": "last"},
+    ),
+    "embed r val --to f.npz --pool concat --layer -2": (
+        "embed",
+        (Path("r"), "val"),
+        {"to": Path("f.npz"), "overrides": [], "pool": "concat", "layer": -2},
+    ),
     "embed r folder data.name=array --to f.npz": (
         "embed",
         (Path("r"), "folder"),
-        {"to": Path("f.npz"), "overrides": ["data.name=array"]},
+        {"to": Path("f.npz"), "overrides": ["data.name=array"], "pool": None, "layer": "last"},
     ),
     "import w": (
         "import_weights",
@@ -254,6 +263,7 @@ USAGE = {
     "pretrain --train.steps=5": "Settings are written without dashes, as KEY=VALUE.",
     "reconstruct": "RUN",
     "embed r x": "--to",
+    "embed r val --to f.npz --layer middle": "--layer is last or a whole number",
     "embed r a=b --to f.npz": "Say what to embed",
     "reconstruct r --count 0": "--count",
     "config": "Missing command",

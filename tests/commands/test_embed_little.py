@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,31 @@ def test_one_file_and_a_folder_of_one_are_embedded(kind: str, tmp_path: Path) ->
     same = every["feature"][[str(name) for name in every["id"]].index(f"0{suffix}")]
     for found in (of_file, of_folder):
         np.testing.assert_allclose(found["feature"][0], same, rtol=1e-5, atol=1e-6)
+
+
+def test_pool_and_layer_of_a_single_file(tmp_path: Path) -> None:
+    for number in range(8):
+        picture(tmp_path / f"data/{number}.png", number)
+    kinds: Any = KINDS["image"]
+    config = {**TINY, "data": {**kinds[2], "path": str(tmp_path / "data")}, "tokenizer": kinds[3]}
+    config["model"] = {**TINY["model"], "encoder": {"dim": 8, "depth": 2, "heads": 1}}
+    maskedmodel.pretrain(config, run=tmp_path / "run", quiet=True)
+    file, found = tmp_path / "data/3.png", {}
+    for pool, layer in (("mean", 1), ("class", -2), ("concat", 1), ("tokens", 1), ("mean", "last")):
+        to = tmp_path / f"{pool}{layer}.npz"
+        kept = np.load(maskedmodel.embed(tmp_path / "run", file, to=to, pool=pool, layer=layer, quiet=True))  # type: ignore[arg-type]
+        about = json.loads(str(kept["about"]))
+        assert (about["pool"], about["layer"], about["depth"]) == (pool, layer, 2)
+        assert about["width"] == kept["feature"].shape[1]
+        found[pool, layer] = kept["feature"]
+    assert found["tokens", 1].shape == (4, 8)
+    np.testing.assert_allclose(found["tokens", 1].mean(0), found["mean", 1][0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["concat", 1], np.concatenate([found["class", -2], found["mean", 1]], 1), rtol=1e-5)
+    assert not np.allclose(found["mean", 1], found["mean", "last"])
+    for wrong in ({"layer": 3}, {"pool": "max"}):
+        with pytest.raises(maskedmodel.MaskedModelError):
+            maskedmodel.embed(tmp_path / "run", file, to=tmp_path / "no.npz", quiet=True, **wrong)
+        assert not (tmp_path / "no.npz").exists()
 
 
 def test_a_run_of_made_up_data_takes_files_of_the_kind_that_is_named(

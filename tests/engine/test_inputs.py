@@ -103,7 +103,7 @@ def test_numbers_of_another_byte_order_are_the_same_numbers(model: MaskedAutoenc
 def test_a_slip_in_a_word_is_refused(model: MaskedAutoencoder) -> None:
     """What isn't "mean" was taken for it, and what isn't "visible" for "oracle", which borrows what was hidden."""
     for pool in ("means", ["mean"], None):
-        with pytest.raises(ShapeError, match="mean or class"):
+        with pytest.raises(ShapeError, match="mean, class or concat"):
             model.embed(signal(), pool)
     for statistics in ("visble", ["visible"], None):
         with pytest.raises(ShapeError, match="visible or oracle"):

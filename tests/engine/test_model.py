@@ -276,6 +276,36 @@ def test_embed_pools() -> None:
     assert not torch.equal(model.embed(x), model.embed(x, "class"))
     with pytest.raises(ShapeError, match="no class token"):
         model_of(tokenizer, encoder={"class_token": False}).embed(x, "class")
+    both = model.embed(x, "concat")
+    assert both.shape == (3, 48)
+    torch.testing.assert_close(both, torch.cat([model.embed(x, "class"), model.embed(x)], 1))
+    with pytest.raises(ShapeError, match="no such way to pool"):
+        model.embed(x, "tokens")  # type: ignore[arg-type]
+
+
+def test_a_layer_is_what_its_block_gives_and_the_last_one_goes_through_the_norm() -> None:
+    tokenizer = Box()
+    model = model_of(tokenizer, encoder={"depth": 3, "registers": 2}).eval()
+    x, found = signal(tokenizer), []
+    hooks = [block.register_forward_hook(lambda *out: found.append(out[2])) for block in model.encoder.blocks]
+    last = model.encode(x)
+    for hook in hooks:
+        hook.remove()
+    for number, latent in enumerate(found[:-1], start=1):
+        for layer in (number, number - 4):
+            assert torch.equal(model.encode(x, layer), latent[:, 3:])
+            assert torch.equal(model.embed(x, "class", layer), latent[:, 0])
+            torch.testing.assert_close(model.embed(x, "mean", layer), latent[:, 3:].mean(1))
+    assert all(torch.equal(model.encode(x, layer), last) for layer in (3, -1))
+    torch.testing.assert_close(last, model.encoder.norm(found[-1])[:, 3:])
+
+
+@pytest.mark.parametrize("layer", [0, 4, -4, 1.0, True, "first", None])
+def test_a_layer_that_is_not_there(layer: Any) -> None:
+    tokenizer = Box()
+    with pytest.raises(ShapeError, match="no such layer") as caught:
+        model_of(tokenizer, encoder={"depth": 3}).embed(signal(tokenizer), layer=layer)
+    assert "1 to 3" in str(caught.value)
 
 
 @pytest.mark.parametrize("attention", ["self", "cross"])

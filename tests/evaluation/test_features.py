@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,57 @@ def test_where_memory_runs_out_fewer_rows_at_a_time_give_the_same(
 def test_class_token_features_differ_from_the_mean(model: MaskedAutoencoder, bars: Any) -> None:
     data = bars().open("val")
     assert not torch.allclose(extract(model, data, pool="class").values, extract(model, data, pool="mean").values)
+
+
+def test_tokens_are_rows_of_their_own(model: MaskedAutoencoder, bars: Any) -> None:
+    data = bars().open("val")
+    found = extract(model, data, Reading(batch=6), pool="tokens", layer=1)
+    signals = torch.stack([sample["signal"] for sample in data])
+    with torch.no_grad():
+        every = model.encode(signals, 1)
+    torch.testing.assert_close(found.values, every.flatten(0, 1))
+    length = every.shape[1]
+    assert found.ids == tuple(sample["id"] for sample in data for _ in range(length))
+    assert found.tokens is not None
+    assert found.labels is not None
+    assert found.tokens.tolist() == list(range(length)) * len(data)
+    assert found.labels.tolist() == [sample["label"] for sample in data for _ in range(length)]
+    twice = joined([found, found])
+    assert twice.tokens is not None
+    assert len(twice.tokens) == 2 * len(found.ids)
+
+
+def test_of_ragged_signals_only_real_tokens_have_rows() -> None:
+    real = torch.tensor([[True, True, False], [True, False, True]])
+    whole = Features(torch.arange(12.0).reshape(2, 6), torch.tensor([4, 5]), ("a", "b"), ("g", "h"))
+    found = module._by_token(whole, real)
+    assert found.values.tolist() == [[0, 1], [2, 3], [6, 7], [10, 11]]
+    assert (found.ids, found.groups) == (("a", "a", "b", "b"), ("g", "g", "h", "h"))
+    assert found.labels is not None
+    assert found.tokens is not None
+    assert (found.labels.tolist(), found.tokens.tolist()) == ([4, 4, 5, 5], [0, 1, 0, 2])
+
+
+def test_too_many_tokens_are_refused_at_once(
+    model: MaskedAutoencoder, bars: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_TOKENS", 1000)
+    with pytest.raises(DataError, match="too many for one file"):
+        extract(model, bars().open("val"), pool="tokens")
+
+
+def test_what_was_done_goes_with_the_features(tmp_path: Path) -> None:
+    features = Features(torch.ones(2, 1), None, ("a", "a"), tokens=torch.tensor([0, 1]))
+    about = {"pool": "tokens", "layer": -2}
+    kept = parquet.read_table(save(features, tmp_path / "f.parquet", about))
+    assert json.loads(kept.schema.metadata[b"maskedmodel"]) == about
+    assert (kept.column_names, kept["token"].to_pylist()) == (["id", "token", "feature"], [0, 1])
+    with np.load(save(features, tmp_path / "f.npz", about), allow_pickle=False) as arrays:
+        assert json.loads(str(arrays["about"])) == about
+        assert arrays["token"].tolist() == [0, 1]
+    path = save(features, tmp_path / "f.csv", about)
+    assert path.read_text() == "id,token,f0\na,0,1\na,1,1\n"
+    assert json.loads((tmp_path / "f.csv.json").read_text()) == about
 
 
 def test_limit_spreads_over_the_data(model: MaskedAutoencoder, bars: Any) -> None:

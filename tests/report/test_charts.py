@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskedmodel.report.charts import HEIGHT, WIDTH, Series, label, legend, line_chart, smoothed, thinned, ticks
+from maskedmodel.report.charts import (
+    HEIGHT,
+    WIDTH,
+    Series,
+    bar_chart,
+    label,
+    legend,
+    line_chart,
+    smoothed,
+    thinned,
+    ticks,
+)
 
 
 def chart(*series: Series, from_zero: bool = False) -> ET.Element:
@@ -98,3 +109,22 @@ def test_labels(value: float, text: str) -> None:
 def test_legend_escapes_names() -> None:
     assert "<li>" in legend([Series("a", [], [])])
     assert "&lt;script&gt;" in legend([Series("<script>", [], [], "dots")])
+
+
+def test_bars_are_as_long_as_their_values_from_zero() -> None:
+    names, values = ["one", "two", "<three>", "none"], [0.5, 1.0, -0.25, math.nan]
+    drawn = bar_chart("b", "Bars", names, values, "share")
+    root = ET.fromstring(drawn)
+    bars = [(float(bar.get("x", "")), float(bar.get("width", ""))) for bar in root.iter("rect")]
+    assert len(bars) == 3
+    assert bars[1][1] == pytest.approx(2 * bars[0][1], abs=0.2)
+    assert bars[2][1] == pytest.approx(bars[0][1] / 2, abs=0.2)
+    zero = bars[0][0]
+    assert bars[1][0] == zero
+    assert bars[2][0] + bars[2][1] == pytest.approx(zero, abs=0.2)
+    texts = [text.text for text in root.iter("text")]
+    assert {"one", "two", "<three>", "none", "-", "0.5", "-0.25"} <= set(texts)
+    assert "one: 0.5; two: 1; <three>: -0.25; none: nan" in (root.findtext("desc") or "")
+    width = float((root.get("viewBox") or "").split()[2])
+    assert all(x >= 0 and x + wide <= width - 30 for x, wide in bars)
+    assert bar_chart("b", "Bars", ["a"], [math.nan], "share") == ""

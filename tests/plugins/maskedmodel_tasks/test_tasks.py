@@ -18,10 +18,12 @@ from sklearn.metrics import jaccard_score, roc_auc_score
 
 from maskedmodel import FineTuned
 from maskedmodel.engine.settings import EncoderOnly
-from maskedmodel.errors import ConfigError, ShapeError
-from maskedmodel.tasks import Encoded, Labels
+from maskedmodel.errors import ConfigError, PluginError, ShapeError
+from maskedmodel.tasks import Chart, Encoded, Labels
 from maskedmodel.testing import parametrize_checks
 from maskedmodel.testing.fixtures import Box, generator
+from maskedmodel.testing.rules import CheckFailed
+from maskedmodel.testing.tasks import check_shown
 from maskedmodel.weights.vit import from_timm
 
 
@@ -265,3 +267,58 @@ def test_colours_and_legend_of_places() -> None:
     assert tuple(painted.shape) == (1, 3, 1, 3)
     assert painted[0, :, 0, 2].tolist() == [1, 1, 1]
     assert task.legend == "a: dark blue, b: orange, c: light blue; white: no label."
+
+
+def test_what_is_most_wrong_and_what_is_said_of_it() -> None:
+    task = Classify()
+    attached(task, ("cat", "dog"), (3, 3))
+    logits = torch.tensor([[0.0, math.log(3)], [2.0, 0.0], [math.log(9), 0.0]])
+    truth = torch.tensor([1, 0, 1])
+    torch.testing.assert_close(task.wrongness(logits, truth), torch.tensor([0.0, 0.0, 0.9]))
+    assert task.told(logits, truth)[2] == "is dog, said cat (90%)"
+    assert task.charts(logits, truth) == []
+
+    tag = Tag()
+    attached(tag, ("a", "a|b", "b|c"), (2, 2, 2))
+    logits = torch.tensor([[3.0, -3.0, -3.0], [-3.0, -3.0, -3.0]])
+    truth = torch.tensor([[1.0, 0, 0], [0, 1.0, 1.0]])
+    wrong = tag.wrongness(logits, truth)
+    assert wrong[0] == 0
+    assert wrong[1] > 1
+    assert tag.told(logits, truth) == ["is a, said a", "is b|c, said none"]
+    scores = torch.tensor([[3.0, 1, 0], [-3, 2, 0], [0, 0, 5]])
+    (chart,) = tag.charts(scores, torch.tensor([[1.0, 1, 1], [0, 0, 1], [0, 1, 1]]))
+    assert chart.names == ("a", "b", "c")
+    assert chart.y[0] == 1
+    assert 0 < chart.y[1] < 1
+    assert math.isnan(chart.y[2])  # every sample has it
+
+    regress = Regress()
+    attached(regress, ("1;10", "3;30"), (1, 1))
+    truth = regress.target(torch.tensor([0, 1]))
+    guess = torch.tensor([[0.0, 0.0], [1.0, 1.0]])  # the mean of both, and the second itself
+    torch.testing.assert_close(regress.wrongness(guess, truth), torch.tensor([1.0, 0.0]))
+    assert regress.told(guess, truth) == ["is 1;10, said 2;20", "is 3;30, said 3;30"]
+    found = [(chart.x, chart.y, chart.diagonal) for chart in regress.charts(guess, truth)]
+    assert found == [((1, 3), (2, 3), True), ((10, 30), (20, 30), True)]
+
+
+@pytest.mark.parametrize(
+    ("broken", "text"),
+    [
+        ({"told": lambda *given: ["only one"]}, "one text per sample"),
+        ({"wrongness": lambda task, prediction, target: -torch.ones(len(target))}, "0 or above per sample"),
+        ({"charts": lambda *given: ["no chart"]}, "isn't a Chart"),
+    ],
+)
+def test_the_kit_finds_a_report_that_breaks_the_contract(broken: dict[str, Any], text: str) -> None:
+    kind = type("Broken", (Classify,), broken)
+    with pytest.raises(CheckFailed, match=text):
+        check_shown(kind())
+
+
+def test_a_chart_has_an_x_or_a_name_for_each_y() -> None:
+    with pytest.raises(PluginError, match="an x or a name"):
+        Chart("c", y=[1.0, 2.0], x=[1.0])
+    with pytest.raises(PluginError, match="an x or a name"):
+        Chart("c", y=[1.0], x=[1.0], names=["a"])
