@@ -150,6 +150,9 @@ class EvaluateSettings(Section):
     probe_epochs: int = Field(
         20, gt=0, description="Epochs of the probes that are trained by gradient; 300 steps at least."
     )
+    finetune_steps: int = Field(
+        200, gt=0, description="Steps of the fine-tuning that `compare --score finetune:LABELS` judges by."
+    )
     token_memory: float = Field(4.0, gt=0, description="GiB that the tokens of all samples may fill, as float16.")
     neighbours: int = Field(20, gt=0, description="Neighbours in the k-NN vote.")
     temperature: float = Field(0.07, gt=0, description="Temperature of the k-NN vote, in units of cosine similarity.")
