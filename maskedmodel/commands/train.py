@@ -137,7 +137,9 @@ def _look(
         model.tokenizer.channel_names = parts.source.channel_names() or ()
         picture = draw(model, signals, ids, pictures_folder(folder) / "reconstruction.png", config, training.steps)
     probed = None
-    if config.evaluate.probe and parts.source.class_names() is not None:
+    labelled = parts.source.class_names() is not None
+    placed = set(config.evaluate.probes) == {"dense"} and parts.source.target_names() is not None
+    if config.evaluate.probe and (labelled or placed):
         probed = run_probe(config, model, parts.source, device, quiet)
         write_json(folder / "probe.json", probed.to_dict())
     baseline = parts.objective.baseline(parts.tokenizer)

@@ -25,10 +25,10 @@ def values_of(measured: Measured, run: Run | None) -> dict[str, float]:
     """The figures of one run; `run` None for weights that weren't trained."""
     values = {f"loss@{ratio}": loss for ratio, loss in measured.losses.items()}
     if measured.probe is not None:
-        row = measured.probe.rows[0]
-        found = {"knn": row.knn, "linear": None if row.linear is None else row.linear.accuracy}
-        values |= {name: accuracy.value for name, accuracy in found.items() if accuracy is not None}
-        values |= {other.probe: other.scores[row.name].accuracy.value for other in measured.probe.others}
+        for row in measured.probe.rows[:1]:
+            found = {"knn": row.knn, "linear": None if row.linear is None else row.linear.accuracy}
+            values |= {name: accuracy.value for name, accuracy in found.items() if accuracy is not None}
+        values |= {other.probe: next(iter(other.scores.values())).accuracy.value for other in measured.probe.others}
     values |= {f"{FINETUNE}:{labels}": tuned.value for labels, tuned in measured.tuned.items()}
     if run is None:
         return values

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from maskedmodel.comparison.budget import Stand
 from maskedmodel.comparison.finetuning import check_labels, config_of
-from maskedmodel.comparison.scores import labels_of, probes_of
+from maskedmodel.comparison.scores import by_label, labels_of, probes_of
 from maskedmodel.engine.flops import TRAIN, forward_flops
 from maskedmodel.errors import DataError, MaskedModelError
+from maskedmodel.evaluation.dense import check as check_dense
 from maskedmodel.evaluation.encoders import of_model
 from maskedmodel.evaluation.judging import NEED_LOOK, OTHERS, Data
 from maskedmodel.evaluation.judging import check as check_probes
@@ -25,11 +26,11 @@ def check(scores: Sequence[str], stands: Sequence[Stand], folder: Path, registry
     Raises ConfigError or DataError, naming --score.
     """
     first = stands[0]
-    if first.source.class_names() is None:
+    if by_label(scores) and first.source.class_names() is None:
         raise DataError(
             "These data have no labels, so the runs can't be scored by them.",
             where="--score",
-            got=", ".join(scores),
+            got=", ".join(by_label(scores)),
             fix="Leave --score out: losses alone are compared. Or use labelled data, such as one folder per class.",
         )
     others = [name for name in probes_of(scores) if name in OTHERS]
@@ -41,6 +42,8 @@ def check(scores: Sequence[str], stands: Sequence[Stand], folder: Path, registry
         ]
         data = Data(parts, stand.model.tokenizer, reading)
         try:
+            if "dense" in scores:
+                check_dense(stand.source, stand.model.tokenizer)
             check_probes(others, [of_model(stand.model, "the encoder", settings.pool)], data, settings)
             if stand is first:
                 check_labels(stand.config, scores, folder, registry, World(0, 1, stand.device))
@@ -56,7 +59,7 @@ def flops_of(scores: Sequence[str], stand: Stand, folder: Path, registry: Regist
     train, val = (len(stand.source.open(split)) for split in ("train", "val"))
     read = min(train, settings.train_samples or train) + min(val, settings.val_samples or val)
     probes = probes_of(scores)
-    passes = bool(probes) + bool(set(probes) & set(NEED_LOOK))
+    passes = bool(by_label(probes)) + bool(set(probes) & set(NEED_LOOK)) + ("dense" in probes)
     tuning = 0.0
     for labels in labels_of(scores):
         run = config_of(stand.config, folder, labels, registry, untrained=True).train

@@ -24,6 +24,7 @@ _PROBES: dict[str, tuple[tuple[str, str], ...]] = {
     "layers": (("layer", "best layer"), ("mixture", "mixture of layers")),
     "batchnorm": (("batchnorm", "BatchNorm and linear"),),
     "cls_mean": (("cls_mean", "class token and mean"),),
+    "dense": (("dense", "dense probe, mIoU"),),
 }
 assert set(_PROBES) == set(get_args(Probe))
 
@@ -78,6 +79,11 @@ def _labels(text: str, name: str) -> str:
 def probes_of(scores: Sequence[str]) -> tuple[Probe, ...]:
     """Those that judge the frozen encoder."""
     return tuple(name for name in get_args(Probe) if name in scores)
+
+
+def by_label(scores: Sequence[str]) -> tuple[str, ...]:
+    """Those that need a label per sample: all but the dense probe, which needs a class for each place."""
+    return tuple(name for name in scores if name != "dense")
 
 
 def labels_of(scores: Sequence[str]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ import torch
 from maskedmodel.comparison.finetuning import Tuned
 from maskedmodel.comparison.masks import SHOWN, Pictures, along_the_run, column, look
 from maskedmodel.comparison.plan import Run
-from maskedmodel.comparison.scores import DEFAULT, RATIOS, labels_of, probes_of
+from maskedmodel.comparison.scores import DEFAULT, RATIOS, by_label, labels_of, probes_of
 from maskedmodel.components import SampleDataset
 from maskedmodel.config.build import Components
 from maskedmodel.config.sections import RunConfig
@@ -169,7 +169,7 @@ def _probed(
         return None, "evaluate.probe is off"
     if not probes:
         return None, ""
-    if parts.source.class_names() is None:
+    if by_label(probes) and parts.source.class_names() is None:
         return None, "the data have no labels"
     try:
         result = probe(

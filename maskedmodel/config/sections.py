@@ -25,7 +25,7 @@ SECTIONS: Mapping[str, Kind] = {
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {"mask": {"name": "uniform"}, "objective": {"name": "patch"}}
 
 _Beta = Annotated[float, Field(ge=0, lt=1)]
-Probe = Literal["knn", "linear", "attentive", "efficient", "class_queries", "layers", "batchnorm", "cls_mean"]
+Probe = Literal["knn", "linear", "attentive", "efficient", "class_queries", "layers", "batchnorm", "cls_mean", "dense"]
 
 
 class Section(BaseModel):

@@ -29,10 +29,12 @@ from maskedmodel.evaluation.classifiers import (
     knn,
     linear_over,
 )
+from maskedmodel.evaluation.dense import judge_dense
 from maskedmodel.evaluation.encoders import Encoder, of_model
 from maskedmodel.evaluation.features import Features, collect, evaluating, flat_tokens, joined
 from maskedmodel.evaluation.judging import OTHERS, Data, check, judge
 from maskedmodel.evaluation.landscape import survey
+from maskedmodel.evaluation.outcome import Judgement
 from maskedmodel.evaluation.outcome import ProbeResult as ProbeResult
 from maskedmodel.evaluation.outcome import ProbeRow as ProbeRow
 from maskedmodel.noise import seeded
@@ -103,8 +105,17 @@ def probe_encoders(
     """
     report = progress or (lambda what, done, total: None)
     how = reading or Reading()
+    placed: list[Judgement] = []
+    first_notes: list[str] = []
+    if "dense" in settings.probes:
+        found, first_notes = judge_dense(
+            encoders, tokenizer, source, settings, how, seed=seed, baselines=baselines, report=report
+        )
+        placed.append(found)
+        if set(settings.probes) == {"dense"}:
+            return ProbeResult((), _frozen(feature="", encoders=encoders), tuple(first_notes), others=tuple(placed))
     views: dict[str, Callable[[Tensor], Tensor]] = {encoder.name: encoder.embed for encoder in encoders}
-    notes = []
+    notes = first_notes
     unread: list[Broken] = []
 
     def read(dataset: SampleDataset, what: str, limit: int | None) -> dict[str, Features]:
@@ -172,7 +183,7 @@ def probe_encoders(
             method=settings.map,
             seed=seed,
         )
-    return ProbeResult(tuple(rows), protocol, (*notes, *more), uneven, others=tuple(judged), landscape=seen)
+    return ProbeResult(tuple(rows), protocol, (*notes, *more), uneven, others=(*judged, *placed), landscape=seen)
 
 
 def _rows(
@@ -272,6 +283,13 @@ def _cautions(train: Features, test: Features, y: Tensor, z: Tensor) -> list[str
     return notes
 
 
+def _frozen(feature: str, encoders: Sequence[Encoder]) -> str:
+    """What holds for every probe."""
+    words = ["Frozen encoder, nothing masked, no augmentation.", f"Feature: {feature}." if feature else ""]
+    words += [f"{encoder.name}: {encoder.about}" for encoder in encoders if encoder.about]
+    return " ".join(filter(None, words))
+
+
 def _protocol(
     feature: str,
     encoders: Sequence[Encoder],
@@ -300,9 +318,8 @@ def _protocol(
         f"Linear probe: multinomial logistic regression on features standardised by the part it is fitted to; "
         f"C chosen from {grid} on {HELD_OUT:.0%} of that part held out by class, then fitted to all of it. "
     )
-    others = "".join(f"{encoder.name}: {encoder.about} " for encoder in encoders if encoder.about)
     return (
-        f"Frozen encoder, nothing masked, no augmentation. {f'Feature: {feature}. ' if feature else ''}{others}"
+        f"{_frozen(feature, encoders)} "
         f"{near if 'knn' in settings.probes else ''}{fitted if 'linear' in settings.probes else ''}"
         f"{learnt if counts else ''}"
         f"{parts}, {len(classes)} classes; always answering the commonest gives {right / len(tested):.3f}. "

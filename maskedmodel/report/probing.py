@@ -39,7 +39,9 @@ def _cell(accuracy: Accuracy, more: str = "") -> str:
 
 def _probe(probe: ProbeResult, number: int) -> str:
     notes = "".join(f'<p class="note">{_text(note, 2000)}</p>' for note in probe.notes)
-    what = f"With {_text(probe.about)}: accuracy" if probe.about else "Accuracy"
+    places = not probe.rows and all(other.probe == "dense" for other in probe.others)
+    measure = "mean intersection over union" if places else "accuracy"
+    what = f"With {_text(probe.about)}: {measure}" if probe.about else measure.capitalize()
     caption = f"{what} on samples it wasn't fitted to, and its 95 % interval"
     parts = [notes, _rows(probe, caption)]
     if probe.others:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from maskedmodel.adapting import run as adapting
 from maskedmodel.comparison.arms import arms_of
@@ -204,8 +206,27 @@ def test_what_cannot_be_had_is_refused_before_anything_is_trained(go: Go, tmp_pa
         patch.setattr(registry.get("data_source", "digits"), "class_names", lambda self: None)
         with pytest.raises(DataError, match=r"no labels(.|\n)*--score"):
             go(tmp_path / "a", seeds=1, scores=["knn"])
+    with pytest.raises(DataError, match=r"a class for each place(.|\n)*--score"):
+        go(tmp_path / "a", seeds=1, scores=["dense"])
     assert not list((tmp_path / "a").glob("runs/*/*/checkpoints"))
     assert isinstance(caught.value, MaskedModelError)
+
+
+def test_the_dense_probe_needs_masks_and_no_labels(go: Go, tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    for index in range(12):
+        mask = np.zeros((16, 16), dtype=np.uint8)
+        mask[draws.integers(0, 8) :, : draws.integers(4, 12)] = 1
+        for folder, values in (("images", mask * 200 + 20), ("masks", mask)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(values).save(tmp_path / folder / f"{index}.png")
+    own = ["data={name: image_folder, path: %s, masks: %s, mask_classes: [ground, cell]}", "tokenizer.channels=3"]
+    own[0] %= (tmp_path / "images", tmp_path / "masks")
+    result = go(tmp_path / "run", seeds=1, overrides=own, scores=["dense"])
+    assert result.data["left_out"] == {}
+    assert {row["metric"] for row in result.table if not row["metric"].startswith("loss")} == {"dense"}
+    assert 0 < result.data["untrained"]["dense"] < 1
+    assert "mIoU" in result.data["protocol"]
 
 
 def test_the_cost_of_judging_by_hand(registry: Registry, tmp_path: Path) -> None:
