@@ -16,6 +16,8 @@ from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import RunConfig
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import TrainingError
+from maskedmodel.evaluation.canvas import save_png
+from maskedmodel.evaluation.inside import SHOWN, inside
 from maskedmodel.evaluation.online import Watch
 from maskedmodel.evaluation.probes import ProbeResult
 from maskedmodel.files import path_of
@@ -130,11 +132,15 @@ def _look(
 ) -> PretrainResult:
     """Pictures, probes and the report of a trained model."""
     picture, drawable = None, model.gives_signals()
-    if config.evaluate.pictures and not drawable:
-        log.warning("No pictures: objective %r predicts no signal.", model.objective.component_name())
-    elif config.evaluate.pictures:
+    if config.evaluate.pictures:
         signals, ids = some_samples(parts, config, config.evaluate.pictures, device)
         model.tokenizer.channel_names = parts.source.channel_names() or ()
+        drawn = inside(model, signals[:SHOWN], ids[:SHOWN], seed=config.train.seed, step=training.steps)
+        save_png(drawn, pictures_folder(folder) / "inside.png")
+    if config.evaluate.pictures and not drawable:
+        name = model.objective.component_name()
+        log.warning("No pictures of what it completes: objective %r predicts no signal.", name)
+    elif config.evaluate.pictures:
         picture = draw(model, signals, ids, pictures_folder(folder) / "reconstruction.png", config, training.steps)
     probed = None
     labelled = parts.source.class_names() is not None
