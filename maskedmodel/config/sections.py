@@ -161,8 +161,10 @@ class EvaluateSettings(Section):
     few_labels: tuple[Annotated[int, Field(gt=0)], ...] = Field(
         (10, 50, 100), description="Numbers of labels that a linear probe is fitted to, too: where pretraining shows."
     )
-    map: Literal["pca", "tsne"] = Field(
-        "pca", description="How features are laid out on a plane in the report: two axes of PCA, or t-SNE."
+    map: Literal["pca", "tsne", "umap"] = Field(
+        "pca",
+        description="How features are laid out on a plane in the report: two axes of PCA, t-SNE, or UMAP where "
+        "umap-learn is installed.",
     )
     pictures: int = Field(8, ge=0, description="Samples in the grid of reconstructions.")
     every: int = Field(

@@ -44,7 +44,7 @@ class Places:
         number = torch.arange(length, device=device).expand(batch, -1)
         self.token = self._decoded(tokenizer, tokens, number)
         coords = tokens.coords if tokens.coords.dim() == 3 else tokens.coords.expand(batch, -1, -1)
-        cells, place = coords.flatten(0, 1).unique(dim=0, return_inverse=True)
+        cells, place = torch.unique(coords.flatten(0, 1), dim=0, return_inverse=True)
         self.place, self.cells = place.reshape(batch, length), len(cells)
         self.cell = self._decoded(tokenizer, tokens, self.place) if bool((self.token < 0).any()) else self.token
 
@@ -159,11 +159,12 @@ def inside(
         )
         if model.gives_signals():
             error = errors(model, tokens, ids, seed, progress)
-            most = float(error[~error.isnan()].quantile(_ENDS[1])) if bool((~error.isnan()).any()) else 1.0
-            columns["where it errs"] = _heat(places, (error / max(most, 1e-12)).clamp(max=1))
+            known = error[~error.isnan()]
+            worst = float(known.quantile(_ENDS[1])) if len(known) else 1.0
+            columns["where it errs"] = _heat(places, (error / max(worst, 1e-12)).clamp(max=1))
             lines.append(
                 f"Errors: loss of a token where it is hidden, in the training target space, mean over those of {MASKS} "
-                f"masks that hide it; black 0, white {most:.3g} or more, grey hidden by none."
+                f"masks that hide it; black 0, white {worst:.3g} or more, grey hidden by none."
             )
         else:
             lines.append("The objective predicts no signal, so there is no map of errors.")

@@ -33,10 +33,11 @@ from maskedmodel.evaluation.dense import judge_dense
 from maskedmodel.evaluation.encoders import Encoder, of_model
 from maskedmodel.evaluation.features import Features, collect, evaluating, flat_tokens, joined
 from maskedmodel.evaluation.judging import OTHERS, Data, check, judge
-from maskedmodel.evaluation.landscape import survey
+from maskedmodel.evaluation.landscape import check_method, survey
 from maskedmodel.evaluation.outcome import Judgement
 from maskedmodel.evaluation.outcome import ProbeResult as ProbeResult
 from maskedmodel.evaluation.outcome import ProbeRow as ProbeRow
+from maskedmodel.evaluation.thumbnails import thumbnails
 from maskedmodel.noise import seeded
 from maskedmodel.training.data import UNLABELLED, Broken, Reading
 
@@ -105,6 +106,7 @@ def probe_encoders(
     """
     report = progress or (lambda what, done, total: None)
     how = reading or Reading()
+    check_method(settings.map)
     placed: list[Judgement] = []
     first_notes: list[str] = []
     if "dense" in settings.probes:
@@ -157,7 +159,6 @@ def probe_encoders(
         rows = _rows(both, labels, folds, settings, seed, report)
         values = {name: features.values for name, features in both.items()}
         judged, more = judge(others, encoders, data, values, labels, folds, settings, seed, report)
-    report("probes", len(both), len(both))
     if unread:
         named = ", ".join(sample.said for sample in unread[:3]) + (", ..." if len(unread) > 3 else "")
         notes.append(f"{len(unread)} samples can't be read and take no part: {named}.")
@@ -183,6 +184,15 @@ def probe_encoders(
             method=settings.map,
             seed=seed,
         )
+        if unread:
+            notes.append("The map shows no pictures of samples, since some samples can't be read.")
+        else:
+            sized = [(training, len(first.ids)), (validation, len(second.ids))]
+            report("small pictures", 0, 1)
+            shown = (*seen.rows, *(row for rows_of in seen.near_rows for row in rows_of))
+            with evaluating(tokenizer):
+                seen = replace(seen, tiles=thumbnails(shown, sized, tokenizer, how))
+    report("probes", len(both), len(both))
     return ProbeResult(tuple(rows), protocol, (*notes, *more), uneven, others=(*judged, *placed), landscape=seen)
 
 
