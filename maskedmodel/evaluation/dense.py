@@ -42,7 +42,7 @@ RAW = "raw values"
 _SCORED = 64  # samples at a time
 
 Progress = Callable[[str, int, int], None]
-View = Callable[[Tensor], Tensor]  # a prepared batch to (B, T, D)
+View = Callable[[tuple[int, ...], Tensor], Tensor]  # the extents of a grid and a prepared batch to (B, T, D)
 
 
 class PerToken(nn.Module):
@@ -125,14 +125,14 @@ def check(source: DataSource[Any], tokenizer: Tokenizer[Any]) -> None:
         )
 
 
-def raw_view(tokenizer: GridTokenizer[Any], signal: Tensor) -> Tensor:
+def raw_view(tokenizer: GridTokenizer[Any], extents: tuple[int, ...], signal: Tensor) -> Tensor:
     """The values of the tokens of each cell (B, T, D), those of several channels joined; absent ones are 0."""
     tokens = tokenizer.tokenize(signal)
     ids = Mask.nothing(tokens)
     channels = 0 if tokens.channel is None else int(tokens.channel.max()) + 1
     values = tokens.values.float().nan_to_num()
     encoded = Encoded(values, 0, False, tokens, ids.ids_keep, ids.keep_valid)
-    grid = encoded.on_grid(tokenizer.extents, channels)
+    grid = encoded.on_grid(extents, channels)
     return grid.movedim(1, -2).flatten(-2).flatten(1, -2) if channels else grid.flatten(1, -2)
 
 
@@ -163,7 +163,7 @@ def judge_dense(
                 f"{encoder.name}: its tokens lie on no grid of the tokenizer's, so the dense probe leaves it out."
             )
         else:
-            views[encoder.name] = partial(encoder.cells, tokenizer.extents)
+            views[encoder.name] = encoder.cells
     if baselines:
         views[RAW] = partial(raw_view, tokenizer)
     scores = {}
@@ -221,10 +221,12 @@ def _gather(
     done = fitted = 0
     for dataset, count, what in ((data.train, counts[0], "training"), (data.val, counts[1], "validation")):
         for batch in eval_batches(dataset, tokenizer, replace(reading, limit=count)):
-            x = view(batch.signal)
+            target = _target(tokenizer, batch)
+            cut = cells_of(target, tokenizer.patch)
+            grid = tuple(size // step for size, step in zip(target.shape[1:], tokenizer.patch, strict=True))
+            x = view(grid, batch.signal)  # of any size, since a tokenizer may prepare larger signals than it trains on
             if not done:
                 check_memory(sum(counts), x.shape[1], x.shape[2], settings.token_memory)
-            cut = cells_of(_target(tokenizer, batch), tokenizer.patch)
             if cut.shape[1] != x.shape[1] or (targets and cut.shape[1:] != targets[0].shape[1:]):
                 raise ConfigError(
                     "Samples differ in their extents, or their labels in those of their signals.",

@@ -182,6 +182,34 @@ def test_channels_of_one_place_are_seen_together(few_steps: None) -> None:
     assert "4 places" in judged.protocol
 
 
+class Larger(Painted):
+    """Pictures larger than the tokenizer's usual size."""
+
+    def open(self, split: Literal["train", "val"]) -> list[Sample]:
+        samples = super().open(split)
+        for sample in samples:
+            sample["signal"] = sample["signal"].repeat(1, 2, 1)[:, :12]
+            sample["target"] = sample["target"].repeat(2, 1)[:12]
+        return samples
+
+
+def test_signals_of_another_size_are_cut_into_cells_of_their_own(few_steps: None) -> None:
+    judged = probe(build(), Larger(labelled=False), DENSE, Reading(batch=16)).others[0]
+    assert judged.scores["raw values"].accuracy.value > 0.9
+    assert list(judged.scores) == OWN
+
+
+class Growing(Painted):
+    """Each sample of another size."""
+
+    def open(self, split: Literal["train", "val"]) -> list[Sample]:
+        samples = super().open(split)
+        for index, sample in enumerate(samples):
+            high = 2 + 2 * (index % 4)
+            sample["signal"], sample["target"] = sample["signal"][:, :high], sample["target"][:high]
+        return samples
+
+
 def test_what_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     def go(source: DataSource[Any], settings: EvaluateSettings = DENSE) -> ProbeResult:
         return probe(build(), source, settings, Reading(batch=16))
@@ -194,6 +222,8 @@ def test_what_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
         go(Painted(count=1))
     with pytest.raises(DataError, match="token_memory"):
         go(Painted(), DENSE.model_copy(update={"token_memory": 1e-9}))
+    with pytest.raises(ConfigError, match=r"differ in their extents(.|\n)*tokenizer.size"):
+        probe(build(), Growing(), DENSE, Reading(batch=1))
     monkeypatch.setattr(dense, "GridTokenizer", Leads)
     with pytest.raises(ConfigError, match=r"(?s)equal boxes.*tokenizer.name"):
         go(Painted())
