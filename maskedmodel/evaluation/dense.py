@@ -126,14 +126,21 @@ def check(source: DataSource[Any], tokenizer: Tokenizer[Any]) -> None:
 
 
 def raw_view(tokenizer: GridTokenizer[Any], extents: tuple[int, ...], signal: Tensor) -> Tensor:
-    """The values of the tokens of each cell (B, T, D), those of several channels joined; absent ones are 0."""
+    """The values of the tokens of each cell (B, T, D), those of several channels joined; absent ones are 0.
+
+    Where a tokenizer knows no number of channels, their mean.
+    """
     tokens = tokenizer.tokenize(signal)
     ids = Mask.nothing(tokens)
-    channels = 0 if tokens.channel is None else int(tokens.channel.max()) + 1
+    channels = 0 if tokens.channel is None else tokenizer.channel_count  # not those of a batch, which may lack some
     values = tokens.values.float().nan_to_num()
     encoded = Encoded(values, 0, False, tokens, ids.ids_keep, ids.keep_valid)
     grid = encoded.on_grid(extents, channels)
-    return grid.movedim(1, -2).flatten(-2).flatten(1, -2) if channels else grid.flatten(1, -2)
+    if not channels:
+        return grid.flatten(1, -2)
+    whole = grid.new_zeros(len(grid), channels, *grid.shape[2:])
+    whole[:, : grid.shape[1]] = grid
+    return whole.movedim(1, -2).flatten(-2).flatten(1, -2)
 
 
 def judge_dense(

@@ -275,3 +275,12 @@ def test_from_the_command_line_with_mask_files(tmp_path: Path, capsys: pytest.Ca
     assert "dense, mIoU" in page
     assert "mean intersection over union on samples" in page
     assert replace(ProbeResult.from_dict(json.loads(path.read_text())), about="").about == ""
+
+
+def test_a_batch_that_lacks_a_channel_has_values_as_wide_as_any() -> None:
+    tokenizer = Leads()
+    whole = tokenizer.tokenize(torch.rand(2, 3, 16))
+    some = dense.raw_view(tokenizer, (4,), torch.rand(2, 1, 16))
+    assert whole.channel is not None
+    assert dense.raw_view(tokenizer, (4,), torch.rand(2, 3, 16)).shape == some.shape == (2, 4, 12)
+    assert bool((some[..., 4:] == 0).all())
