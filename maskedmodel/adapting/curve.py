@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from maskedmodel.adapting.run import adapt
 from maskedmodel.adapting.source import from_scratch
 from maskedmodel.aligned import aligned
-from maskedmodel.comparison.statistics import Difference, Spread
 from maskedmodel.config.finetune import AdaptSettings, FinetuneConfig
 from maskedmodel.errors import ConfigError
 from maskedmodel.evaluation.judged import Judged
+from maskedmodel.evaluation.statistics import Difference, Spread
 from maskedmodel.plugins import Registry
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training.distributed import World

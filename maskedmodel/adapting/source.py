@@ -59,14 +59,7 @@ def name_of(source: str | Path | Mapping[Any, Any]) -> str:
 
 def _of_run(folder: Path, start: Path) -> dict[str, Any]:
     config = read_config(folder / CONFIG)
-    train = config.get("train") or {}
-    model = config.get("model") or {}
-    given = {
-        "tokenizer": config.get("tokenizer"),
-        "model": {"encoder": model.get("encoder") or {}},
-        "start": {"weights": str(start)},
-        "train": {key: train[key] for key in KEPT if key in train},
-    }
+    given = of_pretraining(config, {"weights": str(start)})
     if is_finetuned(config):
         given["task"] = config["task"]
         log.warning(
@@ -76,6 +69,19 @@ def _of_run(folder: Path, start: Path) -> dict[str, Any]:
             folder / CONFIG,
             folder,
         )
+    return given
+
+
+def of_pretraining(config: Mapping[str, Any], start: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of fine-tuning, from that of a run: its data, tokenizer, encoder and way of reading, and a start."""
+    train = config.get("train") or {}
+    model = config.get("model") or {}
+    given = {
+        "tokenizer": config.get("tokenizer"),
+        "model": {"encoder": model.get("encoder") or {}},
+        "start": dict(start),
+        "train": {key: train[key] for key in KEPT if key in train},
+    }
     return given if config.get("data") is None else {"data": config["data"], **given}
 
 

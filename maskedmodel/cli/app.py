@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import maskedmodel
-from maskedmodel.cli import adapting, features
+from maskedmodel.cli import adapting, comparing, features
 from maskedmodel.cli import plugins as plugin_commands
 from maskedmodel.cli.arguments import (
     ConfigAndOverrides,
@@ -92,65 +92,7 @@ def pretrain(
     print_result(commands.pretrain(config, run=run, overrides=overrides, strict_plugins=strict))
 
 
-@app.command()
-def compare(
-    context: typer.Context,
-    arguments: ConfigAndOverrides = None,
-    mask: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--mask",
-            metavar="NAME[:KEY=VALUE,...]",
-            help="A mask scheduler to compare, such as uniform:ratio=0.5. Repeat it; the first is the reference.",
-            show_default=False,
-        ),
-    ] = None,
-    vary: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--vary",
-            metavar="KEY=VALUE[,...]",
-            help="Other settings to compare, such as model.decoder.depth=2. Repeat it; crossed with the masks.",
-            show_default=False,
-        ),
-    ] = None,
-    controls: Annotated[
-        bool,
-        typer.Option("--controls", help="Add to each moving ratio a constant of equal mean and the way backwards."),
-    ] = False,
-    seeds: Annotated[int, typer.Option("--seeds", help="Runs of each; fewer than 3 give no verdict.")] = 3,
-    budget: Annotated[
-        str, typer.Option("--budget", help="What each may spend, as much as the first: flops, tokens, seconds, steps.")
-    ] = "flops",
-    run: Annotated[
-        Path | None, typer.Option("--run", metavar="DIR", help="Folder. Default: runs/compare-<name of the config>.")
-    ] = None,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", help="Runs at a time. Default: one per CUDA device, else one.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Compare mask schedulers under one budget, measured in one way. The same command again goes on."""
-    config, overrides = config_and_overrides(arguments)
-    from maskedmodel import commands
-
-    result = commands.compare(
-        config,
-        mask or (),
-        vary=vary or (),
-        controls=controls,
-        seeds=seeds,
-        budget=budget,
-        run=run,
-        jobs=jobs,
-        overrides=overrides,
-        strict_plugins=bool(context.parent and context.parent.params.get("strict_plugins")),
-        quiet=as_json,
-    )
-    if as_json:
-        print_json(result.data)
-    else:
-        print_result(result)
+app.command()(comparing.compare)
 
 
 @app.command()

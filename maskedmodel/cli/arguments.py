@@ -25,8 +25,8 @@ Probes = Annotated[
     typer.Option(
         "--probes",
         metavar="NAME[,...]",
-        help="knn, linear, attentive, efficient, class_queries, layers, batchnorm, cls_mean. Default: as the config "
-        "says.",
+        help="knn, linear, attentive, efficient, class_queries, layers, batchnorm, cls_mean, dense. Default: as the "
+        "config says.",
         show_default=False,
     ),
 ]

@@ -16,6 +16,8 @@ from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import RunConfig
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import TrainingError
+from maskedmodel.evaluation.canvas import save_png
+from maskedmodel.evaluation.inside import SHOWN, inside
 from maskedmodel.evaluation.online import Watch
 from maskedmodel.evaluation.probes import ProbeResult
 from maskedmodel.files import path_of
@@ -130,14 +132,20 @@ def _look(
 ) -> PretrainResult:
     """Pictures, probes and the report of a trained model."""
     picture, drawable = None, model.gives_signals()
-    if config.evaluate.pictures and not drawable:
-        log.warning("No pictures: objective %r predicts no signal.", model.objective.component_name())
-    elif config.evaluate.pictures:
+    if config.evaluate.pictures:
         signals, ids = some_samples(parts, config, config.evaluate.pictures, device)
         model.tokenizer.channel_names = parts.source.channel_names() or ()
+        drawn = inside(model, signals[:SHOWN], ids[:SHOWN], seed=config.train.seed, step=training.steps)
+        save_png(drawn, pictures_folder(folder) / "inside.png")
+    if config.evaluate.pictures and not drawable:
+        name = model.objective.component_name()
+        log.warning("No pictures of what it completes: objective %r predicts no signal.", name)
+    elif config.evaluate.pictures:
         picture = draw(model, signals, ids, pictures_folder(folder) / "reconstruction.png", config, training.steps)
     probed = None
-    if config.evaluate.probe and parts.source.class_names() is not None:
+    labelled = parts.source.class_names() is not None
+    placed = set(config.evaluate.probes) == {"dense"} and parts.source.target_names() is not None
+    if config.evaluate.probe and (labelled or placed):
         probed = run_probe(config, model, parts.source, device, quiet)
         write_json(folder / "probe.json", probed.to_dict())
     baseline = parts.objective.baseline(parts.tokenizer)

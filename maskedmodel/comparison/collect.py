@@ -11,10 +11,11 @@ from typing import Any
 
 from maskedmodel.comparison.budget import UNITS
 from maskedmodel.comparison.plan import Plan, PlannedArm, Run
-from maskedmodel.comparison.result import FORMAT, METRICS, Comparison
-from maskedmodel.comparison.statistics import FEWEST, Difference, Spread
-from maskedmodel.comparison.yardstick import RATIOS, Measured
+from maskedmodel.comparison.result import FORMAT, Comparison
+from maskedmodel.comparison.scores import FINETUNE, RATIOS, Metric, judged_by, metrics_of
+from maskedmodel.comparison.yardstick import Measured
 from maskedmodel.config.load import NOT_SET, difference
+from maskedmodel.evaluation.statistics import FEWEST, Difference, Spread
 from maskedmodel.files import spreadsheet_cell
 from maskedmodel.training.checkpoint import write_text
 from maskedmodel.training.tracking import read_lines
@@ -24,10 +25,11 @@ def values_of(measured: Measured, run: Run | None) -> dict[str, float]:
     """The figures of one run; `run` None for weights that weren't trained."""
     values = {f"loss@{ratio}": loss for ratio, loss in measured.losses.items()}
     if measured.probe is not None:
-        row = measured.probe.rows[0]
-        assert row.knn is not None, "the yardstick asks for it"
-        assert row.linear is not None, "and for this"
-        values |= {"knn": row.knn.value, "linear": row.linear.accuracy.value}
+        for row in measured.probe.rows[:1]:
+            found = {"knn": row.knn, "linear": None if row.linear is None else row.linear.accuracy}
+            values |= {name: accuracy.value for name, accuracy in found.items() if accuracy is not None}
+        values |= {other.probe: next(iter(other.scores.values())).accuracy.value for other in measured.probe.others}
+    values |= {f"{FINETUNE}:{labels}": tuned.value for labels, tuned in measured.tuned.items()}
     if run is None:
         return values
     values |= measured.masks | measured.speed
@@ -60,7 +62,9 @@ def left_out(plan: Plan, measured: Mapping[tuple[str, int], Measured]) -> dict[s
             reasons |= {f"loss@{ratio:g}": reason for ratio in RATIOS}
     unprobed = {one.unprobed for one in measured.values() if one.unprobed}
     if unprobed:
-        reasons |= dict.fromkeys(("knn", "linear"), "; ".join(sorted(unprobed)))
+        probed = [metric.key for metric in judged_by(plan.scores) if metric.better == "higher"]
+        why = "; ".join(sorted(unprobed))
+        reasons |= dict.fromkeys((key for key in probed if not key.startswith(f"{FINETUNE}:")), why)
     return reasons
 
 
@@ -72,6 +76,7 @@ def collect(
     notes: Sequence[str],
     environment: Mapping[str, str],
     config_text: str,
+    primary: Mapping[str, Any] | None = None,
 ) -> Comparison:
     """Statistics over what is finished, as results.json and results.csv in the comparison's folder."""
     reasons = left_out(plan, measured)
@@ -80,8 +85,8 @@ def collect(
         key: {name: value for name, value in values_of(one, by_key[key]).items() if name not in reasons}
         for key, one in measured.items()
     }
-    arms = [_arm(plan, arm, by_key, values, measured, failed) for arm in plan.arms]
-    protocols = {one.probe.protocol for one in measured.values() if one.probe is not None}
+    metrics = metrics_of(plan.scores)
+    arms = [_arm(plan, metrics, arm, by_key, values, measured, failed) for arm in plan.arms]
     data = {
         "format": FORMAT,
         "name": plan.folder.resolve().name,
@@ -90,14 +95,15 @@ def collect(
         "ratios": list(RATIOS),
         "done": len(measured),
         "total": len(plan.runs),
-        "metrics": [asdict(metric) for metric in METRICS],
+        "metrics": [asdict(metric) for metric in metrics],
+        "primary": None if primary is None else dict(primary),
         "arms": arms,
         "untrained": None
         if untrained is None
         else {name: value for name, value in values_of(untrained, None).items() if name not in reasons},
         "left_out": reasons,
-        "protocol": "; ".join(sorted(protocols)),
-        "notes": [*notes, *limits(plan, arms)],
+        "protocol": "; ".join(protocols_of(measured)),
+        "notes": [*notes, *limits(plan, arms, primary)],
         "environment": dict(environment),
         "config": config_text,
     }
@@ -108,8 +114,17 @@ def collect(
     return comparison
 
 
+def protocols_of(measured: Mapping[tuple[str, int], Measured]) -> list[str]:
+    """How the scores came about, each way once: the probes' common one, those of single probes, fine-tuning."""
+    probes = [one.probe for one in measured.values() if one.probe is not None]
+    others = [f"{other.title}: {other.protocol.rstrip('.')}" for probe in probes for other in probe.others]
+    tuned = [one.protocol for run in measured.values() for one in run.tuned.values()]
+    return [*sorted({probe.protocol for probe in probes}), *dict.fromkeys([*others, *tuned])]
+
+
 def _arm(
     plan: Plan,
+    metrics: Sequence[Metric],
     arm: PlannedArm,
     by_key: Mapping[tuple[str, int], Run],
     values: Mapping[tuple[str, int], Mapping[str, float]],
@@ -119,7 +134,7 @@ def _arm(
     """One arm's entry in results.json."""
     first = plan.arms[0].slug
     summary, against = {}, {}
-    for metric in METRICS:
+    for metric in metrics:
         own = {
             seed: values[arm.slug, seed][metric.key]
             for seed in plan.seeds
@@ -181,7 +196,7 @@ def _doubted(difference: Difference, plan: Plan, slug: str, failed: Mapping[tupl
     return Difference(**{**vars(difference), "verdict": "no verdict", "why": why})
 
 
-def limits(plan: Plan, arms: Sequence[Mapping[str, Any]]) -> list[str]:
+def limits(plan: Plan, arms: Sequence[Mapping[str, Any]], primary: Mapping[str, Any] | None = None) -> list[str]:
     """What these numbers can't say."""
     seeds = len(plan.seeds)
     verdicts = sum(len(arm["against"]) for arm in arms)
@@ -193,6 +208,7 @@ def limits(plan: Plan, arms: Sequence[Mapping[str, Any]]) -> list[str]:
         "at the start, order of the data, augmentation and masks; they say nothing about other data.",
         "A scheduler that trains near one of the yardstick's ratios has practised that ratio, which is why there are "
         "four; k-NN and linear probe know no ratio.",
+        *(_by_what(plan, primary) if verdicts else ()),
     ]
     if seeds >= FEWEST and verdicts:
         notes.append(
@@ -202,6 +218,21 @@ def limits(plan: Plan, arms: Sequence[Mapping[str, Any]]) -> list[str]:
     elif seeds < FEWEST:
         notes.append(f"Fewer than {FEWEST} seeds: no verdict is given, whatever the difference.")
     return notes
+
+
+def _by_what(plan: Plan, primary: Mapping[str, Any] | None) -> list[str]:
+    """Which figure the verdict is made by."""
+    if primary is None:
+        return [
+            "No primary measure was declared, so there is a verdict for each figure on its own and none on an arm as a "
+            "whole: --primary NAME, given before the runs, settles it."
+        ]
+    title = next(metric.title for metric in judged_by(plan.scores) if metric.key == primary["key"])
+    late = primary["after"]
+    when = (
+        "before any run was measured" if not late else f"after {late} of the runs had been measured, so it is no plan"
+    )
+    return [f"Primary measure, by which the verdict on an arm is made: {title}, declared {when}."]
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

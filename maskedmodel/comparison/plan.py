@@ -14,6 +14,8 @@ from typing import Any
 
 from maskedmodel.comparison.arms import Arm, Source
 from maskedmodel.comparison.budget import UNITS, Budget, Stand, costs_of, scheduling, spent, steps_within, total
+from maskedmodel.comparison.judging import check, said_of
+from maskedmodel.comparison.scores import DEFAULT
 from maskedmodel.config.load import difference, load_config
 from maskedmodel.config.sections import RunConfig
 from maskedmodel.errors import ConfigError, DataError, MaskedModelError
@@ -63,7 +65,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run. `amount` is the budget, in the unit of its kind, as the first arm's steps set it."""
+    """What is to be run.
+
+    amount   the budget, in the unit of its kind, as the first arm's steps set it.
+    scores   what runs are judged by beside their losses.
+    judging  what that costs, where it was asked for.
+    """
 
     folder: Path
     budget: Budget
@@ -73,6 +80,8 @@ class Plan:
     runs: tuple[Run, ...]
     data: dict[str, str]
     notes: tuple[str, ...]
+    scores: tuple[str, ...] = DEFAULT
+    judging: str = ""
 
 
 def make_plan(
@@ -84,6 +93,7 @@ def make_plan(
     seeds: int,
     budget: Budget,
     registry: Registry,
+    scores: Sequence[str] | None = None,
     notes: Sequence[str] = (),
     progress: Callable[[str, int, int], None] = lambda title, done, total: None,
 ) -> Plan:
@@ -107,6 +117,8 @@ def make_plan(
         progress("trying", index, len(arms))
         stands.append(_stand(arm, registry))
     progress("trying", len(arms), len(arms))
+    if scores is not None:
+        check(scores, stands, folder, registry)
     timeout = stands[0].config.train.data_timeout
     data = {split: fingerprint(stands[0].source.open(split), timeout) for split in ("train", "val")}
     first = arms[0].config
@@ -144,7 +156,19 @@ def make_plan(
             "arms": [asdict(arm) for arm in every.values()],
         },
     )
-    return Plan(folder, budget, amount, tuple(planned), numbers, tuple(runs), data, tuple(notes))
+    judging = "" if scores is None else said_of(scores, stands[0], folder, registry, planned[0].flops)
+    return Plan(
+        folder,
+        budget,
+        amount,
+        tuple(planned),
+        numbers,
+        tuple(runs),
+        data,
+        tuple(notes),
+        DEFAULT if scores is None else tuple(scores),
+        judging,
+    )
 
 
 def _stand(arm: Arm, registry: Registry) -> Stand:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskedmodel.aligned import aligned
-from maskedmodel.comparison.statistics import Direction
-from maskedmodel.comparison.yardstick import RATIOS
+from maskedmodel.comparison.scores import Metric
 from maskedmodel.errors import DataError, DependencyError, install_hint
 
 if TYPE_CHECKING:
@@ -18,33 +17,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 VERDICTS = ("better", "worse", "no difference seen", "no verdict")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A figure of a run. `better` says which way a verdict goes, None that there is none. `main`: in the main table."""
-
-    key: str
-    title: str
-    better: Direction | None
-    digits: int
-    main: bool = True
-
-
-METRICS = (
-    *(Metric(f"loss@{ratio:g}", f"masked loss at {ratio:g}", "lower", 4) for ratio in RATIOS),
-    Metric("knn", "k-NN", "higher", 4),
-    Metric("linear", "linear probe", "higher", 4),
-    Metric("samples_per_second", "samples per second", None, 1),
-    Metric("train_seconds", "seconds of training", None, 1),
-    Metric("memory_mb", "peak memory, MiB", None, 0),
-    Metric("ratio", "share hidden", None, 4),
-    Metric("entropy", "mask entropy, bits", None, 3),
-    Metric("entropy_most", "largest possible mask entropy", None, 3, main=False),
-    Metric("hidden_least", "position least often hidden", None, 3, main=False),
-    Metric("hidden_most", "position most often hidden", None, 3, main=False),
-)
-JUDGED = tuple(metric for metric in METRICS if metric.better is not None)
 
 
 @dataclass(frozen=True)
@@ -65,6 +37,16 @@ class Comparison:
         return cls(Path(folder), data)
 
     @property
+    def metrics(self) -> list[Metric]:
+        """Every figure of a run."""
+        return [Metric(**metric) for metric in self.data["metrics"]]
+
+    @property
+    def judged(self) -> list[Metric]:
+        """Those that there are verdicts about."""
+        return [metric for metric in self.metrics if metric.better is not None]
+
+    @property
     def report(self) -> Path:
         """The page about it all."""
         return self.folder / "report.html"
@@ -74,7 +56,7 @@ class Comparison:
         """One row per arm and judged figure: mean, spread, difference to the first arm, intervals, verdict."""
         rows = []
         for arm in self.data["arms"]:
-            for metric in JUDGED:
+            for metric in self.judged:
                 spread, against = arm["summary"].get(metric.key), arm["against"].get(metric.key)
                 if spread is None:
                     continue
@@ -97,13 +79,14 @@ class Comparison:
     @property
     def runs(self) -> list[dict[str, Any]]:
         """One row per run: arm, seed, steps, FLOPs, every figure, and why it failed where it did."""
+        metrics = self.metrics
         return [
             {
                 "arm": arm["label"],
                 "seed": run["seed"],
                 "steps": arm["steps"],
                 "flops": arm["flops"],
-                **{metric.key: run["values"].get(metric.key) for metric in METRICS},
+                **{metric.key: run["values"].get(metric.key) for metric in metrics},
                 "failed": run["failed"],
             }
             for arm in self.data["arms"]
@@ -119,7 +102,7 @@ class Comparison:
         return pandas.DataFrame(self.runs)
 
     def __str__(self) -> str:
-        known = [m for m in JUDGED if any(m.key in arm["summary"] for arm in self.data["arms"])]
+        known = [m for m in self.judged if any(m.key in arm["summary"] for arm in self.data["arms"])]
         headings = ["arm", "steps", "share hidden", *(metric.title for metric in known)]
         rows = []
         for arm in self.data["arms"]:
@@ -146,15 +129,25 @@ class Comparison:
     def verdicts(self) -> list[str]:
         """In words, arm by arm, what may be said about it against the first."""
         first = self.data["arms"][0]["label"]
-        titles = {metric.key: metric for metric in JUDGED}
+        titles = {metric.key: metric for metric in self.judged}
+        primary = (self.data.get("primary") or {}).get("key")
         lines = []
         for arm in self.data["arms"][1:]:
             lines.append(f"{arm['label']} against {first}:")
+            said = {
+                key: f"{titles[key].title} ({difference_text(against, titles[key].digits)})"
+                for key, against in arm["against"].items()
+            }
+            if primary in said:
+                lines.append(f"  {arm['against'][primary]['verdict']}, by the primary measure: {said[primary]}")
+            elif primary is not None and arm["against"]:
+                why = self.data["left_out"].get(primary, "not measured yet")
+                lines.append(f"  no verdict by the primary measure, {titles[primary].title}: {why}")
             for verdict in VERDICTS:
                 found = [
-                    f"{titles[key].title} ({difference_text(against, titles[key].digits)})"
+                    said[key]
                     for key, against in arm["against"].items()
-                    if against["verdict"] == verdict
+                    if against["verdict"] == verdict and key != primary
                 ]
                 if found:
                     lines.append(f"  {verdict}: {', '.join(found)}")

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 import torch
 
 from maskedmodel.comparison.budget import build
+from maskedmodel.comparison.finetuning import finetuned
 from maskedmodel.comparison.yardstick import Measured, measure
 from maskedmodel.config.load import load_config
 from maskedmodel.errors import MaskedModelError
@@ -39,15 +40,20 @@ from maskedmodel.weights.start import begin
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker does. `kind` untrained: measure the weights as they are at the start, train nothing."""
+    """What a worker does.
 
-    kind: str  # run, untrained
+    kind    run, or untrained: measure the weights as they are at the start, pretrain nothing.
+    scores  by what it is measured; None: as the config says.
+    """
+
+    kind: str
     folder: str
     config: dict[str, Any]
     key: str
     learns: bool
     drawn: bool
     threads: int
+    scores: list[str] | None = None
 
 
 class Channel:
@@ -78,8 +84,12 @@ def perform(job: Job, registry: Registry, channel: Channel) -> Measured:
             begin(config, folder, model, registry)
             channel.progress("pretraining", 0, config.train.steps)
             training = train(config, folder, MaskedModelling(model, config.train), parts.source, world, quiet=True)
+        untrained = job.kind == "untrained"
+        tuned = finetuned(
+            config, folder, job.scores or (), registry, world, untrained=untrained, progress=channel.progress
+        )
         with Signals() as signals, signals.may_cut():
-            if job.kind == "untrained":
+            if untrained:
                 begin(config, folder, model, registry)
                 model.to(world.device)
                 fit_statistics(model, parts.source.open("train"), config.train)
@@ -94,8 +104,10 @@ def perform(job: Job, registry: Registry, channel: Channel) -> Measured:
                 learns=job.learns,
                 drawn=job.drawn,
                 progress=channel.progress,
+                scores=job.scores,
+                tuned=tuned,
             )
-            if job.kind == "run":
+            if not untrained:
                 if measured.probe is not None:
                     write_json(folder / "probe.json", measured.probe.to_dict())
                 write_summary(folder, model, training, parts.objective.baseline(parts.tokenizer))

@@ -1,24 +1,26 @@
 """How all arms are measured: in one way, which is no arm's own way of masking.
 
 Validation loss under uniform masks at four ratios, keyed by sample alone, so that the same weights always score the
-same, whatever scheduler trained them; k-NN and a linear probe on the frozen encoder. Beside it what an arm's masks are
-like, and what its training cost.
+same, whatever scheduler trained them; k-NN and a linear probe on the frozen encoder, or the probes asked for, and what
+fine-tuning came to. Beside it what an arm's masks are like, and what its training cost.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
+from maskedmodel.comparison.finetuning import Tuned
 from maskedmodel.comparison.masks import SHOWN, Pictures, along_the_run, column, look
 from maskedmodel.comparison.plan import Run
+from maskedmodel.comparison.scores import DEFAULT, RATIOS, by_label, labels_of, probes_of
 from maskedmodel.components import SampleDataset
 from maskedmodel.config.build import Components
 from maskedmodel.config.sections import RunConfig
@@ -36,10 +38,9 @@ from maskedmodel.training.masked import validation_loss
 from maskedmodel.training.tracking import read_lines
 
 FORMAT = 1
-RATIOS = (0.25, 0.5, 0.75, 0.9)
 SEED = 0  # of the yardstick's masks and of the probe's held-out part, whatever the run's own
 # Settings of evaluate that change nothing of what is measured here.
-_APART = ("pictures", "probes", "probe_epochs", "token_memory", "every", "every_samples", "map")
+_APART = ("pictures", "probes", "probe_epochs", "finetune_steps", "token_memory", "every", "every_samples", "map")
 _FILE, _PICTURES = "yardstick.json", "yardstick"
 
 Progress = Callable[[str, int, int], None]
@@ -47,7 +48,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run scored. `probe` is None where `unprobed` says why."""
+    """What a run scored. `probe` is None where `unprobed` says why; `tuned` is by the number of labels."""
 
     key: str
     losses: dict[str, float]
@@ -57,21 +58,32 @@ class Measured:
     mask_pictures: Pictures
     reconstructions: Pictures
     speed: dict[str, float]
+    tuned: dict[str, Tuned] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values only."""
-        return {**vars(self), "probe": None if self.probe is None else self.probe.to_dict()}
+        tuned = {labels: one.to_dict() for labels, one in self.tuned.items()}
+        return {**vars(self), "probe": None if self.probe is None else self.probe.to_dict(), "tuned": tuned}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Measured:
         found = values["probe"]
-        return cls(**{**values, "probe": None if found is None else ProbeResult.from_dict(found)})
+        tuned = {labels: Tuned.from_dict(one) for labels, one in values.get("tuned", {}).items()}
+        return cls(**{**values, "probe": None if found is None else ProbeResult.from_dict(found), "tuned": tuned})
 
 
-def key_of(config: RunConfig, data: Mapping[str, str]) -> str:
-    """What a measurement depends on beside the weights: where it differs, a run is measured again."""
-    evaluated = config.evaluate.model_dump(mode="json", exclude=set(_APART))
+def key_of(config: RunConfig, data: Mapping[str, str], scores: Sequence[str] | None = None) -> str:
+    """What a measurement depends on beside the weights: where it differs, a run is measured again.
+
+    scores  those asked for; None: what the config says of k-NN and linear probe.
+    """
+    evaluate = config.evaluate
+    evaluated = evaluate.model_dump(mode="json", exclude=set(_APART))
     parts = [FORMAT, RATIOS, SEED, evaluated, config.train.validation_samples, dict(data)]
+    if scores is not None and not (set(scores) == set(DEFAULT) and evaluate.probe):
+        parts.append(sorted(scores))
+        parts += [evaluate.probe_epochs] if set(probes_of(scores)) - set(DEFAULT) else []
+        parts += [evaluate.finetune_steps] if labels_of(scores) else []
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -104,15 +116,22 @@ def measure(
     learns: bool,
     drawn: bool,
     progress: Progress,
+    scores: Sequence[str] | None = None,
+    tuned: Mapping[str, Tuned] | None = None,
 ) -> Measured:
-    """Score a trained model and write yardstick.json. `drawn`: with pictures, for which one seed is enough."""
+    """Score a trained model and write yardstick.json.
+
+    drawn   with pictures, for which one seed is enough.
+    scores  those asked for; None: k-NN and linear probe where the config and the data allow them.
+    tuned   what fine-tuning came to.
+    """
     data = parts.source.open("val")
     losses = {}
     for number, ratio in enumerate(RATIOS):
         progress("validation", number, len(RATIOS))
         losses[f"{ratio:g}"] = loss_at(model, data, config, ratio, world)
     progress("validation", len(RATIOS), len(RATIOS))
-    probed, unprobed = _probed(config, model, parts, world, progress)
+    probed, unprobed = _probed(config, model, parts, world, progress, scores)
     pictures = folder / _PICTURES if drawn else None
     progress("masks", 0, 1)
     before = read(folder)  # checkpoints on the way are gone by then, and no other yardstick changes the masks
@@ -124,7 +143,9 @@ def measure(
         drawn_masks, drawings = before.masks, before.mask_pictures
     progress("masks", 1, 1)
     reconstructions = _reconstructions(config, model, data, pictures) if pictures is not None else []
-    measured = Measured(key, losses, probed, unprobed, drawn_masks, drawings, reconstructions, speed_of(folder))
+    measured = Measured(
+        key, losses, probed, unprobed, drawn_masks, drawings, reconstructions, speed_of(folder), dict(tuned or {})
+    )
     write_json(folder / _FILE, measured.to_dict())
     return measured
 
@@ -136,17 +157,25 @@ def loss_at(model: MaskedAutoencoder, data: SampleDataset, config: RunConfig, ra
 
 
 def _probed(
-    config: RunConfig, model: MaskedAutoencoder, parts: Components, world: World, progress: Progress
+    config: RunConfig,
+    model: MaskedAutoencoder,
+    parts: Components,
+    world: World,
+    progress: Progress,
+    scores: Sequence[str] | None,
 ) -> tuple[ProbeResult | None, str]:
-    if not config.evaluate.probe:
+    probes = probes_of(DEFAULT if scores is None else scores)
+    if scores is None and not config.evaluate.probe:
         return None, "evaluate.probe is off"
-    if parts.source.class_names() is None:
+    if not probes:
+        return None, ""
+    if by_label(probes) and parts.source.class_names() is None:
         return None, "the data have no labels"
     try:
         result = probe(
             model,
             parts.source,
-            config.evaluate.model_copy(update={"probes": ("knn", "linear")}),
+            config.evaluate.model_copy(update={"probes": probes}),
             Reading.of(config.train, world.device),
             seed=SEED,
             baselines=False,

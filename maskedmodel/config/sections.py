@@ -25,7 +25,7 @@ SECTIONS: Mapping[str, Kind] = {
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {"mask": {"name": "uniform"}, "objective": {"name": "patch"}}
 
 _Beta = Annotated[float, Field(ge=0, lt=1)]
-Probe = Literal["knn", "linear", "attentive", "efficient", "class_queries", "layers", "batchnorm", "cls_mean"]
+Probe = Literal["knn", "linear", "attentive", "efficient", "class_queries", "layers", "batchnorm", "cls_mean", "dense"]
 
 
 class Section(BaseModel):
@@ -150,6 +150,9 @@ class EvaluateSettings(Section):
     probe_epochs: int = Field(
         20, gt=0, description="Epochs of the probes that are trained by gradient; 300 steps at least."
     )
+    finetune_steps: int = Field(
+        200, gt=0, description="Steps of the fine-tuning that `compare --score finetune:LABELS` judges by."
+    )
     token_memory: float = Field(4.0, gt=0, description="GiB that the tokens of all samples may fill, as float16.")
     neighbours: int = Field(20, gt=0, description="Neighbours in the k-NN vote.")
     temperature: float = Field(0.07, gt=0, description="Temperature of the k-NN vote, in units of cosine similarity.")
@@ -158,8 +161,10 @@ class EvaluateSettings(Section):
     few_labels: tuple[Annotated[int, Field(gt=0)], ...] = Field(
         (10, 50, 100), description="Numbers of labels that a linear probe is fitted to, too: where pretraining shows."
     )
-    map: Literal["pca", "tsne"] = Field(
-        "pca", description="How features are laid out on a plane in the report: two axes of PCA, or t-SNE."
+    map: Literal["pca", "tsne", "umap"] = Field(
+        "pca",
+        description="How features are laid out on a plane in the report: two axes of PCA, t-SNE, or UMAP where "
+        "umap-learn is installed.",
     )
     pictures: int = Field(8, ge=0, description="Samples in the grid of reconstructions.")
     every: int = Field(

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.tasks import Encoded
+from maskedmodel.tokens import Mask
 
 
 class Look(NamedTuple):
@@ -36,6 +38,8 @@ class Encoder:
 
     embed   a prepared batch to one vector per sample, (B, D).
     look    a prepared batch, and whether layers are wanted, to a Look; None: it gives vectors only.
+    cells   the extents of a tokenizer's grid and a prepared batch to its tokens where they stand, (B, cells, D); None:
+            they lie on no grid of ours.
     modules what is put into eval mode while it is judged.
     about   what to know of it, in a sentence for the protocol.
     """
@@ -45,11 +49,18 @@ class Encoder:
     look: Callable[[Tensor, bool], Look] | None = None
     modules: tuple[nn.Module, ...] = ()
     about: str = ""
+    cells: Callable[[tuple[int, ...], Tensor], Tensor] | None = None
 
 
 def of_model(model: MaskedAutoencoder, name: str, pool: Literal["mean", "class"]) -> Encoder:
     """An encoder of ours."""
-    return Encoder(name, lambda signal: model.embed(signal, pool), lambda *what: _look(model, *what), (model,))
+    return Encoder(
+        name,
+        lambda signal: model.embed(signal, pool),
+        lambda *what: _look(model, *what),
+        (model,),
+        cells=lambda *what: _cells(model, *what),
+    )
 
 
 def of_callable(function: Callable[[Tensor], Tensor], name: str) -> Encoder:
@@ -64,6 +75,15 @@ def mean_over(x_BLD: Tensor, valid_BL: Tensor | None) -> Tensor:
         return x_BLD.mean(1)
     weight = valid_BL[..., None].to(x_BLD.dtype)
     return (x_BLD * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def _cells(model: MaskedAutoencoder, extents: tuple[int, ...], signal: Tensor) -> Tensor:
+    """Where several tokens stand in one cell, as those of channels do, their mean."""
+    tokens = model.tokens(signal)
+    all_of_them = Mask.nothing(tokens)
+    latent, has_class = model.encoder.features(tokens), model.settings.encoder.class_token
+    encoded = Encoded(latent, model.encoder.prefix, has_class, tokens, all_of_them.ids_keep, all_of_them.keep_valid)
+    return encoded.on_grid(extents).flatten(1, -2)
 
 
 def _look(model: MaskedAutoencoder, signal: Tensor, layers: bool) -> Look:

@@ -31,6 +31,7 @@ class Recipe:
     epochs: int = 20
     warmup: float = 0.1
     weight_decay: float = 0.01
+    stratified: bool = True  # whether what is held out holds classes in their shares
 
     def steps(self, samples: int) -> int:
         """Steps for so many samples."""
@@ -42,7 +43,7 @@ class Recipe:
         return (
             f"{how}, batches of {self.batch}, {self.epochs} epochs ({FEWEST_STEPS} steps at least), {self.warmup:.0%} "
             f"warm-up and then half a cosine; learning rate chosen from {rates} on {HELD_OUT:.0%} of the part fitted "
-            "to, held out by class, then fitted to all of it"
+            f"to, held out{' by class' if self.stratified else ''}, then fitted to all of it"
         )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedmodel.engine.layers import Mlp, usable_keys
+from maskedmodel.training.data import UNLABELLED
 
 QUERIES = 32  # of efficient probing, as published
 
@@ -159,5 +160,5 @@ class Lars(torch.optim.Optimizer):
 
 
 def loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """Mean cross entropy."""
-    return F.cross_entropy(logits, classes)
+    """Mean cross entropy of logits (B, C, ...) over the places of classes (B, ...) that have one."""
+    return F.cross_entropy(logits, classes.long(), ignore_index=UNLABELLED)

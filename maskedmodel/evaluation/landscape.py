@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from maskedmodel.errors import DependencyError, install_hint
 from maskedmodel.evaluation.classifiers import knn_predict
+from maskedmodel.evaluation.thumbnails import Thumbnails
 from maskedmodel.training.data import spread
 
 MOST = 600  # samples on a map
 SHOWN, NEAREST = 6, 5  # samples whose neighbours are listed, and how many each
-Method = Literal["pca", "tsne"]
+Method = Literal["pca", "tsne", "umap"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Landscape:
     classes    what the labels are called, by label, C of them.
     confusion  (C, C) counts over all test samples: rows what they are, columns what k-NN took them for.
     near       for a few samples: its id and label, and id, label and cosine similarity of the nearest training samples.
+    rows       of the samples on the map in the features, and `near_rows` those of each of `near` and its neighbours.
+    tiles      small pictures of all of them, or None.
     """
 
     of: str
@@ -43,6 +47,9 @@ class Landscape:
     classes: Mapping[str, str]
     confusion: tuple[tuple[int, ...], ...]
     near: tuple[Any, ...] = ()
+    rows: tuple[int, ...] = ()
+    near_rows: tuple[tuple[int, ...], ...] = ()
+    tiles: Thumbnails | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values only."""
@@ -54,6 +61,9 @@ class Landscape:
         found = {**values, **{name: tuple(values[name]) for name in lists}}
         found["confusion"] = tuple(tuple(row) for row in values["confusion"])
         found["near"] = tuple(_frozen(one) for one in values["near"])
+        found["rows"], found["near_rows"] = (_frozen(values.get(name, [])) for name in ("rows", "near_rows"))
+        tiles = values.get("tiles")
+        found["tiles"] = None if tiles is None else Thumbnails.from_dict(tiles)
         return cls(**found)
 
 
@@ -84,7 +94,7 @@ def survey(
     chosen = torch.tensor(spread(len(b), MOST))
     points, shares = flat(z[chosen], method, seed)
     called = {str(label): str(names[label]) if names and label < len(names) else str(label) for label in known}
-    near = []
+    near, near_rows = [], []
     similarity = F.normalize(z[spread(len(b), SHOWN)], dim=1) @ F.normalize(x, dim=1).T
     for row, own in zip(similarity, b[spread(len(b), SHOWN)].tolist(), strict=True):
         values, order = row.topk(min(NEAREST, len(a)))
@@ -93,6 +103,7 @@ def survey(
             for value, index in zip(values, order.tolist(), strict=True)
         ]
         near.append((str(ids[own]), int(labels[own]), tuple(found)))
+        near_rows.append((own, *(int(a[index]) for index in order.tolist())))
     return Landscape(
         of,
         method,
@@ -104,7 +115,28 @@ def survey(
         called,
         tuple(tuple(counts[(row, column)] for column in place) for row in place),
         tuple(near),
+        tuple(b[chosen].tolist()),
+        tuple(near_rows),
     )
+
+
+def check_method(method: Method) -> None:
+    """Raise DependencyError where a map of this kind needs a package that isn't installed."""
+    if method == "umap":
+        _umap()
+
+
+def _umap() -> Any:
+    try:
+        import umap  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except ImportError as error:
+        raise DependencyError(
+            "A map by UMAP needs umap-learn.",
+            where="evaluate.map",
+            got="umap",
+            fix=f"{install_hint('umap-learn')} Or set evaluate.map=tsne, which needs nothing more.",
+        ) from error
+    return umap
 
 
 def flat(features_ND: Tensor, method: Method, seed: int) -> tuple[Tensor, list[float]]:
@@ -123,6 +155,10 @@ def flat(features_ND: Tensor, method: Method, seed: int) -> tuple[Tensor, list[f
     shares = [float(value) ** 2 / total if total else 0.0 for value in s[:2].tolist()]
     if method == "pca" or len(x) < 4:
         return axes, shares
+    if method == "umap":
+        umap = _umap()
+        made = umap.UMAP(n_neighbors=min(15, len(x) - 1), random_state=seed, n_jobs=1)
+        return torch.from_numpy(np.asarray(made.fit_transform(x.numpy().astype(np.float32)))), []
     from sklearn.manifold import TSNE  # type: ignore[import-untyped]
 
     perplexity = min(30.0, (len(x) - 1) / 3)

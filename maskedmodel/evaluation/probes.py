@@ -30,12 +30,15 @@ from maskedmodel.evaluation.classifiers import (
     knn,
     linear_over,
 )
+from maskedmodel.evaluation.dense import judge_dense
 from maskedmodel.evaluation.encoders import Encoder, of_model
 from maskedmodel.evaluation.features import Features, collect, evaluating, flat_tokens, joined
 from maskedmodel.evaluation.judging import OTHERS, Data, check, judge
-from maskedmodel.evaluation.landscape import survey
+from maskedmodel.evaluation.landscape import check_method, survey
+from maskedmodel.evaluation.outcome import Judgement
 from maskedmodel.evaluation.outcome import ProbeResult as ProbeResult
 from maskedmodel.evaluation.outcome import ProbeRow as ProbeRow
+from maskedmodel.evaluation.thumbnails import thumbnails
 from maskedmodel.noise import seeded
 from maskedmodel.training.data import UNLABELLED, Broken, Reading
 
@@ -105,8 +108,18 @@ def probe_encoders(
     """
     report = progress or (lambda what, done, total: None)
     how = reading or Reading()
+    check_method(settings.map)
+    placed: list[Judgement] = []
+    first_notes: list[str] = []
+    if "dense" in settings.probes:
+        found, first_notes = judge_dense(
+            encoders, tokenizer, source, settings, how, seed=seed, baselines=baselines, report=report
+        )
+        placed.append(found)
+        if set(settings.probes) == {"dense"}:
+            return ProbeResult((), _frozen(feature="", encoders=encoders), tuple(first_notes), others=tuple(placed))
     views: dict[str, Callable[[Tensor], Tensor]] = {encoder.name: encoder.embed for encoder in encoders}
-    notes = []
+    notes = first_notes
     unread: list[Broken] = []
 
     def read(dataset: SampleDataset, what: str, limit: int | None) -> dict[str, Features]:
@@ -148,7 +161,6 @@ def probe_encoders(
         rows = _rows(both, labels, folds, settings, seed, report)
         values = {name: features.values for name, features in both.items()}
         judged, more = judge(others, encoders, data, values, labels, folds, settings, seed, report)
-    report("probes", len(both), len(both))
     if unread:
         named = ", ".join(sample.said for sample in unread[:3]) + (", ..." if len(unread) > 3 else "")
         notes.append(f"{len(unread)} samples can't be read and take no part: {named}.")
@@ -174,7 +186,16 @@ def probe_encoders(
             method=settings.map,
             seed=seed,
         )
-    return ProbeResult(tuple(rows), protocol, (*notes, *more), uneven, others=tuple(judged), landscape=seen)
+        if unread:
+            notes.append("The map shows no pictures of samples, since some samples can't be read.")
+        else:
+            sized = [(training, len(first.ids)), (validation, len(second.ids))]
+            report("small pictures", 0, 1)
+            shown = (*seen.rows, *(row for rows_of in seen.near_rows for row in rows_of))
+            with evaluating(tokenizer):
+                seen = replace(seen, tiles=thumbnails(shown, sized, tokenizer, how))
+    report("probes", len(both), len(both))
+    return ProbeResult(tuple(rows), protocol, (*notes, *more), uneven, others=(*judged, *placed), landscape=seen)
 
 
 def _rows(
@@ -274,6 +295,13 @@ def _cautions(train: Features, test: Features, y: Tensor, z: Tensor) -> list[str
     return notes
 
 
+def _frozen(feature: str, encoders: Sequence[Encoder]) -> str:
+    """What holds for every probe."""
+    words = ["Frozen encoder, nothing masked, no augmentation.", f"Feature: {feature}." if feature else ""]
+    words += [f"{encoder.name}: {encoder.about}" for encoder in encoders if encoder.about]
+    return " ".join(filter(None, words))
+
+
 def _protocol(
     feature: str,
     encoders: Sequence[Encoder],
@@ -302,9 +330,8 @@ def _protocol(
         f"Linear probe: multinomial logistic regression on features standardised by the part it is fitted to; "
         f"C chosen from {grid} on {HELD_OUT:.0%} of that part held out by class, then fitted to all of it. "
     )
-    others = "".join(f"{encoder.name}: {encoder.about} " for encoder in encoders if encoder.about)
     return (
-        f"Frozen encoder, nothing masked, no augmentation. {f'Feature: {feature}. ' if feature else ''}{others}"
+        f"{_frozen(feature, encoders)} "
         f"{near if 'knn' in settings.probes else ''}{fitted if 'linear' in settings.probes else ''}"
         f"{learnt if counts else ''}"
         f"{parts}, {len(classes)} classes; always answering the commonest gives {right / len(tested):.3f}. "

@@ -139,7 +139,7 @@ def draw(
     columns = {name: model.tokenizer.picture(signal, original) for name, signal in done.signals.items()}
     columns["masked"] = masked_picture(model.tokenizer, done.tokens, done.mask)
     # No loss falls on visible tokens, so what is predicted there is noise: grey, and pasted in where pixels are shared.
-    seen = _where(model.tokenizer, done.tokens, done.mask.visible)[:, None]
+    seen = pixels_of(model.tokenizer, done.tokens, done.mask.visible)[:, None]
     columns["reconstruction"] = torch.where(seen, torch.full_like(columns["pasted"], GREY), columns["pasted"])
     ratio = _ratio(done.mask)
     baseline = model.objective.baseline(model.tokenizer)
@@ -210,7 +210,7 @@ def preview(
     signal = tokenizer.detokenize(tokens.values, tokens)
     original = tokenizer.picture(signal)
     coords = tokens.coords if tokens.coords.dim() == 3 else tokens.coords.expand(tokens.batch, -1, -1)
-    chequers = _where(tokenizer, tokens, coords.sum(2).long() % 2 == 1)
+    chequers = pixels_of(tokenizer, tokens, coords.sum(2).long() % 2 == 1)
     edges = [token_edges(chequer) for chequer in chequers]
     headings, columns = ["tokens"], [original]
     for done in progress:
@@ -241,7 +241,7 @@ def masked_picture(tokenizer: Tokenizer[Any], tokens: Tokens, mask: Mask) -> Ten
     """
     original = tokenizer.detokenize(tokens.values, tokens)
     shown = tokenizer.picture(tokenizer.detokenize(_without_hidden(tokens, mask), tokens), original)
-    return torch.where(_where(tokenizer, tokens, mask.hidden)[:, None], torch.full_like(shown, GREY), shown)
+    return torch.where(pixels_of(tokenizer, tokens, mask.hidden)[:, None], torch.full_like(shown, GREY), shown)
 
 
 def _without_hidden(tokens: Tokens, mask: Mask) -> Tensor:
@@ -253,7 +253,7 @@ def _without_hidden(tokens: Tokens, mask: Mask) -> Tensor:
     )
 
 
-def _where(tokenizer: Tokenizer[Any], tokens: Tokens, chosen: Tensor) -> Tensor:
+def pixels_of(tokenizer: Tokenizer[Any], tokens: Tokens, chosen: Tensor) -> Tensor:
     """(B, H, W) bool: the pixels of the picture that show chosen tokens (B, L) alone.
 
     Only the tokenizer knows where a token lands in its picture. Where it doesn't say, it is found out: the values of

@@ -95,19 +95,17 @@ def _difference(against: Mapping[str, Any], digits: int) -> str:
 def _verdicts(data: Mapping[str, Any]) -> str:
     items = []
     metrics = {metric["key"]: metric for metric in judged(data)}
+    primary = (data.get("primary") or {}).get("key")
     for place, arm in enumerate(data["arms"][1:], 2):
         groups = []
+        against = {key: one for key, one in arm["against"].items() if key in metrics}
+        if primary is not None and primary in against:
+            one = against[primary]
+            groups.append(_group(one["verdict"], {primary: one}, metrics, ", primary measure"))
         for verdict in _ORDER:
-            found = {key: one for key, one in arm["against"].items() if one["verdict"] == verdict and key in metrics}
-            if not found:
-                continue
-            listed = "".join(
-                f"<dd>{text(metrics[key]['title'])} <small>{_difference(one, metrics[key]['digits'])}</small></dd>"
-                for key, one in found.items()
-            )
-            why = "".join(f'<dd class="soft">{text(one)}</dd>' for one in sorted({o["why"] for o in found.values()}))
-            kind = f' class="{verdict}"' if verdict in ("better", "worse") else ""
-            groups.append(f"<dt{kind}>{verdict}</dt>{listed}{why if verdict == 'no verdict' else ''}")
+            found = {key: one for key, one in against.items() if one["verdict"] == verdict and key != primary}
+            if found:
+                groups.append(_group(verdict, found, metrics))
         body = "".join(groups) or "<dd>No run of both under the same seed is finished.</dd>"
         items.append(f"<li><h3>{place} {text(arm['label'])}</h3><dl>{body}</dl></li>")
     note = (
@@ -116,6 +114,19 @@ def _verdicts(data: Mapping[str, Any]) -> str:
         "&ldquo;no difference&rdquo;: one below the last number would mostly have gone unseen.</p>"
     )
     return f'<ul class="verdicts">{"".join(items)}</ul>{note}'
+
+
+def _group(
+    verdict: str, found: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Mapping[str, Any]], more: str = ""
+) -> str:
+    """The figures with one verdict."""
+    listed = "".join(
+        f"<dd>{text(metrics[key]['title'])} <small>{_difference(one, metrics[key]['digits'])}</small></dd>"
+        for key, one in found.items()
+    )
+    why = "".join(f'<dd class="soft">{text(one)}</dd>' for one in sorted({o["why"] for o in found.values()}))
+    kind = f' class="{verdict}"' if verdict in ("better", "worse") else ""
+    return f"<dt{kind}>{verdict}{more}</dt>{listed}{why if verdict == 'no verdict' else ''}"
 
 
 def _results(data: Mapping[str, Any]) -> str:
@@ -140,9 +151,11 @@ def _results(data: Mapping[str, Any]) -> str:
     spread = f"Mean and standard deviation over {seeds} seeds" if seeds > 1 else "The values of one seed"
     how = (
         f"{spread}, and below the difference to "
-        f"{text(data['budget']['first'])} with its verdict. Masked loss: lower is better. k-NN and linear probe: "
-        "accuracy, higher is better."
+        f"{text(data['budget']['first'])} with its verdict. Masked loss: lower is better."
     )
+    scores = [text(metric["title"]) for metric in metrics if metric["better"] == "higher"]
+    if scores:
+        how += f" {' and '.join(filter(None, [', '.join(scores[:-1]), scores[-1]]))}: accuracy, higher is better."
     out = "".join(
         f'<p class="note">{text(_title(data, key))} is left out: {text(why)}.</p>'
         for key, why in data["left_out"].items()

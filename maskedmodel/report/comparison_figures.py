@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def scatter(data: Mapping[str, Any]) -> str:
     )
     charts = []
     for metric in judged(data):
-        if metric["key"] not in ("linear", "knn", "loss@0.75"):
+        if metric["key"].startswith("loss@") and metric["key"] != "loss@0.75":
             continue
         series = []
         for place, arm in enumerate(data["arms"]):
@@ -86,8 +87,16 @@ def scatter(data: Mapping[str, Any]) -> str:
             if pairs:
                 x, y = ([float(value) for value in values] for values in zip(*pairs, strict=True))
                 series.append(Series(arm["label"], x, y, "dots", _colour(place), tag=str(place + 1), tag_at=0.0))
-        better = f"{metric['better']} is better"
-        charts.append(_chart(f"cost-{metric['key']}", metric["title"], series, cost[1], f"{metric['title']}, {better}"))
+        better, name = f"{metric['better']} is better", re.sub(r"[^\w-]", "-", metric["key"])
+        charts.append(
+            _chart(
+                f"cost-{name}",
+                metric["title"],
+                series,
+                cost[1],
+                f"{metric['title']}, {better}",
+            )
+        )
     body = "".join(charts)
     return f'<p class="soft">One dot per run.</p><div class="charts">{body}</div>' if body else ""
 

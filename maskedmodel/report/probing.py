@@ -28,8 +28,9 @@ def tiles(probe: ProbeResult) -> list[tuple[str, str, str]]:
 
 
 def section(probes: Sequence[ProbeResult]) -> str:
-    """All of a run's probes."""
-    return "".join(_probe(probe, number) for number, probe in enumerate(probes))
+    """All of a run's probes. Small pictures of samples that several of them have stand once."""
+    kept: dict[str, str] = {}
+    return "".join(_probe(probe, number, kept) for number, probe in enumerate(probes))
 
 
 def _cell(accuracy: Accuracy, more: str = "") -> str:
@@ -37,9 +38,11 @@ def _cell(accuracy: Accuracy, more: str = "") -> str:
     return f"<td>{accuracy.value:.3f}<small>{interval}</small>{f'<small>{more}</small>' if more else ''}</td>"
 
 
-def _probe(probe: ProbeResult, number: int) -> str:
+def _probe(probe: ProbeResult, number: int, kept: dict[str, str]) -> str:
     notes = "".join(f'<p class="note">{_text(note, 2000)}</p>' for note in probe.notes)
-    what = f"With {_text(probe.about)}: accuracy" if probe.about else "Accuracy"
+    places = not probe.rows and all(other.probe == "dense" for other in probe.others)
+    measure = "mean intersection over union" if places else "accuracy"
+    what = f"With {_text(probe.about)}: {measure}" if probe.about else measure.capitalize()
     caption = f"{what} on samples it wasn't fitted to, and its 95 % interval"
     parts = [notes, _rows(probe, caption)]
     if probe.others:
@@ -51,7 +54,7 @@ def _probe(probe: ProbeResult, number: int) -> str:
     drawn = "".join(_layers(other, f"layers-{number}") for other in probe.others)
     parts.append(f'<div class="charts">{drawn}</div>' if drawn else "")
     if probe.landscape is not None and probe.landscape.x:
-        parts.append(landscape.section(probe.landscape, f"map-{number}"))
+        parts.append(landscape.section(probe.landscape, f"map-{number}", kept))
     return "".join(parts)
 
 

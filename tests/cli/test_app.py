@@ -72,6 +72,8 @@ LINES: dict[str, Call] = {
             "controls": False,
             "seeds": 2,
             "budget": "flops",
+            "scores": None,
+            "primary": None,
             "run": None,
             "jobs": None,
             "overrides": ["data.x=c"],
@@ -79,7 +81,8 @@ LINES: dict[str, Call] = {
             "quiet": False,
         },
     ),
-    "compare --vary model.decoder.depth=2 --vary model.decoder.depth=6 --controls --budget tokens --run d --jobs 2": (
+    "compare --vary model.decoder.depth=2 --vary model.decoder.depth=6 --controls --budget tokens --run d --jobs 2 "
+    "--score knn,finetune:1% --score layers --primary knn": (
         "compare",
         (None, ()),
         {
@@ -87,6 +90,8 @@ LINES: dict[str, Call] = {
             "controls": True,
             "seeds": 3,
             "budget": "tokens",
+            "scores": ["knn,finetune:1%", "layers"],
+            "primary": "knn",
             "run": Path("d"),
             "jobs": 2,
             "overrides": [],

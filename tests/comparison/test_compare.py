@@ -13,7 +13,8 @@ import pytest
 
 import maskedmodel
 from maskedmodel.comparison import compare as module
-from maskedmodel.comparison.result import JUDGED, METRICS, Comparison
+from maskedmodel.comparison.result import Comparison
+from maskedmodel.comparison.scores import DEFAULT, judged_by, metrics_of
 from maskedmodel.errors import ConfigError, DataError, DependencyError, TrainingError
 from maskedmodel.plugins import Registry
 from maskedmodel.training import checkpoint as checkpoints
@@ -28,12 +29,12 @@ def test_results_hold_every_run_and_its_figures(whole: Comparison) -> None:
     for arm in data["arms"]:
         assert [run["folder"] for run in arm["runs"]] == [f"runs/{arm['slug']}/seed-{seed}" for seed in range(3)]
         for run in arm["runs"]:
-            assert set(run["values"]) == {metric.key for metric in METRICS}
+            assert set(run["values"]) == {metric.key for metric in metrics_of(DEFAULT)}
             shares = [share for share, _ in run["curve"]]
             assert (shares[0], shares[-1]) == (0, 1)
             assert shares == sorted(shares)
     assert data["arms"][1]["summary"]["ratio"]["mean"] == pytest.approx(0.25)
-    assert set(data["untrained"]) == {metric.key for metric in JUDGED}
+    assert set(data["untrained"]) == {metric.key for metric in judged_by(DEFAULT)}
     assert data["arms"][0]["summary"]["loss@0.75"]["mean"] < data["untrained"]["loss@0.75"]
     assert any("learning rate runs its whole course" in note for note in data["notes"])
 

@@ -18,7 +18,8 @@ from maskedmodel.errors import ConfigError, PluginError, TrainingError
 from maskedmodel.training import checkpoint as checkpoints
 from maskedmodel.training.interrupt import Interrupted
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MASKEDMODEL_PLUGINS": "image,masks,objectives", "COLUMNS": "200"}
+PLUGINS = "image,masks,objectives,tasks"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MASKEDMODEL_PLUGINS": PLUGINS, "COLUMNS": "200"}
 SETTINGS = (
     "data.size=8",
     "tokenizer.size=8",
@@ -110,6 +111,39 @@ def test_killed_and_taken_up_again(tmp_path: Path) -> None:
     kept = [line for line in lines if json.loads(line)["step"] <= state]
     assert (second / "metrics.jsonl").read_text().splitlines()[: len(kept)] == kept
     assert json.loads((folder / "results.json").read_text())["done"] == 2
+
+
+@pytest.mark.slow  # test_scores.py holds by default that fine-tuning that was cut goes on to the same bits
+def test_killed_in_fine_tuning_and_taken_up_again(tmp_path: Path) -> None:
+    """Killed while the second arm's encoder is fine-tuned; the same command ends as one that was never killed."""
+    arguments = (
+        *("--mask", "uniform", "--mask", "uniform:ratio=0.5", "--seeds", "1", "--jobs", "1", "train.steps=10"),
+        *("--score", "finetune:10%", "evaluate.finetune_steps=120"),
+    )
+    straight, folder = tmp_path / "straight", tmp_path / "cut"
+    out, err = (process := start(straight, *arguments)).communicate(timeout=240)
+    assert process.returncode == 0, err
+    process = start(folder, *arguments)
+    tuned = folder / "runs/uniform-ratio=0.5/seed-0/finetune/labels-10-percent-steps-120"
+    wait(lambda: checkpoints.find(tuned) is not None, process, "fine-tuning doesn't get on")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    limit = time.monotonic() + 60
+    while workers(folder):
+        assert time.monotonic() < limit, "a worker outlives its parent"
+        time.sleep(0.05)
+    assert not (tuned / "outcome.json").exists()
+    assert 0 < checkpoints.read_state(checkpoints.newest(tuned))["step"] < 120
+    again = start(folder, *arguments)
+    out, err = again.communicate(timeout=240)
+    assert again.returncode == 0, err
+    assert "fine-tuned, 10%" in out
+    one, other = (json.loads((of / "results.json").read_text()) for of in (straight, folder))
+    for ours, theirs in zip(one["arms"], other["arms"], strict=True):
+        (mine,), (its,) = ours["runs"], theirs["runs"]
+        for key in ("finetune:10%", "loss@0.25", "loss@0.9"):
+            assert mine["values"][key] == its["values"][key]
+    assert one["untrained"] == other["untrained"]
 
 
 FAKE = """

@@ -12,11 +12,11 @@ from maskedmodel.errors import ConfigError, ShapeError
 from maskedmodel.evaluation import canvas
 from maskedmodel.evaluation.canvas import GREY, Sheet
 from maskedmodel.evaluation.reconstruct import (
-    _where,
     complete,
     fixed_mask,
     masked_picture,
     pick_mode,
+    pixels_of,
     preview,
     reconstruction,
 )
@@ -75,7 +75,7 @@ def test_columns_are_original_masked_reconstruction_and_pasted(
 ) -> None:
     reconstruction(model, signals, IDS)
     tokens = model.tokens(signals)
-    hidden = _where(model.tokenizer, tokens, fixed_mask(model, tokens, IDS).hidden)
+    hidden = pixels_of(model.tokenizer, tokens, fixed_mask(model, tokens, IDS).hidden)
     for row in range(3):
         original, masked, plain, pasted = (panel.picture for panel in sheets[0].rows[row])
         torch.testing.assert_close(original, signals[row].expand(3, -1, -1))
@@ -91,7 +91,7 @@ def test_only_the_oracle_depends_on_hidden_values(
     model: MaskedAutoencoder, signals: torch.Tensor, sheets: list[Sheet], mode: str | None
 ) -> None:
     tokens = model.tokens(signals)
-    hidden = _where(model.tokenizer, tokens, fixed_mask(model, tokens, IDS).hidden)[:, None]
+    hidden = pixels_of(model.tokenizer, tokens, fixed_mask(model, tokens, IDS).hidden)[:, None]
     reconstruction(model, signals, IDS, mode=mode)
     reconstruction(model, torch.where(hidden, 1 - signals, signals), IDS, mode=mode)
     first, second = ([panel.picture for row in sheet.rows for panel in row[1:]] for sheet in sheets)

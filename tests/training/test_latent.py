@@ -49,7 +49,7 @@ def test_the_declared_work_is_what_torch_counts(model: MaskedAutoencoder, monkey
     assert objective.flops(3, 5) == counter.get_total_flops()
 
 
-def test_a_run_ends_without_pictures_and_names_no_command_that_would_refuse_it(
+def test_a_run_ends_without_reconstructions_and_names_no_command_that_would_refuse_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     small = ("model.encoder.dim=24", "model.encoder.depth=1", "model.decoder.dim=16", "model.decoder.depth=1")
@@ -57,7 +57,8 @@ def test_a_run_ends_without_pictures_and_names_no_command_that_would_refuse_it(
     result = maskedmodel.pretrain("image-quickstart", run=tmp_path / "run", overrides=[*small, *given], quiet=True)
     assert result is not None
     assert result.picture is None
-    assert "No pictures: objective 'latent' predicts no signal." in caplog.text
+    assert "No pictures of what it completes: objective 'latent' predicts no signal." in caplog.text
+    assert [path.name for path in (tmp_path / "run" / "pictures").iterdir()] == ["inside.png"]
     assert "maskedmodel embed" in str(result)
     assert "reconstruct" not in str(result)
     with pytest.raises(PluginError, match="can't turn predictions back"):

@@ -144,6 +144,21 @@ def test_the_others_wait_without_a_limit_while_the_first_rank_works_alone(
 
 
 @pytest.mark.slow
+def test_looks_while_two_ranks_train_change_no_bit_and_are_written_once(together: Path, tmp_path: Path) -> None:
+    """The first rank looks alone, while the other waits: no weight, no state and no other line of metrics differs."""
+    run = tmp_path / "run"
+    on_two_ranks(run, *SETTINGS, "evaluate.every=2", "evaluate.every_samples=40")
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    looks = [line for line in lines if "rankme" in line]
+    assert [json.loads(line)["step"] for line in looks] == [0, 2, 4, 6]
+    assert all({"knn", "linear", "loss@0.9"} <= json.loads(line).keys() for line in looks)
+    assert [line for line in lines if line not in looks] == (together / "metrics.jsonl").read_text().splitlines()
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        with_looks, without = (checkpoints.newest(of) / name for of in (run, together))
+        assert with_looks.read_bytes() == without.read_bytes(), name
+
+
+@pytest.mark.slow
 def test_a_run_that_has_ended_ends_again_on_two_ranks(together: Path, tmp_path: Path) -> None:
     """The first rank alone has read that the last validation is done; the other one must not wait for it."""
     run = tmp_path / "run"

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from maskedmodel.comparison.statistics import (
+from maskedmodel.evaluation.statistics import (
     FEWEST,
     Difference,
     Spread,
