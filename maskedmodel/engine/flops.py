@@ -111,7 +111,7 @@ def _per_position(places: PositionEmbedding, axes: int) -> float:
 
 
 def per_token(module: nn.Module, width: int, axes: int = 0) -> float:
-    """The work of a module that maps tokens of `width` values one by one, of which one has `axes` coordinates, for one."""
+    """The work of a module that maps tokens of `width` values, at `axes` coordinates, one by one: for one token."""
     if isinstance(module, nn.Linear):
         return 2.0 * module.in_features * module.out_features
     parameter = next(module.parameters(), torch.zeros(()))

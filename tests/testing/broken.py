@@ -127,6 +127,22 @@ class EmbedsPlaces(Line):
         return Placed(self.token_width, len(self.axes), dim)
 
 
+@fails()
+class LeavesOut(Line):
+    """What isn't there isn't drawn: lines break off at NaN."""
+
+    leaves_out = True
+
+    def detokenize(self, values: Tensor, like: Tokens) -> Tensor:
+        return super().detokenize(like.absent_as_nan(values), like)
+
+
+@fails("left_out")
+class DrawsWhatIsLeftOut(LeavesOut):
+    def detokenize(self, values: Tensor, like: Tokens) -> Tensor:
+        return Line.detokenize(self, values, like)
+
+
 @fails("embed_and_head")
 class MixesTokens(Line):
     """A token's vector depends on how many others there are, and which."""
