@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from maskedmodel import Sample, Settings
-from maskedmodel.errors import DataError, suggestion
+from maskedmodel.errors import DataError
 from maskedmodel.sources import legible, open_regular
 from maskedmodel_points.meshes import read_surface
 from maskedmodel_points.ply import read_header
@@ -84,9 +84,9 @@ def _feature(cloud: Cloud, name: str, where: str) -> Array:
     raise DataError(
         f"The file has no feature {name!r}.",
         where=where,
-        expected=f"one of {', '.join(list(cloud.others)[:20])}" if cloud.others else "data.features empty: it has none",
+        expected=f"one of {', '.join(list(cloud.others)[:20])}" if cloud.others else "x, y, z alone",
         got=name,
-        fix=suggestion(name, list(cloud.others)) or None,
+        fix="Name those in data.features." if cloud.others else "Leave data.features out.",
     )
 
 
