@@ -64,10 +64,9 @@ def read_cloud(stream: BinaryIO, name: str, key: str, settings: FilesSettings) -
     if np.abs(xyz).max() > 1e4 * np.ptp(xyz, axis=0).max():  # as with map coordinates: float32 has 7 digits
         table[:, :3] = xyz - xyz.mean(0)
         notes.append("moved to the origin, far from which float32 tells no points apart")
-    signal = torch.from_numpy(table.astype(np.float32))
-    if not torch.isfinite(signal).all():
+    if np.abs(table).max() > np.finfo(np.float32).max:
         raise DataError("The cloud's numbers are too large.", where=name, expected="numbers within float32")
-    return signal, notes
+    return torch.from_numpy(table.astype(np.float32)), notes
 
 
 def _is_surface(stream: BinaryIO, name: str) -> bool:

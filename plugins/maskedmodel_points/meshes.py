@@ -32,10 +32,13 @@ def read_surface(stream: BinaryIO, name: str, count: int | None, seed: int) -> A
     Raises DataError where there is no surface, or none with an area; DependencyError without trimesh.
     """
     trimesh, kind = load_trimesh(), PurePosixPath(name.lower()).suffix[1:]
-    # No resolver: materials and textures, which lie in other files, aren't looked for.
-    with parsing("The surface can't be read.", name):
-        content = io.BytesIO(stream.read())
-        mesh = trimesh.load(content, file_type=kind, force="mesh", process=False, skip_materials=True)
+    # No resolver: materials and textures, which lie in other files, aren't looked for. ImportError: for text in an
+    # unknown encoding trimesh asks a library for help; in .obj and .off only names and remarks can be such.
+    with parsing("The surface can't be read.", name, also=(ImportError,)):
+        content = stream.read()
+        if kind in ("obj", "off"):
+            content = content.decode("utf-8", "replace").encode()
+        mesh = trimesh.load(io.BytesIO(content), file_type=kind, force="mesh", process=False, skip_materials=True)
         corners, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
         area = float(mesh.area) if len(faces) and np.isfinite(corners).all() else 0.0
     if not len(faces) or not np.isfinite(area) or area <= 0:

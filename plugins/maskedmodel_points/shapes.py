@@ -43,16 +43,21 @@ class ShapesSettings(Settings):
 
 
 class _Maker:
-    """Cloud `index` of a split, of the kind `index` modulo their number: a function of settings and index alone."""
+    """Cloud `index` of a split: a function of settings and index alone."""
 
     def __init__(self, settings: ShapesSettings, split: Split) -> None:
         self.settings, self.stream = settings, ("train", "val").index(split)
+
+    def kind(self, index: int) -> int:
+        """Each kind once among eight that follow each other, in an order of their own: every part has all kinds."""
+        block, place = divmod(index, len(KINDS))
+        return int(np.random.default_rng([self.settings.seed, self.stream, block, 1]).permutation(len(KINDS))[place])
 
     def __call__(self, index: int) -> Tensor:
         s = self.settings
         draw = np.random.default_rng([s.seed, self.stream, index])
         count = int(draw.integers(s.fewest, s.most + 1))
-        points = surface(KINDS[index % len(KINDS)], count, draw)
+        points = surface(KINDS[self.kind(index)], count, draw)
         points /= np.sqrt(np.square(points).sum(1).max())
         points += s.noise * draw.standard_normal(points.shape)
         points = points * math.exp(draw.uniform(*np.log(s.size))) @ _turn(s.turn, draw).T
@@ -81,8 +86,8 @@ class Shapes(DataSource[ShapesSettings]):
     def open(self, split: Split) -> SampleDataset:
         count = self.settings.train_samples if split == "train" else self.settings.val_samples
         ids = [f"{split}-{index:05d}" for index in range(count)]
-        labels = [index % len(KINDS) for index in range(count)]
-        return SignalDataset(_Maker(self.settings, split), ids, labels, remember=_REMEMBERED)
+        maker = _Maker(self.settings, split)
+        return SignalDataset(maker, ids, [maker.kind(index) for index in range(count)], remember=_REMEMBERED)
 
     def class_names(self) -> list[str]:
         return list(KINDS)

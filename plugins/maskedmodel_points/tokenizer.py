@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from maskedmodel import Noise, Tokenizer, Tokens
 from maskedmodel.errors import ShapeError
+from maskedmodel.pictures import Scales
 from maskedmodel_points import clouds, picture
 from maskedmodel_points.embedding import MiniPointNet
 from maskedmodel_points.neighbours import farthest_points, nearest_points
@@ -84,6 +85,9 @@ class Points(Tokenizer[PointsSettings]):
     def picture(self, signal: Tensor, like: Tensor | None = None) -> Tensor:
         signal = signal.detach().float()
         return picture.draw(signal[..., :3], (signal if like is None else like.detach().float())[..., :3])
+
+    def scales(self, signal: Tensor) -> Scales:
+        return Scales()  # a view from one side has none
 
     def plain_features(self, stored: Tensor) -> dict[str, Tensor]:
         return plain_features(self.prepare(stored)[..., :3])
