@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskedmodel_objectives.chamfer import Chamfer
+from maskedmodel_points.embedding import MiniPointNet
 from maskedmodel_points.neighbours import farthest_points, nearest_points
 from maskedmodel_points.tokenizer import Points
 from torch import Tensor
@@ -227,6 +228,26 @@ def test_the_embedding_takes_points_as_a_set() -> None:
     torch.testing.assert_close(model.encoder.embed(turned), model.encoder.embed(values))
     twice = values.unflatten(2, (6, 4))[:, :, torch.tensor([0, 1, 2, 3, 4, 5, 0, 1])].flatten(2)
     torch.testing.assert_close(model.encoder.embed(twice), model.encoder.embed(values), msg="repeats are no change")
+
+
+def test_the_embedding_is_the_formula() -> None:
+    """One token in numpy: two layers a point, the largest of each feature beside them, two layers, the largest."""
+    with seeded(3):
+        module = MiniPointNet(3, 5, 4)
+        for parameter in module.parameters():
+            parameter.data += 0.3 * torch.randn(parameter.shape)
+    points = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+
+    def layers(x: np.ndarray, stack: Any) -> np.ndarray:
+        first, norm, _, second = ({k: v.double().numpy() for k, v in part.state_dict().items()} for part in stack)
+        x = x @ first["weight"].T + first["bias"]
+        x = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5) * norm["weight"] + norm["bias"]
+        return np.maximum(x, 0) @ second["weight"].T + second["bias"]
+
+    alone = layers(points.double().numpy(), module.alone)
+    together = layers(np.concatenate([np.tile(alone.max(0), (7, 1)), alone], 1), module.together)
+    got = module(points.flatten()[None, None]).detach().numpy()
+    np.testing.assert_allclose(got, together.max(0)[None, None], atol=1e-5)
 
 
 def test_the_picture_draws_each_point_where_it_is_and_nothing_else() -> None:
