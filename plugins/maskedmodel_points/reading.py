@@ -87,20 +87,21 @@ def _text(content: bytes, name: str) -> Array:
     rows: list[list[str]] = []
     for number, line in enumerate(content.decode("utf-8-sig").splitlines()):
         words = re.split(r"[\s,;]+", line.partition("#")[0].strip(" \t,;"))
-        if words == [""] or (not rows and number == 0 and not _numbers(words, 2)):
+        if words == [""] or (number == 0 and (not any(map(_number, words)) or len(words) == 1)):
             continue
-        if not _numbers(words, 3) or (rows and len(words) != len(rows[0])):
+        if len(words) < 3 or not all(map(_number, words)) or (rows and len(words) != len(rows[0])):
             expected = f"{len(rows[0])} numbers" if rows else "three numbers or more"
             raise DataError("A line holds no point.", where=f"{name}, line {number + 1}", expected=expected, got=line)
         rows.append(words)
     return np.array(rows, np.float64)
 
 
-def _numbers(words: list[str], fewest: int) -> bool:
+def _number(word: str) -> bool:
     try:
-        return len([float(word) for word in words]) >= fewest
+        float(word)
     except ValueError:
         return False
+    return True
 
 
 def _table(table: Array, name: str) -> Array:

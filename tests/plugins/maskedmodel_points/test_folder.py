@@ -198,6 +198,7 @@ class TestRefused:
             ("a.xyz", "1 2 3\n4 5\n", r"line 2[\s\S]*3 numbers[\s\S]*4 5"),
             ("a.xyz", "3\nwater\nO 0 0 0\nH 1 0 0\n", "line 2"),
             ("a.xyz", "1 2 3\n4 five 6\n", "line 2"),
+            ("a.xyz", "1 2 x\n4 5 6\n7 8 9\n", "line 1"),
             ("a.ply", "plyx", "no PLY"),
             ("a.ply", ply("ascii")[:-9], "4 vertices"),
             ("a.ply", ply("binary_little_endian")[:-9], "4 vertices"),
