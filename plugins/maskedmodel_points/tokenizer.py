@@ -59,7 +59,9 @@ class Points(Tokenizer[PointsSettings]):
         values = torch.cat([values[..., :3] - places[:, :, None].to(values.dtype), values[..., 3:]], 3)
         values = values.flatten(2).masked_fill(~distinct[..., None], 0)
         places = (places / s.cell).masked_fill(~distinct[..., None], 0)
-        return Tokens(values, places, self.axes, valid=None if bool(distinct.all()) else distinct)
+        # No graph that torch.export makes can choose by its input whether all are there.
+        whole = not torch.compiler.is_exporting() and bool(distinct.all())
+        return Tokens(values, places, self.axes, valid=None if whole else distinct)
 
     def detokenize(self, values: Tensor, like: Tokens) -> Tensor:
         """(B, groups * group, C): the points of all neighbourhoods; NaN for those of tokens that aren't there."""

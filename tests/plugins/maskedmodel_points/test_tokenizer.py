@@ -13,7 +13,7 @@ from maskedmodel_objectives.chamfer import Chamfer
 from maskedmodel_points.embedding import MiniPointNet
 from maskedmodel_points.neighbours import farthest_points, nearest_points
 from maskedmodel_points.tokenizer import Points
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskedmodel import Mask, MaskedAutoencoder, Noise
 from maskedmodel.engine.settings import ModelSettings
@@ -228,6 +228,22 @@ def test_the_embedding_takes_points_as_a_set() -> None:
     torch.testing.assert_close(model.encoder.embed(turned), model.encoder.embed(values))
     twice = values.unflatten(2, (6, 4))[:, :, torch.tensor([0, 1, 2, 3, 4, 5, 0, 1])].flatten(2)
     torch.testing.assert_close(model.encoder.embed(twice), model.encoder.embed(values), msg="repeats are no change")
+
+
+def test_it_makes_a_graph_for_a_batch_of_any_size() -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokenizer = Points(points=30, groups=4, group=5)
+
+        def forward(self, signal: Tensor) -> tuple[Tensor, Tensor]:
+            tokens = self.tokenizer.tokenize(signal)
+            return tokens.values, tokens.coords
+
+    given = torch.stack([cloud(30, seed) for seed in range(4)])  # as many clouds as tokens
+    program = torch.export.export(Cut(), (given[:3],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    for ours, theirs in zip(Cut()(given), program.module()(given), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_the_embedding_is_the_formula() -> None:
