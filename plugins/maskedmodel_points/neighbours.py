@@ -37,8 +37,10 @@ def nearest_points(centres: Tensor, xyz: Tensor, real: Tensor, count: int) -> Te
     A cloud of fewer points gives them over again from the nearest on: as a set that is no change.
     """
     away = squared_distances(centres, xyz).masked_fill(~real[:, None], torch.inf)
-    # The bits of a float that isn't negative rise with it; below them the index, so that no two are equal.
-    order = away.view(torch.int32).to(torch.int64) << 32 | torch.arange(xyz.shape[1], device=xyz.device)
+    order = away
+    if not torch.compiler.is_exporting():  # ONNX has no such bits, and takes the first of equals anyway
+        # The bits of a float that isn't negative rise with it; below them the index, so that no two are equal.
+        order = away.view(torch.int32).to(torch.int64) << 32 | torch.arange(xyz.shape[1], device=xyz.device)
     chosen = order.topk(min(count, xyz.shape[1]), 2, largest=False).indices
     there = real.sum(1).clamp(min=1)[:, None, None]
     again = torch.arange(count, device=xyz.device) % there.clamp(max=count)
