@@ -165,12 +165,21 @@ class Tokenizer(Component[S], SignalDisplay, nn.Module, ABC):
         """Measure what the settings leave to be measured, over prepared batches, once per run."""
 
     def make_embed(self, dim: int) -> nn.Module:
-        """The module from raw values (..., P) to (..., D)."""
+        """The module from raw values (..., P) to (..., D), which treats tokens one by one: it mixes no two of them.
+
+        A module with an attribute `takes_coords`, True, is given where tokens stand as well: it is called with values
+        (..., P) and coords (..., A), those of the same tokens, on the values' device and of their type.
+        """
         return nn.Linear(self.token_width, dim)
 
     def make_head(self, dim: int, width: int) -> nn.Module:
         """The module from decoder states (..., E) to predictions (..., Q)."""
         return nn.Linear(dim, width)
+
+
+def takes_coords(embed: nn.Module) -> bool:
+    """Whether a module that `Tokenizer.make_embed` made is called with coordinates beside the values."""
+    return bool(getattr(embed, "takes_coords", False))
 
 
 class Objective(Component[S], ABC):

@@ -88,7 +88,12 @@ class Decoder(nn.Module):
         if keep_valid is not None and hidden_valid is not None:
             key_valid = prepend(torch.cat([keep_valid, hidden_valid], 1), self.prefix, True)
         skipped = self.prefix if everywhere else seen.shape[1]
+        again = None
+        if self.settings.repeat_positions:
+            again = prepend(gather_tokens(places, torch.cat([ids_keep, ids_hidden], 1)), self.prefix, 0)
         for index, block in enumerate(self.blocks):
+            if index and again is not None:
+                x = x + again
             last = index == len(self.blocks) - 1
             x = block(x, angles, key_valid, qkv if index == 0 else None, skipped if last else 0)
         return x
@@ -109,6 +114,9 @@ class Decoder(nn.Module):
         if angles is not None:
             turns = (gather_tokens(angles, asked), prepend(gather_tokens(angles, ids_keep), self.prefix, 0))
         key_valid = None if keep_valid is None else prepend(keep_valid, self.prefix, True)
+        again = gather_tokens(places, asked) if self.settings.repeat_positions else None
         for index, block in enumerate(self.blocks):
+            if index and again is not None:
+                x = x + again
             x = block(x, latent, turns, key_valid, q if index == 0 else None)
         return x

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskedmodel.components import Tokenizer
+from maskedmodel.components import Tokenizer, takes_coords
 from maskedmodel.engine.layers import Block, init_linear
 from maskedmodel.engine.positions import PositionEmbedding, gather_tokens
 from maskedmodel.engine.settings import EncoderSettings
@@ -65,7 +65,8 @@ class Encoder(nn.Module):
             # Filled-up ids point at tokens of any kind, hidden ones too: nothing of those may get in.
             visible_BKP = visible_BKP.masked_fill(~keep_valid_BK[..., None], 0)
         places = self.places(*where).to(self.norm.weight.dtype)  # float32, but in a model that was made narrower
-        x = self.embed(visible_BKP) + gather_tokens(places, ids_keep_BK)
+        places = gather_tokens(places, ids_keep_BK)
+        x = self._embedded(visible_BKP, where, chosen) + places
         if gates_BL is not None:
             x = x * gates_BL.gather(1, ids_keep_BK)[..., None].to(x.dtype)
         prefix = [token.expand(x.shape[0], -1, -1) for token in (self.class_token, self.registers) if token is not None]
@@ -74,9 +75,21 @@ class Encoder(nn.Module):
         if angles is not None:
             angles = prepend(gather_tokens(angles, ids_keep_BK), self.prefix, 0)
         key_valid = None if keep_valid_BK is None else prepend(keep_valid_BK, self.prefix, True)
+        again = prepend(places, self.prefix, 0) if self.settings.repeat_positions else None
         for index, block in enumerate(self.blocks if until is None else self.blocks[:until]):
+            if index and again is not None:
+                x = x + again
             x = block(x, angles, key_valid, kept_B2=None if kept is None else kept[:, index])
         return self.norm(x) if until is None and norm else x  # type: ignore[no-any-return]
+
+    def _embedded(self, visible_BKP: Tensor, where: Layout, chosen: Selection) -> Tensor:
+        """Visible tokens (B, K, D); their coordinates go along where the tokenizer's module takes them."""
+        if not takes_coords(self.embed):
+            return self.embed(visible_BKP)  # type: ignore[no-any-return]
+        coords_BKA = gather_tokens(where.coords.to(visible_BKP.dtype), chosen.ids_keep)
+        if chosen.keep_valid is not None:
+            coords_BKA = coords_BKA.masked_fill(~chosen.keep_valid[..., None], 0)
+        return self.embed(visible_BKP, coords_BKA)  # type: ignore[no-any-return]
 
     def features(self, tokens: Tokens, norm: bool = True, until: int | None = None) -> Tensor:
         """The latent (B, S + L, D) of tokens of which nothing is hidden; `norm` and `until` as in `forward`."""
@@ -92,6 +105,9 @@ class Encoder(nn.Module):
         if self.class_token is None:
             raise ConfigError("This encoder has no class token to ask.", where="model.encoder.class_token", got=False)
         x = self.features(tokens, until=len(self.blocks) - 1)
+        if self.settings.repeat_positions and len(self.blocks) > 1:
+            places = self.places(*tokens.layout).to(x.dtype)
+            x = x + prepend(places if places.dim() == 3 else places[None], self.prefix, 0)
         angles = self.places.angles(tokens.coords)
         if angles is not None:
             angles = angles if angles.dim() == 3 else angles[None]

@@ -14,9 +14,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from maskedmodel.components import takes_coords
 from maskedmodel.engine import kernels
 from maskedmodel.engine.layers import MlpKind
 from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.engine.positions import PositionEmbedding
 
 TRAIN = 3  # forward and backward together, in forward passes: a backward pass costs two
 
@@ -80,7 +82,7 @@ def forward_flops(
     """
     e, d = model.settings.encoder, model.settings.decoder
     seen = model.encoder.prefix + visible
-    encoder = visible * per_token(model.encoder.embed, model.tokenizer.token_width)
+    encoder = visible * per_token(model.encoder.embed, model.tokenizer.token_width, len(model.tokenizer.axes))
     encoder += e.depth * block_flops(seen, e.dim, e.mlp_ratio, mlp=e.mlp)
 
     rows = batch * hidden
@@ -97,15 +99,24 @@ def forward_flops(
         if d.depth == 1:  # the one block is the first as well, which projects queries of all tokens
             decoder += 2 * d.dim * d.dim * seen
         saved = 2 * 3 * d.dim * d.dim * (rows - projected)
-    return Work(batch * encoder, batch * (decoder + head) - saved)
+    placed = (visible + hidden) * (1 if shared_positions else batch)  # tokens whose positions are computed
+    placing = [
+        placed * _per_position(stack.places, len(model.tokenizer.axes)) for stack in (model.encoder, model.decoder)
+    ]
+    return Work(batch * encoder + placing[0], batch * (decoder + head) - saved + placing[1])
 
 
-def per_token(module: nn.Module, width: int) -> float:
-    """The work of a module that maps tokens of `width` values one by one, for one token."""
+def _per_position(places: PositionEmbedding, axes: int) -> float:
+    return per_token(places.mlp, axes) if places.kind == "mlp" else 0.0
+
+
+def per_token(module: nn.Module, width: int, axes: int = 0) -> float:
+    """The work of a module that maps tokens of `width` values, at `axes` coordinates, one by one: for one token."""
     if isinstance(module, nn.Linear):
         return 2.0 * module.in_features * module.out_features
     parameter = next(module.parameters(), torch.zeros(()))
     token = torch.zeros(1, 1, width, dtype=parameter.dtype, device=parameter.device)
+    given = (token, token.new_zeros(1, 1, axes)) if takes_coords(module) else (token,)
     with torch.no_grad(), flop_counter() as counter:
-        module(token)
+        module(*given)
     return float(counter.get_total_flops())

@@ -112,6 +112,26 @@ def resampled(table: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
     return picture[0].flatten(1).T
 
 
+class CoordinateMlp(nn.Module):
+    """Learned positions: two linear layers with GELU between them, of the coordinates (Point-MAE, Pang 2022).
+
+    They take real numbers as they are, so tokens need no grid, and are computed in float32 under autocast: bfloat16 has
+    three digits for a place.
+    """
+
+    hidden = 128  # as in Point-MAE, whatever the width of the tokens
+
+    def __init__(self, dim: int, axes: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(axes, self.hidden), nn.Linear(self.hidden, dim)
+
+    def forward(self, coords: Tensor) -> Tensor:
+        """coords (..., A) to (..., D)."""
+        with torch.autocast(coords.device.type, enabled=False):
+            table: Tensor = self.fc2(nn.functional.gelu(self.fc1(coords.to(self.fc1.weight.dtype))))
+        return table
+
+
 class PositionEmbedding(nn.Module):
     """What is added to a token for where it is: its position, and its channel where tokens carry one."""
 
@@ -130,6 +150,8 @@ class PositionEmbedding(nn.Module):
         if kind == "table":
             assert extents is not None
             self.tables = CellTable(dim, extents)
+        if kind == "mlp":
+            self.mlp = CoordinateMlp(dim, axes)
         self.channels = nn.Embedding(channel_count, dim) if channel_count else None
         if self.channels is not None:
             nn.init.normal_(self.channels.weight, std=0.02)
@@ -144,6 +166,8 @@ class PositionEmbedding(nn.Module):
             table = interleaved(coords, grid, self.dim)
         elif self.kind in ("learned", "table"):
             table = self.tables(coords, grid)
+        elif self.kind == "mlp":
+            table = self.mlp(coords)
         else:
             table = coords.new_zeros((*coords.shape[:-1], self.dim), dtype=torch.float32)
         if self.channels is not None and channel is not None:
@@ -159,7 +183,7 @@ class PositionEmbedding(nn.Module):
 
 def _no_grid(kind: str, whose: str) -> ShapeError:
     return ShapeError(
-        f"{kind.capitalize()} positions need a grid, and {whose} none.", fix="Use sincos or rotary positions."
+        f"{kind.capitalize()} positions need a grid, and {whose} none.", fix="Use sincos, mlp or rotary positions."
     )
 
 

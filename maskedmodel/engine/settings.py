@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Positions = Literal["sincos", "interleaved", "learned", "table", "rotary"]
+Positions = Literal["sincos", "interleaved", "learned", "table", "mlp", "rotary"]
 
 # width, blocks, attention heads. Ti, S, B, L: Dosovitskiy et al. 2021 and Touvron et al. 2021; H as in MAE (patch 14).
 PRESETS: dict[str, tuple[int, int, int]] = {
@@ -39,7 +39,13 @@ class _Stack(BaseModel):
         "sincos",
         description="sincos: fixed, of the coordinates, equal to MAE's for two axes. interleaved: fixed, of the place "
         "in raster order, VideoMAE's. learned: a table per axis, added up. table: a learned vector per cell of the "
-        "grid, as ViT and DINO have. rotary: queries and keys turned by the coordinates.",
+        "grid, as ViT and DINO have. mlp: a small network of the coordinates, Point-MAE's, for tokens off a grid too. "
+        "rotary: queries and keys turned by the coordinates.",
+    )
+    repeat_positions: bool = Field(
+        False,
+        description="Whether what tells a token where it is, is added again before every block after the first, as in "
+        "Point-MAE.",
     )
     channels: bool = Field(
         True,

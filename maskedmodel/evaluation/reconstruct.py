@@ -11,7 +11,7 @@ hidden patches themselves they make almost any model look good. The mode says wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -90,6 +90,7 @@ class Completed:
     mode: Mode
     error: float  # the loss on hidden tokens, in the training target space
     signals: dict[str, Tensor]  # original, masked, reconstruction, pasted
+    values: Tensor  # predicted, (B, L, P)
 
 
 @torch.no_grad()
@@ -123,7 +124,7 @@ def complete(
             "pasted": pasted,
         }
         made = {name: model.tokenizer.detokenize(own, tokens) for name, own in cut.items()}
-        return Completed(tokens, mask, chosen, float(error), made)
+        return Completed(tokens, mask, chosen, float(error), made, values)
 
 
 @torch.no_grad()
@@ -139,8 +140,13 @@ def draw(
     columns = {name: model.tokenizer.picture(signal, original) for name, signal in done.signals.items()}
     columns["masked"] = masked_picture(model.tokenizer, done.tokens, done.mask)
     # No loss falls on visible tokens, so what is predicted there is noise: grey, and pasted in where pixels are shared.
-    seen = pixels_of(model.tokenizer, done.tokens, done.mask.visible)[:, None]
-    columns["reconstruction"] = torch.where(seen, torch.full_like(columns["pasted"], GREY), columns["pasted"])
+    hidden, how = "grey", "Grey in the reconstruction: what the encoder was shown."
+    if model.tokenizer.leaves_out:
+        columns["reconstruction"] = _tokens_alone(model.tokenizer, done.values, done.tokens, done.mask.hidden)
+        hidden, how = "left out", "Left out of the reconstruction: what the encoder was shown."
+    else:
+        seen = pixels_of(model.tokenizer, done.tokens, done.mask.visible)[:, None]
+        columns["reconstruction"] = torch.where(seen, torch.full_like(columns["pasted"], GREY), columns["pasted"])
     ratio = _ratio(done.mask)
     baseline = model.objective.baseline(model.tokenizer)
     against = "" if baseline is None else f" (always predicting zero: {baseline:.3f})"
@@ -149,9 +155,9 @@ def draw(
         title=f"Reconstruction{when}",
         lines=[
             f"Mode: {_SAYS[done.mode]}.",
-            f"{ratio:.1%} of the tokens hidden (grey). Loss on hidden tokens, in the training target space: "
+            f"{ratio:.1%} of the tokens hidden ({hidden}). Loss on hidden tokens, in the training target space: "
             f"{done.error:.3f}{against}.",
-            "Grey in the reconstruction: what the encoder was shown. No loss falls there, so nothing is predicted.",
+            f"{how} No loss falls there, so nothing is predicted.",
         ],
         headings=["original", "masked", "reconstruction", "visible pasted in"],
         rows=[[Panel(column[row]) for column in columns.values()] for row in range(len(original))],
@@ -209,9 +215,10 @@ def preview(
     tokens = tokenizer.tokenize(signals)
     signal = tokenizer.detokenize(tokens.values, tokens)
     original = tokenizer.picture(signal)
-    coords = tokens.coords if tokens.coords.dim() == 3 else tokens.coords.expand(tokens.batch, -1, -1)
-    chequers = pixels_of(tokenizer, tokens, coords.sum(2).long() % 2 == 1)
-    edges = [token_edges(chequer) for chequer in chequers]
+    edges: list[tuple[Tensor, Tensor] | None] = [None] * tokens.batch
+    if not tokenizer.leaves_out:
+        coords = tokens.coords if tokens.coords.dim() == 3 else tokens.coords.expand(tokens.batch, -1, -1)
+        edges = [token_edges(chequer) for chequer in pixels_of(tokenizer, tokens, coords.sum(2).long() % 2 == 1)]
     headings, columns = ["tokens"], [original]
     for done in progress:
         mask = scheduler.sample(tokens, done, Noise.of(ids, seed=seed, epoch=FIXED, device=tokens.values.device))
@@ -223,7 +230,7 @@ def preview(
         title=f"Tokens of {tokenizer.component_name()!r}, masks of {scheduler.component_name()!r}",
         lines=[
             f"{tokens.length} tokens of {tokens.values.shape[2]} values{grid} ({', '.join(tokens.axes)}{channels}). "
-            "Grey: hidden from the encoder."
+            f"{'Left out' if tokenizer.leaves_out else 'Grey'}: hidden from the encoder."
         ],
         headings=headings,
         rows=[[Panel(column[row], edges[row]) for column in columns] for row in range(len(ids))],
@@ -237,11 +244,20 @@ def masked_picture(tokenizer: Tokenizer[Any], tokens: Tokens, mask: Mask) -> Ten
     """(B, 3, H, W) in [0, 1]: the signal as the encoder is given it, hidden tokens in grey.
 
     Where a pixel shows several tokens, as with tokens per channel, it is grey if all of them are hidden; else those
-    that are hidden take the mean of the sample's visible values.
+    that are hidden take the mean of the sample's visible values. Where the tokenizer `leaves_out`, visible tokens alone
+    are drawn.
     """
+    if tokenizer.leaves_out:
+        return _tokens_alone(tokenizer, tokens.values, tokens, mask.visible)
     original = tokenizer.detokenize(tokens.values, tokens)
     shown = tokenizer.picture(tokenizer.detokenize(_without_hidden(tokens, mask), tokens), original)
     return torch.where(pixels_of(tokenizer, tokens, mask.hidden)[:, None], torch.full_like(shown, GREY), shown)
+
+
+def _tokens_alone(tokenizer: Tokenizer[Any], values: Tensor, tokens: Tokens, chosen: Tensor) -> Tensor:
+    """(B, 3, H, W): chosen tokens (B, L) with these values (B, L, P), as if there were no others."""
+    original = tokenizer.detokenize(tokens.values, tokens)
+    return tokenizer.picture(tokenizer.detokenize(values, replace(tokens, valid=chosen)), original)
 
 
 def _without_hidden(tokens: Tokens, mask: Mask) -> Tensor:

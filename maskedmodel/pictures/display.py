@@ -20,9 +20,13 @@ class SignalDisplay:
 
     Attributes:
         channel_names: what the data at hand calls its channels, by their numbers; set by whoever draws that data.
+        leaves_out: whether hidden tokens are left out of pictures instead of drawn in grey, as of points, which fill no
+            grid. `detokenize` then gives NaN for tokens that `Tokens.valid` says aren't there, and `picture` draws no
+            NaN.
     """
 
     channel_names: Sequence[str] = ()
+    leaves_out: bool = False
 
     def picture(self, signal: Tensor, like: Tensor | None = None) -> Tensor:
         """(B, 3, height, width) in [0, 1] for people to look at, on the colour scale that `like` (B, ...) would have.

@@ -164,8 +164,8 @@ def masks(data: Mapping[str, Any], pictures: Pictures) -> str:
     if not parts:
         return ""
     how = (
-        "The same validation samples for every arm; grey is hidden from the encoder. Last: how often each position is "
-        "hidden over the run, from black (never) through red and yellow to white (always)."
+        "The same validation samples for every arm; what is grey or left out is hidden from the encoder. Last: how "
+        "often each position is hidden over the run, from black (never) through red and yellow to white (always)."
     )
     return f'<p class="soft">{how}</p>{"".join(parts)}'
 

@@ -68,6 +68,7 @@ OF_KIND: Mapping[Kind, tuple[Check, ...]] = MappingProxyType(
             signals.check_inputs_kept,
             signals.check_picture,
             signals.check_footprint,
+            signals.check_left_out,
             signals.check_global_generators,
             tokenizers.check_layout,
             tokenizers.check_embed_and_head,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -274,6 +275,42 @@ def check_footprint(tokenizer: AnyTokenizer) -> None:
                 got=f"{wrong} of {int(among.sum())} pixels that change with these tokens' values alone",
                 fix="Lay tokens out as picture does, or return None: then it is found from the picture.",
             )
+
+
+def check_left_out(tokenizer: AnyTokenizer) -> None:
+    """With `leaves_out`, a token that isn't valid isn't drawn: no value and no place of it shows in the picture."""
+    if not tokenizer.leaves_out:
+        raise NotApplicable("leaves_out is False: hidden tokens are drawn in grey")
+    signal = prepared(tokenizer)
+    tokens = tokenizer.tokenize(signal)
+    shown = (torch.arange(tokens.length) % 2 == 0).expand(tokens.batch, -1)
+    if tokens.valid is not None:
+        shown = shown & tokens.valid
+    like = tokenizer.detokenize(tokens.values, tokens)
+    pictures = []
+    for moved in (0.0, 0.5):
+        values = torch.where(shown[..., None], tokens.values, tokens.values + moved)
+        coords = tokens.coords.expand(tokens.batch, -1, -1)
+        coords = torch.where(shown[..., None], coords, coords + moved)
+        part = replace(tokens, values=values, coords=coords, valid=shown)
+        pictures.append(tokenizer.picture(tokenizer.detokenize(values, part), like))
+    wrong = int((pictures[0] != pictures[1]).any(1).sum())
+    require(
+        wrong == 0,
+        tokenizer,
+        "a token that is left out shows in the picture",
+        expected="the same picture whatever tokens that aren't valid hold",
+        got=f"{wrong} pixels that differ",
+        fix="Let detokenize give NaN where Tokens.valid is False, and picture draw no NaN.",
+    )
+    whole = tokenizer.picture(like, like)
+    require(
+        not same(whole, pictures[0]),
+        tokenizer,
+        "picture draws nothing of a token",
+        expected="another picture with all tokens than with every second one",
+        got="the same",
+    )
 
 
 def _pixels_of(tokenizer: AnyTokenizer, tokens: Tokens, which: Tensor) -> Tensor:

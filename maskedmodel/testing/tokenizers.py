@@ -14,9 +14,11 @@ import re
 import torch
 from torch import Tensor
 
+from maskedmodel.components import takes_coords
 from maskedmodel.errors import MaskedModelError, ShapeError
 from maskedmodel.noise import seeded
 from maskedmodel.testing.rules import (
+    ROUNDING,
     CheckFailed,
     NotApplicable,
     difference,
@@ -113,13 +115,27 @@ def _check_raster(tokenizer: AnyTokenizer, tokens: Tokens, grid: tuple[int, ...]
 
 
 def check_embed_and_head(tokenizer: AnyTokenizer) -> None:
-    """`make_embed` and `make_head` give modules of the width asked for."""
-    values = tokenizer.tokenize(prepared(tokenizer)).values.float()
+    """`make_embed` and `make_head` give modules of the width asked for, which treat tokens one by one."""
+    tokens = tokenizer.tokenize(prepared(tokenizer))
+    values, coords = tokens.values.float(), tokens.coords.float().expand(tokens.batch, -1, -1)
     with seeded(0):
         embed, head = tokenizer.make_embed(8), tokenizer.make_head(8, 5)
-    for name, module, given, width in (("embed", embed, values, 8), ("head", head, values.new_zeros(2, 3, 8), 5)):
-        got, expected = tuple(module(given).shape), (*given.shape[:2], width)
+        states = torch.randn(2, 3, 8)
+    placed = (values, coords) if takes_coords(embed) else (values,)
+    for name, module, given, width in (("embed", embed, placed, 8), ("head", head, (states,), 5)):
+        out = module(*given)
+        got, expected = tuple(out.shape), (*given[0].shape[:2], width)
         require(got == expected, tokenizer, f"make_{name} gave a module of a wrong shape", expected=expected, got=got)
+        away = difference(module(*(one[:1, :2] for one in given)), out[:1, :2])
+        require(
+            away <= ROUNDING,
+            tokenizer,
+            f"make_{name} gave a module that mixes tokens",
+            expected="the same for a token beside any others",
+            got=f"a difference of {away:.2g} of the largest value",
+            fix="Treat each token by itself: LayerNorm in place of BatchNorm. What is hidden must not be mixed in, and "
+            "no loss may depend on how samples are batched.",
+        )
 
 
 def check_padding(tokenizer: AnyTokenizer) -> None:

@@ -20,7 +20,7 @@ from maskedmodel.weights import convert
 from maskedmodel.weights.audiomae import is_scrambled
 from maskedmodel.weights.convert import TokenLayout
 
-_COMPUTED = ("sincos", "interleaved", "rotary")
+_COMPUTED = ("sincos", "interleaved", "mlp", "rotary")  # the weights of an mlp know no grid
 _COLOURS = ("red", "green", "blue")
 _SHOWN = 6
 

@@ -26,7 +26,14 @@ from maskedmodel.weights.report import LoadReport
 from maskedmodel.weights.runs import load
 
 log = logging.getLogger("maskedmodel")
-_SIZES = ("dim", "depth", "heads", "mlp", "mlp_ratio")  # by which weights of a stack are of another model
+_SIZES = (
+    "dim",
+    "depth",
+    "heads",
+    "mlp",
+    "mlp_ratio",
+    "repeat_positions",
+)  # by which weights of a stack are of another model
 _TOLD = ("norm_eps", "final_norm_eps")
 
 

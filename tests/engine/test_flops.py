@@ -50,6 +50,7 @@ CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"registers": 1}, {"attention": "cross", "depth": 1}),
     ({"mlp": "swiglu", "mlp_ratio": 8 / 3}, {"mlp": "swiglu", "depth": 2}),
     ({}, {"attention": "cross", "mlp": "swiglu"}),
+    ({"positions": "mlp"}, {"positions": "mlp", "repeat_positions": True}),
 ]
 
 

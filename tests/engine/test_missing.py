@@ -149,9 +149,9 @@ def test_gates_are_ones_in_value_and_pass_the_gradient() -> None:
     assert (gates.grad[mask.visible] != 0).all()
 
 
-@pytest.mark.parametrize("positions", ["sincos", "rotary"])
-def test_class_attention_is_that_of_the_last_block(positions: Any) -> None:
-    encoder = {"depth": 2, "registers": 1, "positions": positions}
+@pytest.mark.parametrize(("positions", "repeated"), [("sincos", False), ("sincos", True), ("rotary", False)])
+def test_class_attention_is_that_of_the_last_block(positions: Any, repeated: bool) -> None:
+    encoder = {"depth": 2, "registers": 1, "positions": positions, "repeat_positions": repeated}
     tokenizer = Ragged()
     model = model_of(tokenizer, encoder=encoder)
     x = tokenizer.of([12, 5], 14, torch.Generator().manual_seed(0))

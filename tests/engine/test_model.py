@@ -22,6 +22,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "learned": {"encoder": {"positions": "learned"}, "decoder": {"positions": "learned"}},
     "table": {"encoder": {"positions": "table"}, "decoder": {"positions": "table"}},
     "rotary": {"encoder": {"positions": "rotary"}, "decoder": {"positions": "rotary"}},
+    "mlp": {"encoder": {"positions": "mlp"}, "decoder": {"positions": "mlp"}},
+    "repeated": {"encoder": {"repeat_positions": True}, "decoder": {"repeat_positions": True}},
+    "repeated, mlp, cross": {
+        "encoder": {"positions": "mlp", "repeat_positions": True, "registers": 2},
+        "decoder": {"positions": "mlp", "repeat_positions": True, "attention": "cross"},
+    },
     "cross": {"decoder": {"attention": "cross"}},
     "cross, one block, rotary": {"decoder": {"attention": "cross", "depth": 1, "positions": "rotary"}},
 }
@@ -88,7 +94,9 @@ class Textbook:
             h = torch.cat([*special, embedded[row, keep]])[None]
             s = encoder.settings
             turn = angles_of(s.positions, s.dim // s.heads, keep, prefix)
-            for block in encoder.blocks:
+            for number, block in enumerate(encoder.blocks):
+                if number and s.repeat_positions:
+                    h = torch.cat([h[:, :prefix], h[:, prefix:] + places[row, keep]], 1)
                 h = self.block(block, h, h, None if turn is None else (turn, turn), None)
             latent = encoder.norm(h)
 
@@ -101,7 +109,9 @@ class Textbook:
                 full[keep] = z[0, prefix:] + own[keep]
                 full = torch.cat([z[0, :prefix], full[real]])[None]
                 turn = angles_of(d.positions, d.dim // d.heads, real, prefix)
-                for block in decoder.blocks:
+                for number, block in enumerate(decoder.blocks):
+                    if number and d.repeat_positions:
+                        full = torch.cat([full[:, :prefix], full[:, prefix:] + own[real]], 1)
                     full = self.block(block, full, full, None if turn is None else (turn, turn), None)
                 everywhere = decoder.head(decoder.norm(full))[0, prefix:]
                 predicted = everywhere[torch.isin(real, hidden)]
@@ -110,7 +120,9 @@ class Textbook:
                 width = d.dim // d.heads
                 turn = angles_of(d.positions, width, hidden, 0)
                 seen = angles_of(d.positions, width, keep, prefix)
-                for block in decoder.blocks:
+                for number, block in enumerate(decoder.blocks):
+                    if number and d.repeat_positions:
+                        asked = asked + own[hidden]
                     asked = self.block(block, asked, latent, None if turn is None else (turn, seen), None)
                 predicted = decoder.head(decoder.norm(asked))[0]
             losses.append((predicted - tokens.values[row, hidden]).square().mean(-1))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -127,6 +129,23 @@ def test_rotary_places_add_nothing() -> None:
     assert angles is not None
     assert torch.equal(angles, rotary(raster(3), 4))
     assert PositionEmbedding("sincos", 8, 2, (3,), 0, 1).angles(raster(3)) is None
+
+
+def test_mlp_places_are_two_layers_of_the_coordinates_on_any_grid_or_none() -> None:
+    with seeded(0):
+        places = PositionEmbedding("mlp", 6, 2, None, 0, 3)
+    coords = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    first, second = places.mlp.fc1, places.mlp.fc2
+    x = coords.double().numpy() @ first.weight.detach().double().numpy().T + first.bias.detach().numpy()
+    gelu = 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+    expected = gelu @ second.weight.detach().double().numpy().T + second.bias.detach().numpy()
+    got = places(coords, None, None)
+    np.testing.assert_allclose(got.detach().numpy(), expected, rtol=0, atol=1e-6)
+    assert torch.equal(places(coords[1], None, None), got[1])
+    assert places.angles(coords) is None
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(places(coords, None, None), got), "bfloat16 has three digits for a place"
+    assert places.bfloat16()(raster(2, 2, 2), (2, 2, 2), None).dtype == torch.bfloat16
 
 
 def test_what_cannot_be_placed_is_refused() -> None:

@@ -107,6 +107,54 @@ class WrongEmbed(Line):
         return torch.nn.Linear(self.token_width, dim + 1)
 
 
+class Placed(nn.Module):
+    """An embedding that sees where tokens stand."""
+
+    takes_coords = True
+
+    def __init__(self, width: int, axes: int, dim: int) -> None:
+        super().__init__()
+        self.values, self.places = nn.Linear(width, dim), nn.Linear(axes, dim)
+
+    def forward(self, values: Tensor, coords: Tensor) -> Tensor:
+        out: Tensor = self.values(values) + self.places(coords)
+        return out
+
+
+@fails()
+class EmbedsPlaces(Line):
+    def make_embed(self, dim: int) -> nn.Module:
+        return Placed(self.token_width, len(self.axes), dim)
+
+
+@fails()
+class LeavesOut(Line):
+    """What isn't there isn't drawn: lines break off at NaN."""
+
+    leaves_out = True
+
+    def detokenize(self, values: Tensor, like: Tokens) -> Tensor:
+        return super().detokenize(like.absent_as_nan(values), like)
+
+
+@fails("left_out")
+class DrawsWhatIsLeftOut(LeavesOut):
+    def detokenize(self, values: Tensor, like: Tokens) -> Tensor:
+        return Line.detokenize(self, values, like)
+
+
+@fails("embed_and_head")
+class MixesTokens(Line):
+    """A token's vector depends on how many others there are, and which."""
+
+    def make_embed(self, dim: int) -> nn.Module:
+        class Centred(nn.Linear):
+            def forward(self, values: Tensor) -> Tensor:
+                return super().forward(values - values.mean((0, 1)))
+
+        return Centred(self.token_width, dim)
+
+
 @fails("dtype")
 class ForcesFloat32(Line):
     def tokenize(self, signal: Tensor) -> Tokens:

@@ -239,6 +239,7 @@ def test_a_graph_takes_batches_of_any_size(target: str, kind: str, registry: Reg
         ("timm", VIDEO, "along 2 axes"),
         ("timm", {"name": "channels", "tokens": {"size": 12, "patch": 4, "channels": 3}}, "all channels"),
         ("timm", {"encoder": {"mlp": "swiglu"}}, "gated"),
+        ("timm", {"encoder": {"repeat_positions": True}}, "added before every block"),
         ("huggingface", {"encoder": {"positions": "rotary"}}, "rotary"),
         ("huggingface", {"encoder": {"class_token": False}}, "no|class token"),
         ("huggingface", {**VIDEO, "encoder": {"class_token": True, "positions": "interleaved"}}, "no registers"),

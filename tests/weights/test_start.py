@@ -116,6 +116,8 @@ def test_weights_of_an_encoder_leave_a_fresh_decoder_and_say_so(
         ({"encoder": {"mlp_ratio": 2.0}}, "mlp_ratio: 4.0 there", "model.encoder.mlp_ratio=4"),
         ({"encoder": {"mlp": "swiglu", "mlp_ratio": 2.0}}, "mlp: gelu there, swiglu here", "model.encoder.mlp=gelu"),
         ({"encoder": {"positions": "rotary"}}, "positions: sincos there", "model.encoder.positions=sincos"),
+        ({"encoder": {"positions": "mlp"}}, "positions: sincos there", "model.encoder.positions=sincos"),
+        ({"encoder": {"repeat_positions": True}}, "False there, True here", "model.encoder.repeat_positions=False"),
         ({"decoder": {"depth": 2}}, "decoder.blocks.1", "start.parts=encoder"),
         ({"decoder": {"attention": "cross"}}, "attention: self there", "start.parts=encoder"),
         ({"objective": "fourier"}, None, None),
@@ -175,6 +177,16 @@ def test_learned_positions_of_another_size_are_those_that_the_old_model_used(
     assert "interpolated" in report.summary()
     signal = picture(3, 16, 20)
     torch.testing.assert_close(new.encode(signal), old.encode(signal), rtol=0, atol=1e-5)
+
+
+def test_a_network_of_positions_goes_with_any_size(registry: Registry, tmp_path: Path) -> None:
+    both = {"encoder": {"positions": "mlp"}, "decoder": {"positions": "mlp"}}
+    old = model_of(registry, **both)
+    new = model_of(registry, tokenizer={"size": (16, 20), "patch": 4, "channels": 3}, seed=1, **both)
+    report = started(new, old, tmp_path, registry)
+    accounted(report, new)
+    signal = picture(3, 16, 20)
+    assert torch.equal(new.encode(signal), old.encode(signal))
 
 
 @pytest.mark.parametrize("positions", ["learned", "table", "interleaved"])

@@ -119,6 +119,8 @@ def _decoder_reasons(model: MaskedAutoencoder, pictures: Pictures, video: bool) 
         reasons.append("ViTMAE's tokens fill a square")
     if d.positions != wanted:
         reasons.append(f"its positions are {d.positions}, not {wanted}")
+    if d.repeat_positions:
+        reasons.append("its positions are added before every block, not once")
     if video:
         embed = model.decoder.embed
         if embed is not None and bool(embed.bias.any()):

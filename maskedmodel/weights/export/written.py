@@ -87,6 +87,8 @@ class Pictures:
             self.reasons.append("the values of a token lie in another order")
         if encoder.positions == "rotary":
             self.reasons.append("its positions are rotary: queries and keys are turned by the coordinates")
+        if encoder.repeat_positions:
+            self.reasons.append("its positions are added before every block, not once")
         if encoder.mlp != "gelu":
             self.reasons.append(f"its MLPs are gated ({encoder.mlp}), those of the models that are written aren't")
         if tokenizer.accepts_nan:
