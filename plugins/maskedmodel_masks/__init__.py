@@ -13,12 +13,13 @@ from maskedmodel_masks.gated import Curriculum, Gated
 from maskedmodel_masks.grid import Grid
 from maskedmodel_masks.hard_patches import HardPatches
 from maskedmodel_masks.sampled import Sampled
+from maskedmodel_masks.spans import Spans
 from maskedmodel_masks.structured import Aligned, Channels, Strips, Tube
 from maskedmodel_masks.uniform import Ramped, Uniform
 
 
 @hookimpl
 def maskedmodel_mask_schedulers() -> list[type[MaskScheduler[Any]]]:
-    patterns: list[type[MaskScheduler[Any]]] = [Blocks, Grid, FilteredNoise, Tube, Strips, Channels, Aligned]
+    patterns: list[type[MaskScheduler[Any]]] = [Blocks, Spans, Grid, FilteredNoise, Tube, Strips, Channels, Aligned]
     learned: list[type[MaskScheduler[Any]]] = [HardPatches, Sampled, Gated, Curriculum, Attention]
     return [Uniform, Ramped, *patterns, Adaptive, *learned]
