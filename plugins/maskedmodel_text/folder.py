@@ -10,8 +10,8 @@ from typing import Literal
 from pydantic import Field
 
 from maskedmodel import DataSource, Fact, Sample
-from maskedmodel.errors import EmptySplitError
-from maskedmodel.sources import FileSettings, LabelledFiles, SampleDataset, Split, holds, legible, open_regular
+from maskedmodel.errors import DataError, EmptySplitError
+from maskedmodel.sources import FileSettings, LabelledFiles, SampleDataset, Split, files_at, legible, open_regular
 from maskedmodel_text.decode import Decoder, TextSettings
 from maskedmodel_text.texts import Samples, facts_of, read_document
 
@@ -106,4 +106,9 @@ class TextFolder(DataSource[TextFolderSettings]):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        return holds(path, EXTENSIONS)
+        """Whether most files are texts: many a folder of pictures has a readme."""
+        try:
+            files = files_at(str(path), "path", EXTENSIONS)
+        except DataError:
+            return path.suffix.lower() in EXTENSIONS
+        return len(files) > sum(files.census.ignored.values())

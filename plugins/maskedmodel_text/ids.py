@@ -24,7 +24,7 @@ class Ids(Discrete[IdsSettings]):
     The file's bytes are the buffer `file`: they go with the weights, and what they are is held against `sha256`.
     """
 
-    noun, cell, patch = "id", 10, (1,)
+    noun, cell, patch = "id", 8, (1,)
     file: Tensor
 
     def __init__(self, settings: IdsSettings | None = None, **values: Any) -> None:

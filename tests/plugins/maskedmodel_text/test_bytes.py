@@ -6,10 +6,18 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from maskedmodel_masks.spans import Spans
+from maskedmodel_objectives.codes import Codes
 from maskedmodel_text.bytewise import Bytes
 
+from maskedmodel import Mask, MaskedAutoencoder
+from maskedmodel.engine.settings import ModelSettings
 from maskedmodel.errors import ShapeError
 from maskedmodel.testing import parametrize_checks
+
+TINY = ModelSettings.model_validate(
+    {"encoder": {"dim": 24, "depth": 1, "heads": 2}, "decoder": {"dim": 16, "depth": 1, "heads": 2}}
+)
 
 
 def stored(*texts: str) -> torch.Tensor:
@@ -28,6 +36,20 @@ def test_a_token_is_a_byte_and_padding_is_no_token() -> None:
     assert tokens.valid is not None
     assert tokens.valid.sum(1).tolist() == [5, 2]
     assert tokens.observed is None
+
+
+def test_a_short_text_beside_a_long_one_scores_as_alone() -> None:
+    torch.manual_seed(0)
+    tokenizer = Bytes(length=16)
+    model = MaskedAutoencoder(tokenizer, Spans(ratio=0.4), Codes(), TINY).eval()
+    both = tokenizer.prepare(stored("a long text of many words", "so short"))
+    hidden = torch.zeros(2, 25, dtype=torch.bool)
+    hidden[:, 2:5] = True
+    hidden[1, 8:] = True  # padding that a mask hides is neither visible nor scored
+    together = model(both, Mask(hidden)).loss_per_token[1]
+    alone = model(both[1:, :, :8], Mask(hidden[1:, :8])).loss_per_token[0]
+    torch.testing.assert_close(together[:3], alone)
+    assert together[3:].abs().sum() == 0
 
 
 def test_the_last_token_of_several_bytes_is_filled_up_with_zeros_and_scored() -> None:

@@ -141,6 +141,14 @@ class TestFolder:
         with pytest.raises(EmptySplitError, match="aren't blank"):
             TextFolder(path=str(folder(tmp_path, a=" \n", b="\n"))).open("train")
 
+    def test_a_folder_of_pictures_with_a_readme_is_none_of_texts(self, tmp_path):
+        folder(tmp_path, readme="what these are", notes="more of it")
+        assert TextFolder.recognises(tmp_path)
+        assert TextFolder.recognises(tmp_path / "readme.txt")
+        for number in range(3):
+            (tmp_path / f"{number}.png").write_bytes(b"a picture")
+        assert not TextFolder.recognises(tmp_path)
+
     def test_one_file_is_one_sample_and_what_is_left_out_is_noted(self, tmp_path):
         folder(tmp_path, a="a long text that goes on", b=" ")
         source = TextFolder(path=str(tmp_path), length=16)
