@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from maskedmodel import GridTokenizer, Objective, Settings, Tokenizer
+from maskedmodel import Objective, Settings, Tokenizer
 from maskedmodel.errors import ConfigError, DataError
+from maskedmodel_objectives.example_ids import ExampleIds
 
 
 class CodesSettings(Settings):
@@ -103,29 +103,4 @@ class Codes(Objective[CodesSettings]):
     @classmethod
     def example_tokenizer(cls) -> Tokenizer[Any]:
         """Ids along a line, for the conformance kit."""
-        return _Ids()
-
-
-class _IdsSettings(Settings):
-    """A line of ids below 256."""
-
-    name: Literal["example-ids"] = "example-ids"
-    length: int = Field(16, gt=0, description="Number of ids.")
-    patch: int = Field(1, gt=0, description="Ids of a token.")
-    channels: int = Field(1, gt=0, description="Ids per place.")
-
-
-class _Table(nn.Embedding):
-    def forward(self, values: Tensor) -> Tensor:
-        return super().forward(values[..., 0].long())
-
-
-class _Ids(GridTokenizer[_IdsSettings]):
-    axes = ("place",)
-    vocabulary = 256
-
-    def make_embed(self, dim: int) -> nn.Module:
-        return _Table(256, dim)
-
-    def example(self, batch: int, generator: torch.Generator) -> Tensor:
-        return torch.randint(256, (batch, 1, self.settings.length), generator=generator).float()
+        return ExampleIds()
