@@ -27,6 +27,7 @@ NAV = {
         "Images": "docs/readers/images.md",
         "Microscopy": "docs/readers/microscopy.md",
         "Sound": "docs/readers/sound.md",
+        "Text": "docs/readers/text.md",
         "Tables of time series": "docs/readers/timeseries.md",
         "Video": "docs/readers/video.md",
         "Labels and splits": "docs/readers/labels.md",

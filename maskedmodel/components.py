@@ -85,6 +85,8 @@ class Tokenizer(Component[S], SignalDisplay, nn.Module, ABC):
         value_range: the lowest and the highest value of a prepared signal where they are known, such as (0, 1): values
             outside give away a signal that was normalised by somebody else. None: any value will do.
         round_trip_tolerance: largest error of `detokenize(tokenize(x))`, as a share of the largest value.
+        vocabulary: how many different ids a value may be, 0 to vocabulary - 1, where values are ids and no amounts: an
+            objective such as `codes` reads it. 0: values are amounts.
         shared_with_data: names of settings that must be the same in the data's settings, where those have them.
     """
 
@@ -95,6 +97,7 @@ class Tokenizer(Component[S], SignalDisplay, nn.Module, ABC):
     overlapping: bool = False
     value_range: tuple[float, float] | None = None
     round_trip_tolerance: float = 0.0
+    vocabulary: int = 0
     shared_with_data: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: S | None = None, **values: Any) -> None:

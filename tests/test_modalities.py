@@ -25,6 +25,7 @@ SMALLER = {
     "timeseries-quickstart": ("data.train_samples=48", "data.val_samples=24"),
     "microscopy-quickstart": ("data.train_samples=48", "data.val_samples=24"),
     "points-quickstart": ("data.train_samples=48", "data.val_samples=24"),
+    "text-quickstart": ("data.train_samples=48", "data.val_samples=24"),
 }
 # One modality is looked at by default. Killing and resuming is the loop's, which commands/test_commands.py tries.
 SHOWN = [pytest.param(name, marks=() if name == "image-quickstart" else pytest.mark.slow) for name in SMALLER]

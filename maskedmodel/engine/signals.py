@@ -59,7 +59,7 @@ class SignalModel(nn.Module):
                 got=got,
                 fix="Prepare a stored batch first: model.tokenizer.prepare(batch).",
             )
-        if signal.is_floating_point():
+        if signal.is_floating_point() and not self.tokenizer.vocabulary:  # bfloat16 has no id 257
             signal = signal.to(self.device, self.encoder.norm.weight.dtype)
         self._look_at_range(signal)
         tokens = self.tokenizer.tokenize(signal.to(self.device))

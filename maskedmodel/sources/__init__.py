@@ -11,7 +11,7 @@ from maskedmodel.sources.files import EncodedFiles, existing_path, files_at, hol
 from maskedmodel.sources.folders import FolderFiles, legible, open_regular
 from maskedmodel.sources.foreign import PARSER_ERRORS, parsing
 from maskedmodel.sources.labelled import LabelledFiles, Part
-from maskedmodel.sources.labels import class_numbers, doubt_labels, label_facts
+from maskedmodel.sources.labels import class_numbers, doubt_labels, in_order, label_facts
 from maskedmodel.sources.splits import (
     VALIDATION_NAMES,
     NamedSplit,
@@ -45,6 +45,7 @@ __all__ = [
     "existing_path",
     "files_at",
     "holds",
+    "in_order",
     "label_facts",
     "legible",
     "looked_at",

@@ -18,9 +18,9 @@ What is checked:
     tokenizer       finite signals, tokens of token_width values (check_basics, on which the others rest); example,
                     prepare, augment and collate are pure and keep samples apart; inputs kept; the picture in [0, 1] and
                     the footprint on the pixels that it names; what is left out not drawn; axes, coordinates, grid and
-                    channels agree; embedding and head treat tokens one by one; tokens partition the signal and give it
-                    back; padding and absent values are marked; samples independent; types and devices kept; wrong
-                    shapes refused; a tiny model learns
+                    channels agree; ids below the vocabulary, and embedded by a table; embedding and head treat tokens
+                    one by one; tokens partition the signal and give it back; padding and absent values are marked;
+                    samples independent; types and devices kept; wrong shapes refused; a tiny model learns
     mask scheduler  masks or clear refusals for tokens of every layout; ratio, count and polarity; padding; a pure
                     function of noise and progress; every token hidden and seen; what is learnt; FLOPs as torch counts
     objective       width (on which the others rest) and shape; clear refusals; zero at the target, finite, with
@@ -34,6 +34,7 @@ No check draws from a global generator, and none may. What a component declares 
     overlapping            tokenizer, True: values stand in several tokens; partition and round trip are waived
     accepts_nan            tokenizer, True: NaN says that a value is absent; the kit puts some in
     leaves_out             tokenizer, True: hidden tokens are left out of pictures, not drawn in grey
+    vocabulary             tokenizer, a number above 0: values are ids below it, and no amounts
     deterministic          mask scheduler, True: every epoch gives the same mask, by design
     zero_at_target         objective, False: the target itself is no perfect prediction (logits for a class, say), and
                            only has to score less than chance

@@ -100,6 +100,20 @@ class Direct(Objective[DirectSettings]):
         return (prediction - target).square().mean(-1)
 
 
+class Named(Direct):
+    """The cross entropy of ids, for checks of tokenizers with a vocabulary."""
+
+    def width(self, tokenizer: Tokenizer[Any]) -> int:
+        self.ids = tokenizer.vocabulary
+        return tokenizer.token_width * self.ids
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        scores = prediction.reshape(*target.shape, self.ids).log_softmax(-1)
+        wanted = target.long().clamp(0, self.ids - 1)[..., None]  # others are check_vocabulary's business
+        loss: Tensor = -scores.gather(-1, wanted)[..., 0].mean(-1)
+        return loss
+
+
 def layouts(batch: int = 6) -> dict[str, Tokens]:
     """Tokens of every layout that the contract allows, by name: what a mask scheduler may meet."""
     draw = generator(7)

@@ -72,6 +72,7 @@ OF_KIND: Mapping[Kind, tuple[Check, ...]] = MappingProxyType(
             signals.check_global_generators,
             tokenizers.check_layout,
             tokenizers.check_embed_and_head,
+            tokenizers.check_vocabulary,
             tokenizers.check_padding,
             tokenizers.check_round_trip,
             tokenizers.check_partition,

@@ -14,7 +14,7 @@ import re
 import torch
 from torch import Tensor
 
-from maskedmodel.components import takes_coords
+from maskedmodel.components import Tokenizer, takes_coords
 from maskedmodel.errors import MaskedModelError, ShapeError
 from maskedmodel.noise import seeded
 from maskedmodel.testing.rules import (
@@ -136,6 +136,32 @@ def check_embed_and_head(tokenizer: AnyTokenizer) -> None:
             fix="Treat each token by itself: LayerNorm in place of BatchNorm. What is hidden must not be mixed in, and "
             "no loss may depend on how samples are batched.",
         )
+
+
+def check_vocabulary(tokenizer: AnyTokenizer) -> None:
+    """Where `vocabulary` says that values are ids, they are integers below it, embedded by a table."""
+    count = tokenizer.vocabulary
+    if not count:
+        raise NotApplicable("vocabulary is 0: values are amounts")
+    tokens = tokenizer.tokenize(prepared(tokenizer))
+    values = tokens.values if tokens.valid is None else tokens.values[tokens.valid]
+    low, high = float(values.min()), float(values.max())
+    require(
+        torch.equal(values, values.round()) and low >= 0 and high < count,
+        tokenizer,
+        "a value is no id of the vocabulary",
+        expected=f"integers from 0 to {count - 1}",
+        got=f"values from {low:g} to {high:g}",
+        fix="Set vocabulary to the number of different ids, and number them from 0.",
+    )
+    require(
+        type(tokenizer).make_embed is not Tokenizer.make_embed,
+        tokenizer,
+        "ids are embedded as if they were amounts",
+        expected="a table with a vector for each id",
+        got="the default make_embed, a linear layer",
+        fix="Let make_embed return a module around torch.nn.Embedding.",
+    )
 
 
 def check_padding(tokenizer: AnyTokenizer) -> None:

@@ -135,6 +135,14 @@ class Supervised(Learning[FineTuned, LabelledPart]):
                 expected="an even number of samples in each micro-batch of each rank",
                 got=size,
             )
+        if self.adapt.mixup and model.tokenizer.vocabulary:
+            raise ConfigError(
+                "The values of this tokenizer are ids, and there is nothing between two ids.",
+                where="adapt.mixup",
+                expected="0; adapt.cutmix mixes whole tokens",
+                got=self.adapt.mixup,
+                fix="Set adapt.mixup=0.",
+            )
         if model.task.takes_target and (self.mixes or model.scheduler is not None):
             raise ConfigError(
                 "Neither can samples be mixed nor tokens hidden where places have a target of their own.",

@@ -16,13 +16,14 @@ from maskedmodel_masks.grid import Grid
 from maskedmodel_masks.hard_patches import HardPatches
 from maskedmodel_masks.invert import Invert
 from maskedmodel_masks.sampled import Sampled
+from maskedmodel_masks.spans import Spans
 from maskedmodel_masks.structured import Aligned, Channels, Strips, Tube
 from maskedmodel_masks.uniform import Ramped, Uniform
 
 
 @hookimpl
 def maskedmodel_mask_schedulers() -> list[type[MaskScheduler[Any]]]:
-    patterns: list[type[MaskScheduler[Any]]] = [Blocks, Grid, FilteredNoise, Tube, Strips, Channels, Aligned]
+    patterns: list[type[MaskScheduler[Any]]] = [Blocks, Spans, Grid, FilteredNoise, Tube, Strips, Channels, Aligned]
     learned: list[type[MaskScheduler[Any]]] = [HardPatches, Sampled, Gated, Curriculum, Attention]
     combined: list[type[MaskScheduler[Any]]] = [Sum, Choose, Invert]
     return [Uniform, Ramped, *patterns, ChannelPatches, Adaptive, *learned, *combined]

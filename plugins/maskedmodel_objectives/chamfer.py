@@ -10,6 +10,7 @@ from torch import Tensor
 
 from maskedmodel import Objective, Settings, Tokenizer
 from maskedmodel.errors import ConfigError
+from maskedmodel_objectives.amounts import refuse_ids
 
 
 class ChamferSettings(Settings):
@@ -32,7 +33,8 @@ class Chamfer(Objective[ChamferSettings]):
     """
 
     def attach(self, tokenizer: Tokenizer[Any]) -> None:
-        """Raises ConfigError where a token is no whole number of points, and where single values may be absent."""
+        """Raises ConfigError on ids, where a token is no whole number of points, and where values may be absent."""
+        refuse_ids("chamfer", tokenizer)
         if tokenizer.token_width % self.settings.dims:
             raise ConfigError(
                 f"Objective 'chamfer' can't go with tokenizer {tokenizer.component_name()!r}: its tokens hold no whole "

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from maskedmodel import GridTokenizer, Objective, Settings, Tokenizer
 from maskedmodel.errors import ConfigError, PluginError
+from maskedmodel_objectives.amounts import refuse_ids
 
 
 class FourierSettings(Settings):
@@ -50,6 +51,7 @@ class Fourier(Objective[FourierSettings]):
         return self.settings.share == 0
 
     def attach(self, tokenizer: Tokenizer[Any]) -> None:
+        refuse_ids("fourier", tokenizer)
         self._patch, self._channels_last = _layout(tokenizer)
 
     def width(self, tokenizer: Tokenizer[Any]) -> int:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from maskedmodel import GridTokenizer, Objective, Settings, Tokenizer
 from maskedmodel.errors import ConfigError, ShapeError
+from maskedmodel_objectives.amounts import refuse_ids
 
 
 class PatchSettings(Settings):
@@ -54,7 +55,10 @@ class Patch(Objective[PatchSettings]):
     _channels_last = True
 
     def attach(self, tokenizer: Tokenizer[Any]) -> None:
-        """Learn how channels lie in a token. Raises ConfigError where `per: channel` has no meaning for its tokens."""
+        """Learn how channels lie in a token. Raises ConfigError where `per: channel` has no meaning for its tokens, and
+        on ids.
+        """
+        refuse_ids("patch", tokenizer)
         if not self._per_channel:
             return
         if not isinstance(tokenizer, GridTokenizer):

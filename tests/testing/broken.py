@@ -293,6 +293,34 @@ class HugeValues(Line):
         return 1e5 * super().example(batch, generator)
 
 
+class Rows(nn.Embedding):
+    def forward(self, values: Tensor) -> Tensor:
+        return super().forward(values.long().clamp(0, self.num_embeddings - 1)).sum(-2)
+
+
+@fails()
+class Letters(Line):
+    """Ids, embedded by a table."""
+
+    vocabulary = 9
+
+    def make_embed(self, dim: int) -> nn.Module:
+        return Rows(9, dim)
+
+    def example(self, batch: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(9, (batch, 2, self.settings.length), generator=generator).float()
+
+
+@fails("vocabulary")
+class MoreLettersThanItSays(Letters):
+    vocabulary = 8
+
+
+@fails("vocabulary")
+class LettersAsAmounts(Letters):
+    make_embed = Tokenizer.make_embed
+
+
 class UndocumentedSettings(LineSettings):
     rate: float = 1.0
 

@@ -78,7 +78,10 @@ def _program(model: SignalModel, target: str) -> tuple[Any, list[str]]:
         )
     for parameter in whole.parameters():
         parameter.requires_grad_(False)
-    signal = samples(model, _TRACED, 0)
+    signal, other = (samples(model, _TRACED, seed) for seed in range(2))
+    if signal.shape != other.shape:
+        name = model.tokenizer.component_name()
+        raise refused(target, [f"what its tokenizer {name!r} makes of samples differs in length, and a graph has one"])
     try:
         with torch.no_grad(), _quiet():
             whole(signal)  # a tokenizer may look at its own state the first time

@@ -10,7 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from maskedmodel_objectives.chamfer import Chamfer
 from maskedmodel_objectives.codes import Codes
+from maskedmodel_objectives.fourier import Fourier
+from maskedmodel_objectives.patch import Patch
 from pydantic import ValidationError
 from torch.nn import functional as F
 
@@ -82,6 +85,48 @@ def test_a_token_of_several_ids_is_refused() -> None:
 
     with pytest.raises(ConfigError, match="48 values per token"):
         Codes().attach(Tables())
+
+
+class TestVocabulary:
+    """The tokenizer says how many ids there are, unless the settings do."""
+
+    class Tables(Box):
+        vocabulary = 7
+
+        def make_embed(self, dim: int) -> Any:
+            return torch.nn.Identity()
+
+    def test_classes_are_those_of_the_tokenizer(self) -> None:
+        objective, tokenizer = Codes(), Codes.example_tokenizer()
+        objective.attach(tokenizer)
+        assert objective.width(tokenizer) == 256
+        assert objective.baseline(tokenizer) == math.log(256)
+        assert Codes(classes=9).width(tokenizer) == 9
+
+    def test_several_ids_of_a_token_are_asked_for_each(self) -> None:
+        objective, tokenizer = Codes(), self.Tables()
+        objective.attach(tokenizer)
+        width = tokenizer.token_width
+        assert objective.width(tokenizer) == 7 * width
+        ids = torch.randint(7, (2, 3, width), generator=generator(1))
+        scores = torch.randn(2, 3, width * 7, generator=generator(2))
+        target = objective.target(ids.float())
+        expected = F.cross_entropy(scores.view(-1, 7), ids.flatten(), reduction="none").view(2, 3, width).mean(-1)
+        torch.testing.assert_close(objective.loss(scores, target), expected)
+        assert torch.equal(objective.to_values(target, None), ids.float())
+
+    def test_a_tokenizer_that_says_nothing_is_asked_for_with_the_setting(self) -> None:
+        class Silent(type(Codes.example_tokenizer())):  # type: ignore[misc]
+            vocabulary = 0
+
+        with pytest.raises(ConfigError, match=r"(?s)how many ids.*objective\.classes"):
+            Codes().attach(Silent())
+        Codes(classes=256).attach(Silent())
+
+    @pytest.mark.parametrize("objective", [Patch(), Fourier(), Chamfer(dims=3)])
+    def test_objectives_on_amounts_refuse_ids(self, objective: Any) -> None:
+        with pytest.raises(ConfigError, match=r"(?s)values are ids.*objective\.name=codes"):
+            objective.attach(self.Tables())
 
 
 def test_one_class_is_no_question() -> None:
