@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from maskedmodel.engine import kernels
 from maskedmodel.engine.layers import MlpKind
 from maskedmodel.engine.model import MaskedAutoencoder
+from maskedmodel.engine.positions import PositionEmbedding
 
 TRAIN = 3  # forward and backward together, in forward passes: a backward pass costs two
 
@@ -76,12 +77,16 @@ def forward_flops(
 ) -> Work:
     """The work of a batch whose rows each keep `visible` tokens and hide `hidden`.
 
-    `shared_positions` is False where coordinates differ per sample: then no projection is shared over the batch.
+    `shared_positions` is False where coordinates, channels or their descriptions differ per sample: then no projection
+    is shared over the batch.
     """
     e, d = model.settings.encoder, model.settings.decoder
     seen = model.encoder.prefix + visible
     encoder = visible * per_token(model.encoder.embed, model.tokenizer.token_width)
     encoder += e.depth * block_flops(seen, e.dim, e.mlp_ratio, mlp=e.mlp)
+
+    described = (visible + hidden) * (1 if shared_positions else batch)  # once per position, as projections are
+    encoder_places, decoder_places = (described * _description(side.places) for side in (model.encoder, model.decoder))
 
     rows = batch * hidden
     projected = min(visible + hidden, rows) if shared_positions else rows  # mask tokens in the first block, per batch
@@ -97,7 +102,14 @@ def forward_flops(
         if d.depth == 1:  # the one block is the first as well, which projects queries of all tokens
             decoder += 2 * d.dim * d.dim * seen
         saved = 2 * 3 * d.dim * d.dim * (rows - projected)
-    return Work(batch * encoder, batch * (decoder + head) - saved)
+    return Work(batch * encoder + encoder_places, batch * (decoder + head) - saved + decoder_places)
+
+
+def _description(places: PositionEmbedding) -> float:
+    """The work of making a vector of one description of a channel."""
+    if places.description is None:
+        return 0.0
+    return sum(per_token(layer, layer.in_features) for layer in (places.description.fc1, places.description.fc2))
 
 
 def per_token(module: nn.Module, width: int) -> float:

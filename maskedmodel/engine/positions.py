@@ -112,11 +112,40 @@ def resampled(table: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
     return picture[0].flatten(1).T
 
 
+class _Description(nn.Module):
+    """A vector of what is known of a channel: two linear layers with the exact GELU between them, in float32."""
+
+    def __init__(self, features: int, dim: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(features, dim), nn.Linear(dim, dim)
+
+    def forward(self, features: Tensor | None) -> Tensor:
+        """(..., F) to (..., D). Raises ShapeError on tokens whose channels aren't described, or by other values."""
+        width = self.fc1.in_features
+        if features is None or features.shape[-1] != width:
+            raise ShapeError(
+                "This model knows channels by what describes them, and these tokens don't say it.",
+                where="Tokens.channel_features",
+                expected=f"(L, {width}) or (B, L, {width})",
+                got=None if features is None else tuple(features.shape),
+            )
+        with torch.autocast(features.device.type, enabled=False):  # 8 bits are few for a place or a wavelength
+            x: Tensor = self.fc2(nn.functional.gelu(self.fc1(features.to(self.fc1.weight.dtype))))
+        return x
+
+
 class PositionEmbedding(nn.Module):
-    """What is added to a token for where it is: its position, and its channel where tokens carry one."""
+    """What is added to a token for where it is: its position, and its channel where tokens carry or describe one."""
 
     def __init__(
-        self, kind: str, dim: int, heads: int, extents: Sequence[int] | None, channel_count: int, axes: int
+        self,
+        kind: str,
+        dim: int,
+        heads: int,
+        extents: Sequence[int] | None,
+        channel_count: int,
+        axes: int,
+        channel_features: int = 0,
     ) -> None:
         super().__init__()
         self.kind, self.dim, self.head_dim = kind, dim, dim // heads
@@ -133,24 +162,36 @@ class PositionEmbedding(nn.Module):
         self.channels = nn.Embedding(channel_count, dim) if channel_count else None
         if self.channels is not None:
             nn.init.normal_(self.channels.weight, std=0.02)
+        self.description = _Description(channel_features, dim) if channel_features else None
 
-    def forward(self, coords: Tensor, grid: tuple[int, ...] | None, channel: Tensor | None) -> Tensor:
-        """(L, D), or (B, L, D) where coords or channels differ per sample."""
-        if self.kind == "sincos":
-            table = sincos(coords, self.dim)
-        elif self.kind == "interleaved":
-            if grid is None:
-                raise _no_grid(self.kind, "these tokens have")
-            table = interleaved(coords, grid, self.dim)
-        elif self.kind in ("learned", "table"):
-            table = self.tables(coords, grid)
-        else:
-            table = coords.new_zeros((*coords.shape[:-1], self.dim), dtype=torch.float32)
+    def forward(
+        self,
+        coords: Tensor,
+        grid: tuple[int, ...] | None,
+        channel: Tensor | None,
+        channel_features: Tensor | None = None,
+    ) -> Tensor:
+        """(L, D), or (B, L, D) where coords, channels or their descriptions differ per sample."""
+        table = self.positions(coords, grid)
         if self.channels is not None and channel is not None:
             known = self.channels.num_embeddings
             own = self.channels(channel.clamp(max=known - 1))
             table = table + own.masked_fill((channel >= known)[..., None], 0)  # a channel never met in training
+        if self.description is not None:
+            table = table + self.description(channel_features)
         return table
+
+    def positions(self, coords: Tensor, grid: tuple[int, ...] | None) -> Tensor:
+        """(L, D), or (B, L, D) where coords differ per sample: the position alone."""
+        if self.kind == "sincos":
+            return sincos(coords, self.dim)
+        if self.kind == "interleaved":
+            if grid is None:
+                raise _no_grid(self.kind, "these tokens have")
+            return interleaved(coords, grid, self.dim)
+        if self.kind in ("learned", "table"):
+            return self.tables(coords, grid)  # type: ignore[no-any-return]
+        return coords.new_zeros((*coords.shape[:-1], self.dim), dtype=torch.float32)
 
     def angles(self, coords: Tensor) -> Tensor | None:
         """Rotary angles (L, d/2) or (B, L, d/2), or None where positions are added instead."""
