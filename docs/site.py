@@ -26,6 +26,7 @@ NAV = {
         "What they share": "docs/modalities.md",
         "Images": "docs/readers/images.md",
         "Microscopy": "docs/readers/microscopy.md",
+        "Recordings of many leads": "docs/readers/signals.md",
         "Sound": "docs/readers/sound.md",
         "Tables of time series": "docs/readers/timeseries.md",
         "Video": "docs/readers/video.md",
