@@ -40,9 +40,11 @@ def doctor(config: Config = None, *, overrides: Sequence[str] = ()) -> dict[str,
         return found
     resolved = load_config(config, overrides, registry=registry)
     parts = build_components(resolved, registry)
-    signals, _ = some_samples(parts, resolved, min(resolved.train.batch, 8), device)
+    signals, _ = some_samples(parts.source, parts.tokenizer, resolved, min(resolved.train.batch, 8), device)
     fit_all(parts.tokenizer, parts.scheduler, lambda: [signals])
-    signals, _ = some_samples(parts, resolved, len(signals), device)  # prepared with what was measured
+    signals, _ = some_samples(
+        parts.source, parts.tokenizer, resolved, len(signals), device
+    )  # prepared with what was measured
     with seeded(resolved.train.seed), torch.inference_mode():
         model = MaskedAutoencoder(parts.tokenizer, parts.scheduler, parts.objective, resolved.model)
         if resolved.start.weights is not None:

@@ -133,7 +133,7 @@ def _look(
     if config.evaluate.pictures and not drawable:
         log.warning("No pictures: objective %r predicts no signal.", model.objective.component_name())
     elif config.evaluate.pictures:
-        signals, ids = some_samples(parts, config, config.evaluate.pictures, device)
+        signals, ids = some_samples(parts.source, model.tokenizer, config, config.evaluate.pictures, device)
         model.tokenizer.channel_names = parts.source.channel_names() or ()
         picture = draw(model, signals, ids, pictures_folder(folder) / "reconstruction.png", config, training.steps)
     probed = None
