@@ -47,6 +47,7 @@ def build_components(config: RunConfig, registry: Registry) -> Components:
         source=source,
     )
     _agree_on_absence(parts.tokenizer, parts.source, registry)
+    _agree_on_names(parts.tokenizer, parts.source)
     return parts
 
 
@@ -83,6 +84,7 @@ def build_finetune(config: FinetuneConfig, registry: Registry) -> FinetuneCompon
         source=source,
     )
     _agree_on_absence(parts.tokenizer, source, registry)
+    _agree_on_names(parts.tokenizer, source)
     return parts
 
 
@@ -98,6 +100,20 @@ def _agree_on_absence(tokenizer: Tokenizer[Any], source: DataSource[Any], regist
             got=f"gives_nan = True in {type(source).__name__}, accepts_nan = False in {type(tokenizer).__name__}",
             fix="Choose another tokenizer, or other data. In a class of your own set accepts_nan = True: "
             "a GridTokenizer then leaves absent values out by itself.",
+        )
+
+
+def _agree_on_names(tokenizer: Tokenizer[Any], source: DataSource[Any] | None) -> None:
+    """A channel that is described as another one trains without an error, so the names of both are compared."""
+    named = tuple(tokenizer.described_names)
+    given = tuple(source.channel_names() or ()) if named and source is not None else ()
+    if given and given[: len(named)] != named:
+        raise ConfigError(
+            "The data's channels have other names than those that the tokenizer describes, or another order.",
+            where="tokenizer",
+            expected=", ".join(given),
+            got=", ".join(named),
+            fix="Give both the same names in the same order.",
         )
 
 

@@ -9,14 +9,14 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import pad
 
 from maskedmodel import GridTokenizer, Tokens
 from maskedmodel.errors import ShapeError
 from maskedmodel_signals.montage import LeadSettings
 from maskedmodel_signals.shown import LeadPictures, leads_there
 
-_EPSILON = 1e-12  # added to a variance, which a floor of zero leaves without a limit
+_EPSILON = 1e-12  # added to a variance, where a floor of zero sets no limit
 
 
 class SignalsSettings(LeadSettings):
@@ -41,10 +41,9 @@ class SignalsSettings(LeadSettings):
 class SignalsTokenizer(LeadPictures, GridTokenizer[SignalsSettings]):
     """Tokens (lead, time patch) of signals (B, leads, samples), lead by lead; `Tokens.channel` is its place in `leads`.
 
-    Who a lead is, `Tokens.channel_features` says: three numbers, where it is. No table of leads is learned, so a model
-    takes leads that it never met, and its weights fit any list of them. A lead that a sample lacks is all NaN, as is
-    what lies beyond a shorter one; leads that a whole batch lacks give no tokens. Buffers: `spread`, a number, that of
-    the training data, and `fitted`.
+    Who a lead is, `Tokens.channel_features` says: where it is, three numbers. No table of leads is learned, so weights
+    fit any list of them. A lead that a sample lacks is all NaN, as is what lies beyond a shorter one; what all of a
+    batch lack gives no tokens. Buffers: `spread`, a number, that of the training data, and `fitted`.
     """
 
     axes = ("time",)
@@ -60,7 +59,8 @@ class SignalsTokenizer(LeadPictures, GridTokenizer[SignalsSettings]):
     def __init__(self, settings: SignalsSettings | None = None, **values: Any) -> None:
         super().__init__(settings, **values)
         self.channel_count = 0  # described, not numbered
-        self.register_buffer("places", self.settings.described(), persistent=False)
+        self.described_names = self.settings.names
+        self.register_buffer("places", self.settings.described(), persistent=False)  # no weights: a setting says them
         self.register_buffer("spread", torch.zeros(()))
         self._ready = self.settings.normalise == "none" or self.settings.floor == 0
         self.register_buffer("fitted", torch.tensor(self._ready))
@@ -82,8 +82,7 @@ class SignalsTokenizer(LeadPictures, GridTokenizer[SignalsSettings]):
             away = signal.double() - signal.double().nanmean(-1, keepdim=True)
             squares, count = squares + float(away.square().nansum()), count + int((~away.isnan()).sum())
         self.spread.fill_((squares / max(count, 1)) ** 0.5)
-        self.fitted.fill_(True)
-        self._ready = True
+        self._ready = bool(self.fitted.fill_(True))
 
     def tokenize(self, signal: Tensor) -> Tokens:
         if signal.dim() != 3 or signal.shape[1] != self.channels or not signal.is_floating_point():
@@ -111,7 +110,7 @@ class SignalsTokenizer(LeadPictures, GridTokenizer[SignalsSettings]):
             over = (1, 2) if self.settings.normalise == "record" else (2,)
             spread = (signal.square().nanmean(over, keepdim=True) + _EPSILON).sqrt()
             signal = signal / torch.maximum(spread, self.settings.floor * self.spread.to(signal))
-        return F.pad(signal, (0, -signal.shape[2] % self.settings.patch), value=torch.nan)
+        return pad(signal, (0, -signal.shape[2] % self.settings.patch), value=torch.nan)
 
     def _refusal(self, signal: Tensor) -> ShapeError:
         return ShapeError(
