@@ -27,6 +27,7 @@ NAV = {
         "Images": "docs/readers/images.md",
         "Microscopy": "docs/readers/microscopy.md",
         "Recordings of many leads": "docs/readers/signals.md",
+        "Hyperspectral cubes": "docs/readers/spectra.md",
         "Sound": "docs/readers/sound.md",
         "Tables of time series": "docs/readers/timeseries.md",
         "Video": "docs/readers/video.md",

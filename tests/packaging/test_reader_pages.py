@@ -38,6 +38,13 @@ def test_each_row_names_a_test_that_is_there(page: Path) -> None:
 
 
 def test_there_are_pages() -> None:
-    assert {"images.md", "labels.md", "microscopy.md", "signals.md", "sound.md", "timeseries.md", "video.md"} <= {
-        page.name for page in PAGES
-    }
+    assert {
+        "images.md",
+        "labels.md",
+        "microscopy.md",
+        "signals.md",
+        "sound.md",
+        "spectra.md",
+        "timeseries.md",
+        "video.md",
+    } <= {page.name for page in PAGES}
