@@ -122,6 +122,7 @@ def _agree(tokenizer: Settings, data: Settings, registry: Registry) -> None:
     for name in registry.get("tokenizer", tokenizer.name).shared_with_data:
         cut, given = getattr(tokenizer, name), getattr(data, name, None)
         if given is not None and given != cut:
+            cut, given = (f"[{', '.join(map(str, v))}]" if isinstance(v, tuple) else v for v in (cut, given))
             raise ConfigError(
                 f"The data come with another {name} than the tokenizer takes them to have.",
                 where=f"data.{name}, tokenizer.{name}",

@@ -20,7 +20,8 @@ from maskedmodel_signals.records import Records
 from maskedmodel_signals.wfdb import Wfdb
 from scipy.signal import resample_poly
 
-from maskedmodel.errors import DataError
+from maskedmodel.commands.health import doctor
+from maskedmodel.errors import ConfigError, DataError
 
 Array = np.ndarray[Any, Any]
 
@@ -309,3 +310,17 @@ def test_recordings_shorter_than_a_window_are_told(tmp_path: Path) -> None:
     assert "! duration: 4 of 4 are shorter than a window: left out" in said(source)
     with pytest.raises(DataError, match="as long as a window"):
         source.open("train")
+
+
+def test_doctor_tells_everything_of_a_subject(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"leads": ["Fp1", "Cz", "O2"], "length": 200}
+    config: dict[str, Any] = {
+        "data": {"name": "edf", "path": str(montages(tmp_path)), "val_share": 0.3, **settings},
+        "tokenizer": {"name": "signals", "patch": 50, **settings},
+        "model": {"encoder": {"dim": 8, "depth": 1, "heads": 1}, "decoder": {"dim": 8, "depth": 1, "heads": 1}},
+        "train": {"batch": 4, "precision": "fp32", "device": "cpu"},
+    }
+    told = doctor(config)["data"]["leads"]
+    assert told == "of 10 recordings: Fp1 5, Cz 10, O2 5; no leads, left out: EOG 5"
+    with pytest.raises(ConfigError, match=r"tokenizer's is \[Fp1, Cz, O2\]"):
+        doctor({**config, "data": {**config["data"], "leads": ["Fp1", "O2"]}})
