@@ -3,7 +3,7 @@
     python benchmarks/leads.py runs/signals-quickstart
 
 Of 300 validation signals, the masked loss with each lead described by where it is, and with the same descriptions given
-to the wrong leads (always predicting the mean: 1.0). If the model used the descriptions for nothing, both would be alike.
+to the wrong leads (always predicting the mean: 1.0). Were the descriptions of no use, both would be alike.
 """
 
 from __future__ import annotations
