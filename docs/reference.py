@@ -18,7 +18,20 @@ from maskedmodel.config.load import config_schema
 from maskedmodel.plugins import Registry, load_registry
 
 PAGE = Path(__file__).parent / "config.md"
-BUILT_IN = ("audio", "image", "masks", "microscopy", "objectives", "points", "tasks", "timeseries", "video")
+BUILT_IN = (
+    "audio",
+    "image",
+    "masks",
+    "microscopy",
+    "objectives",
+    "points",
+    "signals",
+    "spectra",
+    "tasks",
+    "text",
+    "timeseries",
+    "video",
+)
 HEAD = """\
 # Every setting of a config
 

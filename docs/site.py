@@ -26,6 +26,8 @@ NAV = {
         "What they share": "docs/modalities.md",
         "Images": "docs/readers/images.md",
         "Microscopy": "docs/readers/microscopy.md",
+        "Recordings of many leads": "docs/readers/signals.md",
+        "Hyperspectral cubes": "docs/readers/spectra.md",
         "Sound": "docs/readers/sound.md",
         "Text": "docs/readers/text.md",
         "Tables of time series": "docs/readers/timeseries.md",

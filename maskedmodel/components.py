@@ -78,7 +78,12 @@ class Tokenizer(Component[S], SignalDisplay, nn.Module, ABC):
     Attributes:
         axes: names of the A axes along which tokens lie, such as ("height", "width").
         token_width: P, the number of values in a token.
-        channel_count: how many values of `Tokens.channel` the engine tells apart; 0: tokens carry none.
+        channel_count: how many values of `Tokens.channel` the engine tells apart by a learned vector each; 0: none of
+            them, as where tokens carry none or are known by `channel_features` alone.
+        channel_features: F, how many values describe a channel in `Tokens.channel_features`, which a small network
+            makes a vector of: so a channel that was never met in training is known by what describes it. 0: none.
+        described_names: the channels that these describe, in the order of their numbers, where names are known. Data
+            that give their channels other names are refused, as they would be taken for others.
         accepts_nan: whether NaN in a signal means a value that isn't there; otherwise such a sample is broken.
         overlapping: whether a value of the signal may stand in several tokens, as with windows that overlap. Then a
             hidden token can be read off a visible one in part, which is told when a model is built.
@@ -93,6 +98,8 @@ class Tokenizer(Component[S], SignalDisplay, nn.Module, ABC):
     axes: tuple[str, ...]
     token_width: int
     channel_count: int = 0
+    channel_features: int = 0
+    described_names: Sequence[str] = ()
     accepts_nan: bool = False
     overlapping: bool = False
     value_range: tuple[float, float] | None = None

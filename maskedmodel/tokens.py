@@ -1,8 +1,8 @@
 """The values that travel: Tokens into the engine, Mask beside them, Output back out.
 
 Letters in every shape of this project:
-B batch, L tokens, K visible tokens, M hidden tokens, P values per token, A axes, D encoder width, E decoder width,
-Q target width.
+B batch, L tokens, K visible tokens, M hidden tokens, P values per token, A axes, F values that describe a channel,
+D encoder width, E decoder width, Q target width.
 
 Polarity, once and for all: **True = hidden from the encoder**. `Mask` is its only owner.
 """
@@ -36,6 +36,9 @@ class Tokens:
     valid    (B, L) bool or None: True = real, False = padding. None = all real.
     observed (B, L, P) bool or None: which values of a token are there. None = all. The others hold any finite number:
              an encoder is given it, but no loss falls on them. A token of which nothing is observed is padding.
+    channel_features
+             (L, F) or (B, L, F) floating point or None: what is known of a token's channel, such as a wavelength or the
+             place of an electrode. All tokens of a channel have the same.
     """
 
     values: Tensor
@@ -45,6 +48,7 @@ class Tokens:
     channel: Tensor | None = None
     valid: Tensor | None = None
     observed: Tensor | None = None
+    channel_features: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.values.dim() != 3:
@@ -54,6 +58,9 @@ class Tokens:
         self._check("channel", self.channel, [(length,), (batch, length)])
         self._check("valid", self.valid, [(batch, length)])
         self._check("observed", self.observed, [tuple(self.values.shape)])
+        if self.channel_features is not None:
+            width = self.channel_features.shape[-1] if self.channel_features.dim() else 0
+            self._check("channel_features", self.channel_features, [(length, width), (batch, length, width)])
 
     @staticmethod
     def _check(name: str, tensor: Tensor | None, allowed: Sequence[tuple[int, ...]]) -> None:
@@ -71,7 +78,7 @@ class Tokens:
     @property
     def layout(self) -> Layout:
         """Where the tokens stand, as one value for the engine."""
-        return Layout(self.coords, self.grid, self.channel)
+        return Layout(self.coords, self.grid, self.channel, self.channel_features)
 
     @property
     def length(self) -> int:
@@ -80,11 +87,13 @@ class Tokens:
 
     def rows(self, rows: slice | Tensor) -> Tokens:
         """The tokens of some of the samples."""
+        features = self.channel_features
         return replace(
             self,
             values=self.values[rows],
             coords=self.coords if self.coords.dim() == 2 else self.coords[rows],
             channel=self.channel if self.channel is None or self.channel.dim() == 1 else self.channel[rows],
+            channel_features=features if features is None or features.dim() == 2 else features[rows],
             valid=None if self.valid is None else self.valid[rows],
             observed=None if self.observed is None else self.observed[rows],
         )
@@ -118,11 +127,12 @@ class Tokens:
 
 
 class Layout(NamedTuple):
-    """Where tokens stand: `coords`, `grid` and `channel` as in Tokens."""
+    """Where tokens stand: `coords`, `grid`, `channel` and `channel_features` as in Tokens."""
 
     coords: Tensor
     grid: tuple[int, ...] | None
     channel: Tensor | None
+    channel_features: Tensor | None = None
 
 
 class Selection(NamedTuple):

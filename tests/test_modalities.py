@@ -22,6 +22,7 @@ SMALLER = {
     "image-quickstart": (),
     "audio-quickstart": ("data.train_samples=48", "data.val_samples=24"),
     "video-quickstart": ("data.train_samples=48", "data.val_samples=24"),
+    "signals-quickstart": ("data.train_samples=48", "data.val_samples=24"),
     "timeseries-quickstart": ("data.train_samples=48", "data.val_samples=24"),
     "microscopy-quickstart": ("data.train_samples=48", "data.val_samples=24"),
     "points-quickstart": ("data.train_samples=48", "data.val_samples=24"),

@@ -40,6 +40,9 @@ def scores(batch: int, length: int, seed: int = 0) -> Tensor:
         ("channel", (2,)),
         ("valid", (6,)),
         ("valid", (2, 5)),
+        ("channel_features", (6,)),
+        ("channel_features", (5, 2)),
+        ("channel_features", (3, 6, 2)),
     ],
 )
 def test_wrong_shapes_are_refused_with_numbers(name: str, shape: tuple[int, ...]) -> None:
@@ -65,6 +68,12 @@ def test_rows_of_tokens() -> None:
     assert part.channel is not None
     assert torch.equal(part.channel, own.channel[2:])
     assert part.valid is None
+    shared = tokens(4, channel_features=torch.rand(6, 3))
+    assert shared.rows(slice(1, 3)).channel_features is shared.channel_features
+    own = tokens(4, channel_features=torch.rand(4, 6, 3))
+    assert own.channel_features is not None
+    assert torch.equal(own.rows(torch.tensor([2, 0])).channel_features, own.channel_features[[2, 0]])
+    assert own.layout.channel_features is own.channel_features
 
 
 # How many are hidden

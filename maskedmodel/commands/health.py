@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from maskedmodel.commands.run import Config, some_samples
-from maskedmodel.components import Split
+from maskedmodel.components import Fact, Split
 from maskedmodel.config.build import Components, build_components
 from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import RunConfig
@@ -42,9 +42,11 @@ def doctor(config: Config = None, *, overrides: Sequence[str] = ()) -> dict[str,
         return found
     resolved = load_config(config, overrides, registry=registry)
     parts = build_components(resolved, registry)
-    signals, _ = some_samples(parts, resolved, min(resolved.train.batch, 8), device)
+    signals, _ = some_samples(parts.source, parts.tokenizer, resolved, min(resolved.train.batch, 8), device)
     fit_all(parts.tokenizer, parts.scheduler, lambda: [signals])
-    signals, _ = some_samples(parts, resolved, len(signals), device)  # prepared with what was measured
+    signals, _ = some_samples(
+        parts.source, parts.tokenizer, resolved, len(signals), device
+    )  # prepared with what was measured
     with seeded(resolved.train.seed), torch.inference_mode():
         model = MaskedAutoencoder(parts.tokenizer, parts.scheduler, parts.objective, resolved.model)
         if resolved.start.weights is not None:
@@ -52,7 +54,7 @@ def doctor(config: Config = None, *, overrides: Sequence[str] = ()) -> dict[str,
         model.to(device)
         output = model(signals)
     return found | {
-        "data": {fact.about: fact.text for fact in parts.source.facts()},
+        "data": _by_subject(parts.source.facts()),
         "samples": {split: measured(parts, split, resolved) for split in ("train", "val")},
         "tokens": output.mask.hidden.shape[1],
         "visible": output.mask.ids_keep.shape[1],
@@ -68,6 +70,14 @@ def doctor(config: Config = None, *, overrides: Sequence[str] = ()) -> dict[str,
 
 
 LOOKED_AT = 64  # samples of each part, evenly spread
+
+
+def _by_subject(facts: Sequence[Fact]) -> dict[str, str]:
+    """What is said of each subject; one after the other where a source says several things of one."""
+    found: dict[str, str] = {}
+    for fact in facts:
+        found[fact.about] = f"{found[fact.about]}; {fact.text}" if fact.about in found else fact.text
+    return found
 
 
 def measured(parts: Components, split: Split, config: RunConfig) -> dict[str, Any]:

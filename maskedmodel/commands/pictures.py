@@ -8,7 +8,7 @@ from pathlib import Path
 
 from maskedmodel.commands.data import how_to_read, read_file
 from maskedmodel.commands.run import Config, draw, opened, pictures_folder, some_samples
-from maskedmodel.config.build import build_components
+from maskedmodel.config.build import build_components, source_of
 from maskedmodel.config.load import load_config
 from maskedmodel.engine.model import MaskedAutoencoder
 from maskedmodel.errors import DataError
@@ -48,9 +48,9 @@ def reconstruct(
         signals, ids = model.tokenizer.collate(prepared), [sample["id"] for sample in samples]
         model.tokenizer.channel_names = channel_names([sample.get("channels", ()) for sample in samples])
     else:
-        parts = build_components(config, registry)
-        signals, ids = some_samples(parts, config, count, device)
-        model.tokenizer.channel_names = parts.source.channel_names() or ()
+        source = source_of(config, registry)
+        signals, ids = some_samples(source, model.tokenizer, config, count, device)
+        model.tokenizer.channel_names = source.channel_names() or ()
     chosen = pictures.pick_mode(model, mode)
     path = Path(out) if out is not None else pictures_folder(folder) / f"reconstruction-{chosen}.png"
     step = read_state(newest(folder))["step"]

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedmodel.components import DataSource
-from maskedmodel.config.build import Components
+from maskedmodel.components import DataSource, Tokenizer
 from maskedmodel.config.finetune import FinetuneConfig
 from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import RunConfig, Trained
@@ -55,11 +54,11 @@ def opened_any(run: str | Path) -> tuple[Path, Trained, Registry, SignalModel, t
 
 
 def some_samples(
-    parts: Components, config: RunConfig, count: int, device: torch.device
+    source: DataSource[Any], tokenizer: Tokenizer[Any], config: RunConfig, count: int, device: torch.device
 ) -> tuple[Tensor, list[str | int]]:
-    """A few prepared validation samples."""
+    """A few validation samples, prepared by a tokenizer, which of a trained model is its own: it has measured."""
     reading = Reading.of(config.train, device, batch=count, limit=count)
-    batches = eval_batches(parts.source.open("val"), parts.tokenizer, reading)
+    batches = eval_batches(source.open("val"), tokenizer, reading)
     batch = next(iter(batches))
     return batch.signal, batch.ids
 

@@ -133,7 +133,7 @@ def _look(
     """Pictures, probes and the report of a trained model."""
     picture, drawable = None, model.gives_signals()
     if config.evaluate.pictures:
-        signals, ids = some_samples(parts, config, config.evaluate.pictures, device)
+        signals, ids = some_samples(parts.source, model.tokenizer, config, config.evaluate.pictures, device)
         model.tokenizer.channel_names = parts.source.channel_names() or ()
         drawn = inside(model, signals[:SHOWN], ids[:SHOWN], seed=config.train.seed, step=training.steps)
         save_png(drawn, pictures_folder(folder) / "inside.png")

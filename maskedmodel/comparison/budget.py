@@ -167,7 +167,8 @@ def rows_at(stand: Stand, progress: float, filled: bool = False) -> list[tuple[i
 def _flops(stand: Stand) -> Callable[[int, int], float]:
     """Training work of one sample of which some tokens are visible and some hidden."""
     model, batch = stand.model, stand.config.train.batch // stand.config.train.accumulate
-    shared = stand.tokens.coords.dim() == 2 and (stand.tokens.channel is None or stand.tokens.channel.dim() == 1)
+    coords, _, channel, features = stand.tokens.layout
+    shared = coords.dim() == 2 and (channel is None or channel.dim() == 1) and (features is None or features.dim() == 2)
 
     @cache
     def price(visible: int, hidden: int) -> float:

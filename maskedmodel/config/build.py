@@ -49,6 +49,7 @@ def build_components(config: RunConfig, registry: Registry) -> Components:
     )
     _agree_on_absence(parts.tokenizer, parts.source, registry)
     _scores_in_part(parts)
+    _agree_on_names(parts.tokenizer, parts.source)
     return parts
 
 
@@ -91,6 +92,7 @@ def build_finetune(config: FinetuneConfig, registry: Registry) -> FinetuneCompon
         source=source,
     )
     _agree_on_absence(parts.tokenizer, source, registry)
+    _agree_on_names(parts.tokenizer, source)
     return parts
 
 
@@ -127,11 +129,26 @@ def _scores_in_part(parts: Components) -> None:
         )
 
 
+def _agree_on_names(tokenizer: Tokenizer[Any], source: DataSource[Any] | None) -> None:
+    """A channel that is described as another one trains without an error, so the names of both are compared."""
+    named = tuple(tokenizer.described_names)
+    given = tuple(source.channel_names() or ()) if named and source is not None else ()
+    if given and given[: len(named)] != named:
+        raise ConfigError(
+            "The data's channels have other names than those that the tokenizer describes, or another order.",
+            where="tokenizer",
+            expected=", ".join(given),
+            got=", ".join(named),
+            fix="Give both the same names in the same order.",
+        )
+
+
 def _agree(tokenizer: Settings, data: Settings, registry: Registry) -> None:
     """A signal that is taken for another one trains without an error, so what both are told is compared."""
     for name in registry.get("tokenizer", tokenizer.name).shared_with_data:
         cut, given = getattr(tokenizer, name), getattr(data, name, None)
         if given is not None and given != cut:
+            cut, given = (f"[{', '.join(map(str, v))}]" if isinstance(v, tuple) else v for v in (cut, given))
             raise ConfigError(
                 f"The data come with another {name} than the tokenizer takes them to have.",
                 where=f"data.{name}, tokenizer.{name}",

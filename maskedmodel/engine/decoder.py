@@ -25,8 +25,10 @@ class Decoder(nn.Module):
         super().__init__()
         s = settings
         self.settings, self.prefix = s, int(encoder.class_token) + encoder.registers
-        channels = tokenizer.channel_count if s.channels else 0
-        self.places = PositionEmbedding(s.positions, s.dim, s.heads, tokenizer.extents, channels, len(tokenizer.axes))
+        channels, described = (tokenizer.channel_count, tokenizer.channel_features) if s.channels else (0, 0)
+        self.places = PositionEmbedding(
+            s.positions, s.dim, s.heads, tokenizer.extents, channels, len(tokenizer.axes), described
+        )
         self.mask_token = nn.Parameter(torch.empty(1, 1, s.dim))
         self.embed = Linear(encoder.dim, s.dim) if s.attention == "self" else None
         self.blocks = nn.ModuleList(

@@ -26,8 +26,10 @@ class Encoder(nn.Module):
         s = settings
         self.settings = s
         self.embed = tokenizer.make_embed(s.dim)
-        channels = tokenizer.channel_count if s.channels else 0
-        self.places = PositionEmbedding(s.positions, s.dim, s.heads, tokenizer.extents, channels, len(tokenizer.axes))
+        channels, described = (tokenizer.channel_count, tokenizer.channel_features) if s.channels else (0, 0)
+        self.places = PositionEmbedding(
+            s.positions, s.dim, s.heads, tokenizer.extents, channels, len(tokenizer.axes), described
+        )
         self.class_token = nn.Parameter(torch.empty(1, 1, s.dim)) if s.class_token else None
         self.registers = nn.Parameter(torch.empty(1, s.registers, s.dim)) if s.registers else None
         self.blocks = nn.ModuleList(Block(s.dim, s.heads, s.mlp_ratio, s.norm_eps, s.mlp) for _ in range(s.depth))

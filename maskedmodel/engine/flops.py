@@ -78,7 +78,8 @@ def forward_flops(
 ) -> Work:
     """The work of a batch whose rows each keep `visible` tokens and hide `hidden`.
 
-    `shared_positions` is False where coordinates differ per sample: then no projection is shared over the batch.
+    `shared_positions` is False where coordinates, channels or their descriptions differ per sample: then no projection
+    is shared over the batch.
     """
     e, d = model.settings.encoder, model.settings.decoder
     seen = model.encoder.prefix + visible
@@ -99,7 +100,7 @@ def forward_flops(
         if d.depth == 1:  # the one block is the first as well, which projects queries of all tokens
             decoder += 2 * d.dim * d.dim * seen
         saved = 2 * 3 * d.dim * d.dim * (rows - projected)
-    placed = (visible + hidden) * (1 if shared_positions else batch)  # tokens whose positions are computed
+    placed = (visible + hidden) * (1 if shared_positions else batch)  # once per position, as projections are
     placing = [
         placed * _per_position(stack.places, len(model.tokenizer.axes)) for stack in (model.encoder, model.decoder)
     ]
@@ -107,7 +108,10 @@ def forward_flops(
 
 
 def _per_position(places: PositionEmbedding, axes: int) -> float:
-    return per_token(places.mlp, axes) if places.kind == "mlp" else 0.0
+    """The work of what is learned of a token's coordinates, and of what describes its channel."""
+    position = per_token(places.mlp, axes) if places.kind == "mlp" else 0.0
+    description = places.description
+    return position + (0.0 if description is None else per_token(description, description.fc1.in_features))
 
 
 def per_token(module: nn.Module, width: int, axes: int = 0) -> float:

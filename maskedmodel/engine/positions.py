@@ -112,31 +112,61 @@ def resampled(table: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
     return picture[0].flatten(1).T
 
 
-class CoordinateMlp(nn.Module):
-    """Learned positions: two linear layers with GELU between them, of the coordinates (Point-MAE, Pang 2022).
+class NumbersMlp(nn.Module):
+    """Two linear layers with the exact GELU between them, of numbers that say where a token or what a channel is.
 
-    They take real numbers as they are, so tokens need no grid, and are computed in float32 under autocast: bfloat16 has
-    three digits for a place.
+    In float32 under autocast: bfloat16 has three digits, which are few for a place or a wavelength.
     """
 
-    hidden = 128  # as in Point-MAE, whatever the width of the tokens
-
-    def __init__(self, dim: int, axes: int) -> None:
+    def __init__(self, numbers: int, hidden: int, dim: int) -> None:
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(axes, self.hidden), nn.Linear(self.hidden, dim)
+        self.fc1, self.fc2 = nn.Linear(numbers, hidden), nn.Linear(hidden, dim)
 
-    def forward(self, coords: Tensor) -> Tensor:
-        """coords (..., A) to (..., D)."""
-        with torch.autocast(coords.device.type, enabled=False):
-            table: Tensor = self.fc2(nn.functional.gelu(self.fc1(coords.to(self.fc1.weight.dtype))))
+    def forward(self, numbers: Tensor) -> Tensor:
+        """(..., N) to (..., D)."""
+        with torch.autocast(numbers.device.type, enabled=False):
+            table: Tensor = self.fc2(nn.functional.gelu(self.fc1(numbers.to(self.fc1.weight.dtype))))
         return table
 
 
+class CoordinateMlp(NumbersMlp):
+    """Learned positions: of the coordinates, which need no grid (Point-MAE, Pang 2022)."""
+
+    def __init__(self, dim: int, axes: int) -> None:
+        super().__init__(axes, 128, dim)  # as in Point-MAE, whatever the width of the tokens
+
+
+class Description(NumbersMlp):
+    """A vector of what is known of a channel."""
+
+    def __init__(self, features: int, dim: int) -> None:
+        super().__init__(features, dim, dim)
+
+    def forward(self, numbers: Tensor | None) -> Tensor:
+        """(..., F) to (..., D). Raises ShapeError on tokens whose channels aren't described, or by other values."""
+        width = self.fc1.in_features
+        if numbers is None or numbers.shape[-1] != width:
+            raise ShapeError(
+                "This model knows channels by what describes them, and these tokens don't say it.",
+                where="Tokens.channel_features",
+                expected=f"(L, {width}) or (B, L, {width})",
+                got=None if numbers is None else tuple(numbers.shape),
+            )
+        return super().forward(numbers)
+
+
 class PositionEmbedding(nn.Module):
-    """What is added to a token for where it is: its position, and its channel where tokens carry one."""
+    """What is added to a token for where it is: its position, and its channel where tokens carry or describe one."""
 
     def __init__(
-        self, kind: str, dim: int, heads: int, extents: Sequence[int] | None, channel_count: int, axes: int
+        self,
+        kind: str,
+        dim: int,
+        heads: int,
+        extents: Sequence[int] | None,
+        channel_count: int,
+        axes: int,
+        channel_features: int = 0,
     ) -> None:
         super().__init__()
         self.kind, self.dim, self.head_dim = kind, dim, dim // heads
@@ -155,26 +185,38 @@ class PositionEmbedding(nn.Module):
         self.channels = nn.Embedding(channel_count, dim) if channel_count else None
         if self.channels is not None:
             nn.init.normal_(self.channels.weight, std=0.02)
+        self.description = Description(channel_features, dim) if channel_features else None
 
-    def forward(self, coords: Tensor, grid: tuple[int, ...] | None, channel: Tensor | None) -> Tensor:
-        """(L, D), or (B, L, D) where coords or channels differ per sample."""
-        if self.kind == "sincos":
-            table = sincos(coords, self.dim)
-        elif self.kind == "interleaved":
-            if grid is None:
-                raise _no_grid(self.kind, "these tokens have")
-            table = interleaved(coords, grid, self.dim)
-        elif self.kind in ("learned", "table"):
-            table = self.tables(coords, grid)
-        elif self.kind == "mlp":
-            table = self.mlp(coords)
-        else:
-            table = coords.new_zeros((*coords.shape[:-1], self.dim), dtype=torch.float32)
+    def forward(
+        self,
+        coords: Tensor,
+        grid: tuple[int, ...] | None,
+        channel: Tensor | None,
+        channel_features: Tensor | None = None,
+    ) -> Tensor:
+        """(L, D), or (B, L, D) where coords, channels or their descriptions differ per sample."""
+        table = self.positions(coords, grid)
         if self.channels is not None and channel is not None:
             known = self.channels.num_embeddings
             own = self.channels(channel.clamp(max=known - 1))
             table = table + own.masked_fill((channel >= known)[..., None], 0)  # a channel never met in training
+        if self.description is not None:
+            table = table + self.description(channel_features)
         return table
+
+    def positions(self, coords: Tensor, grid: tuple[int, ...] | None) -> Tensor:
+        """(L, D), or (B, L, D) where coords differ per sample: the position alone."""
+        if self.kind == "sincos":
+            return sincos(coords, self.dim)
+        if self.kind == "interleaved":
+            if grid is None:
+                raise _no_grid(self.kind, "these tokens have")
+            return interleaved(coords, grid, self.dim)
+        if self.kind in ("learned", "table"):
+            return self.tables(coords, grid)  # type: ignore[no-any-return]
+        if self.kind == "mlp":
+            return self.mlp(coords)  # type: ignore[no-any-return]
+        return coords.new_zeros((*coords.shape[:-1], self.dim), dtype=torch.float32)
 
     def angles(self, coords: Tensor) -> Tensor | None:
         """Rotary angles (L, d/2) or (B, L, d/2), or None where positions are added instead."""

@@ -50,7 +50,7 @@ class _Stack(BaseModel):
     channels: bool = Field(
         True,
         description="Whether a token is told which channel it came from, where tokens carry one: a learned embedding "
-        "is added to its position.",
+        "is added to its position, or what a small network makes of the channel's description.",
     )
 
     @model_validator(mode="after")

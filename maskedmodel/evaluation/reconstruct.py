@@ -225,7 +225,7 @@ def preview(
         columns.append(masked_picture(tokenizer, tokens, mask))
         headings.append(f"at {done:.0%}: {_ratio(mask):.1%} hidden")
     grid = "" if tokens.grid is None else f" in a grid of {' x '.join(map(str, tokens.grid))}"
-    channels = "" if tokens.channel is None else f", {int(tokens.channel.max()) + 1} channels"
+    channels = "" if tokens.channel is None else f", {len(torch.unique(tokens.channel))} channels"
     sheet = Sheet(
         title=f"Tokens of {tokenizer.component_name()!r}, masks of {scheduler.component_name()!r}",
         lines=[

@@ -145,6 +145,14 @@ def layouts(batch: int = 6) -> dict[str, Tokens]:
             channel=three,
             valid=three < torch.tensor([3, 3, 2, 3, 2, 1])[row][:, None],
         ),
+        "described channels": tokens(
+            24,
+            raster(8).repeat(3, 1),
+            ("time",),
+            grid=(8,),
+            channel=three,
+            channel_features=torch.tensor([[0.2, 1.0], [-0.6, 0.1], [0.0, -1.0]])[three],
+        ),
     }
 
 
@@ -160,7 +168,9 @@ class Laid(Tokenizer[LaidSettings]):
     def __init__(self, tokens: Tokens) -> None:
         super().__init__()
         self.axes, self.token_width = tokens.axes, tokens.values.shape[-1]
+        described = tokens.channel_features
         self.channel_count = 0 if tokens.channel is None else int(tokens.channel.max()) + 1
+        self.channel_features = 0 if described is None else described.shape[-1]
         self._extents = tokens.grid
 
     @property

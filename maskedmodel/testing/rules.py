@@ -107,20 +107,22 @@ def difference(left: Tensor, right: Tensor) -> float:
     return largest / scale if scale > 0 else largest
 
 
-def sample_of(tokens: Tokens, row: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Values (n, P), coords (n, A) and channel (n,) of a sample's n real tokens."""
+def sample_of(tokens: Tokens, row: int) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Values (n, P), coords (n, A), channel (n,) and channel features (n, F) of a sample's n real tokens."""
     real = slice(None) if tokens.valid is None else tokens.valid[row]
     coords = tokens.coords if tokens.coords.dim() == 2 else tokens.coords[row]
-    channel = tokens.channel
+    channel, features = tokens.channel, tokens.channel_features
     if channel is not None:
         channel = (channel if channel.dim() == 1 else channel[row])[real]
-    return tokens.values[row][real], coords[real], channel
+    if features is not None:
+        features = (features if features.dim() == 2 else features[row])[real]
+    return tokens.values[row][real], coords[real], channel, features
 
 
 def tokens_differ(left: Tokens, left_row: int, right: Tokens, right_row: int) -> str | None:
     """What differs between a sample of one batch and a sample of another, beyond rounding; None where nothing does."""
-    pairs = zip(("values", "coords", "channel"), sample_of(left, left_row), sample_of(right, right_row), strict=True)
-    for name, one, other in pairs:
+    names = ("values", "coords", "channel", "channel_features")
+    for name, one, other in zip(names, sample_of(left, left_row), sample_of(right, right_row), strict=True):
         if one is None or other is None:
             if one is not other:
                 return f"{name} is None in one of them"

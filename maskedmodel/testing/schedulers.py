@@ -189,8 +189,16 @@ def _padded(tokens: Tokens, more: int) -> Tokens:
     valid = torch.cat([tokens.valid, torch.zeros(tokens.batch, more, dtype=torch.bool)], 1)
     coords = grown(tokens.coords, tokens.coords.dim() - 2)
     channel = None if tokens.channel is None else grown(tokens.channel, tokens.channel.dim() - 1)
-    # More tokens than cells fill no grid.
-    return replace(tokens, values=grown(tokens.values, 1), coords=coords, grid=None, channel=channel, valid=valid)
+    features = tokens.channel_features
+    return replace(
+        tokens,
+        values=grown(tokens.values, 1),
+        coords=coords,
+        grid=None,  # more tokens than cells fill none
+        channel=channel,
+        valid=valid,
+        channel_features=None if features is None else grown(features, features.dim() - 2),
+    )
 
 
 def check_noise(scheduler: AnyScheduler) -> None:
@@ -254,8 +262,15 @@ def _repeated(tokens: Tokens, times: int) -> Tokens:
     values, coords = again(tokens.values, 3), again(tokens.coords, 3)
     assert values is not None
     assert coords is not None
-    channel, valid, observed = again(tokens.channel, 2), again(tokens.valid, 2), again(tokens.observed, 3)
-    return replace(tokens, values=values, coords=coords, channel=channel, valid=valid, observed=observed)
+    return replace(
+        tokens,
+        values=values,
+        coords=coords,
+        channel=again(tokens.channel, 2),
+        valid=again(tokens.valid, 2),
+        observed=again(tokens.observed, 3),
+        channel_features=again(tokens.channel_features, 3),
+    )
 
 
 def _refuse_deterministic(scheduler: AnyScheduler) -> None:

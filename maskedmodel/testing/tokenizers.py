@@ -24,6 +24,7 @@ from maskedmodel.testing.rules import (
     difference,
     require,
     require_finite_padding,
+    sample_of,
     tokens_differ,
 )
 from maskedmodel.testing.signals import AnyTokenizer, prepared
@@ -48,19 +49,58 @@ def check_layout(tokenizer: AnyTokenizer) -> None:
 
 
 def _check_channels(tokenizer: AnyTokenizer, tokens: Tokens) -> None:
-    count = tokenizer.channel_count
+    count, described = tokenizer.channel_count, tokenizer.channel_features
+    _check_descriptions(tokenizer, tokens)
     if tokens.channel is None:
         require(count == 0, tokenizer, f"channel_count is {count}, but tokens carry no channel", expected=0, got=count)
         return
     low, high = int(tokens.channel.min()), int(tokens.channel.max())
+    some = f" to {count - 1}" if count or not described else ""  # described alone, there may be any number of them
     require(
-        tokens.channel.dtype == torch.int64 and low >= 0 and high < count,
+        tokens.channel.dtype == torch.int64 and low >= 0 and (high < count or not some),
         tokenizer,
         "Tokens.channel doesn't fit channel_count",
-        expected=f"int64 from 0 to {count - 1}",
+        expected=f"int64 from 0{some}",
         got=f"{tokens.channel.dtype} from {low} to {high}",
         fix="Set channel_count to the number of distinct channels.",
     )
+
+
+def _check_descriptions(tokenizer: AnyTokenizer, tokens: Tokens) -> None:
+    """Channels are described by as many values as the tokenizer says, finite ones, and a channel by one description."""
+    width, features = tokenizer.channel_features, tokens.channel_features
+    got = 0 if features is None else features.shape[-1]
+    require(
+        got == width,
+        tokenizer,
+        "Tokens.channel_features doesn't fit channel_features",
+        expected=f"{width} values per token" if width else "None",
+        got=f"{got} values per token" if got else "None",
+        fix="Set channel_features in the class to the number of values that describe a channel.",
+    )
+    if features is None:
+        return
+    require(
+        features.is_floating_point() and bool(torch.isfinite(features).all()),
+        tokenizer,
+        "Tokens.channel_features aren't finite numbers",
+        expected="floating point, finite for padding, too",
+        got=f"{features.dtype}, {int((~torch.isfinite(features)).sum())} of {features.numel()} not finite",
+    )
+    for row in range(tokens.batch):
+        _, _, channel, own = sample_of(tokens, row)
+        assert own is not None
+        channel = torch.zeros(len(own), dtype=torch.int64) if channel is None else channel
+        pairs = torch.cat([channel[:, None].double(), own.double()], 1)
+        descriptions, channels = len(torch.unique(pairs, dim=0)), len(torch.unique(channel))
+        require(
+            descriptions == channels,
+            tokenizer,
+            "a channel is described in more ways than one",
+            expected=f"{channels} descriptions of the {channels} channels in sample {row}",
+            got=descriptions,
+            fix="Give all tokens of a channel the same description, and channels that differ their own Tokens.channel.",
+        )
 
 
 def _check_places(tokenizer: AnyTokenizer, tokens: Tokens) -> None:
@@ -321,7 +361,7 @@ def check_device(tokenizer: AnyTokenizer) -> None:
             raise NotApplicable("tokenize reads values, and there is no accelerator to try it on") from error
         text = str(error).splitlines()[0]
         raise CheckFailed(tokenizer, f"can't work on device {device.type}", got=text, fix=fix) from error
-    found = {"values": tokens.values, "coords": tokens.coords, "channel": tokens.channel, "valid": tokens.valid}
+    found = {name: getattr(tokens, name) for name in ("values", "coords", "channel", "valid", "channel_features")}
     for name, tensor in (*found.items(), ("the signal of detokenize", back)):
         require(
             tensor is None or tensor.device.type == device.type,

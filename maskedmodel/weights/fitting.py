@@ -208,7 +208,8 @@ def fit_positions(plan: Plan, side: str) -> None:
     if kinds[1] == "table" and kinds[0] in ("sincos", "interleaved"):
         coords = torch.cartesian_prod(*(torch.arange(n) for n in grids[1])).reshape(-1, len(grids[1]))
         with torch.no_grad():
-            plan.take(f"{stem}.table", old.places(coords, grids[1], None), f"{kinds[0]} positions as a learned table")
+            table = old.places.positions(coords, grids[1])
+            plan.take(f"{stem}.table", table, f"{kinds[0]} positions as a learned table")
     elif kinds[0] != kinds[1]:
         fix = f"model.{side}.positions={kinds[0]}"
         plan.problem(f"model.{side}.positions: {kinds[0]} there, {kinds[1]} here", fix, side)
@@ -240,7 +241,13 @@ def _fit_table(plan: Plan, side: str, name: str, old: tuple[int, ...], new: tupl
 
 
 def fit_channels_of_tokens(plan: Plan, side: str) -> None:
-    """The embedding of a token's channel: row by row, for channels of the same number."""
+    """The embedding of a token's channel: row by row, for channels of the same number; what describes one as it is."""
+    stem = f"{side}.places.description."
+    old_names, new_names = ({name for name in state if name.startswith(stem)} for state in (plan.old, plan.new))
+    if not old_names or not new_names:
+        plan.fresh += sorted(new_names)
+        plan.left_out += sorted(old_names)
+        plan.done |= old_names | new_names
     name = f"{side}.places.channels.weight"
     old, new = plan.old.get(name), plan.new.get(name)
     if old is None and new is None:

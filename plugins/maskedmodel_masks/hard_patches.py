@@ -60,7 +60,13 @@ class LossPredictor(nn.Module):
     def __init__(self, tokenizer: Tokenizer[Any], dim: int, width: int, heads: int) -> None:
         super().__init__()
         self.places = PositionEmbedding(
-            "sincos", width, heads, tokenizer.extents, tokenizer.channel_count, len(tokenizer.axes)
+            "sincos",
+            width,
+            heads,
+            tokenizer.extents,
+            tokenizer.channel_count,
+            len(tokenizer.axes),
+            tokenizer.channel_features,
         )
         self.query = nn.Parameter(torch.empty(width).normal_(std=0.02))
         self.block = CrossBlock(width, dim, heads, 4.0, NORM_EPS)
@@ -70,7 +76,7 @@ class LossPredictor(nn.Module):
     def forward(self, latent: Tensor, tokens: Tokens, ids: Tensor, key_valid: Tensor | None) -> Tensor:
         """Predictions (B, N) float32 for the tokens `ids` (B, N) from the latent (B, T, D)."""
         with torch.autocast(latent.device.type, enabled=False):
-            rows = gather_tokens(self.query + self.places(tokens.coords, tokens.grid, tokens.channel), ids)
+            rows = gather_tokens(self.query + self.places(*tokens.layout), ids)
             x = self.norm(self.block(rows, latent.float(), None, key_valid))
             predicted: Tensor = self.head(x).squeeze(-1)
         return predicted

@@ -39,8 +39,15 @@ class TokenScorer(nn.Module):
         super().__init__()
         self.embed = nn.Linear(tokenizer.token_width, width)
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
-        channels = tokenizer.channel_count
-        self.places = PositionEmbedding("sincos", width, heads, tokenizer.extents, channels, len(tokenizer.axes))
+        self.places = PositionEmbedding(
+            "sincos",
+            width,
+            heads,
+            tokenizer.extents,
+            tokenizer.channel_count,
+            len(tokenizer.axes),
+            tokenizer.channel_features,
+        )
         self.blocks = nn.ModuleList(Block(width, heads, 4.0, NORM_EPS) for _ in range(depth))
         self.last = nn.LayerNorm(width, eps=NORM_EPS)
         self.head = nn.Linear(width, 1)
@@ -51,7 +58,7 @@ class TokenScorer(nn.Module):
         """(B, L) float32."""
         with torch.autocast(tokens.values.device.type, enabled=False):
             x = self.norm(self.embed(tokens.values.float()))  # raw values may have any scale
-            x = x + self.places(tokens.coords, tokens.grid, tokens.channel)
+            x = x + self.places(*tokens.layout)
             for block in self.blocks:
                 x = block(x, None, tokens.valid)
             scores: Tensor = self.head(self.last(x)).squeeze(-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from einops import rearrange
@@ -15,6 +15,7 @@ from maskedmodel import GridTokenizer, Noise, Settings, Tokens
 from maskedmodel.errors import ConfigError, DataError, ShapeError
 from maskedmodel.pictures import Scale, Scales
 from maskedmodel.tokenizers import pair
+from maskedmodel_microscopy.described import WIDTH, described
 from maskedmodel_microscopy.picture import draw, drawn_slots, footprint
 from maskedmodel_microscopy.windows import TURNS, Present, fewer_channels, standardise
 
@@ -67,11 +68,19 @@ class ChannelsSettings(Settings):
         "random, per sample (ChannelViT).",
     )
     names: tuple[str, ...] = Field((), description="What pictures call the slots, in order; others as the data says.")
+    identity: Literal["slot", "name"] = Field(
+        "slot",
+        description="How a channel is known. slot: by a learned vector for each slot. name: by the letters of its name "
+        "in `names`, which must be given for all slots, so that a model takes other lists of names. Names spelt alike "
+        "are near each other; what a stain binds isn't known. Slots beyond those names are then all alike.",
+    )
 
     @model_validator(mode="after")
     def _names_fit(self) -> ChannelsSettings:
         if len(self.names) > self.channels:
             raise ValueError(f"names has {len(self.names)} entries for channels: {self.channels}")
+        if self.identity == "name" and len(self.names) < self.channels:
+            raise ValueError(f"identity: name wants a name for each of {self.channels} channels, got {len(self.names)}")
         return self
 
 
@@ -89,10 +98,10 @@ class ChannelsTokenizer(GridTokenizer[ChannelsSettings]):
     NaN, as is what lies beyond a smaller picture, so samples of different channels and sizes share a batch. Only tokens
     with a value are kept, moved to the front of their row: a batch is as long as its longest sample, whatever V.
 
-    Who a channel is stands in `Tokens.channel`: its slot. What a slot means is the data source's: a name, or the place
-    in a file. Whether the model may know is the model's own setting, for either half of it: ChannelViT knows both
-    (the default); CA-MAE sets `model.encoder.channels: false`, so that its features treat all channels alike, while the
-    decoder must know which channel a hidden token is of.
+    Who a channel is stands in `Tokens.channel`: its slot, or, with `identity: name`, in `Tokens.channel_features`. What
+    a slot means is the data source's: a name, or the place in a file. Whether the model may know is the model's own
+    setting, for either half of it: ChannelViT knows both (the default); CA-MAE sets `model.encoder.channels: false`, so
+    that its features treat all channels alike, while the decoder must know which channel a hidden token is of.
 
     A decoder of its own per channel, as in CA-MAE, is left out: the decoder shared by all channels is told the channel
     by its embedding, costs no weights per channel, learns from every channel, and takes channels never met.
@@ -101,10 +110,16 @@ class ChannelsTokenizer(GridTokenizer[ChannelsSettings]):
     axes = ("height", "width")
     separate_channels = True
     accepts_nan = True
+    described: Tensor
 
     def __init__(self, settings: ChannelsSettings | None = None, **values: Any) -> None:
         super().__init__(settings, **values)
         self._grid(self.eval_size)  # refuses a size that the patch doesn't divide, before anything is trained
+        if self.settings.identity == "name":
+            self.channel_count, self.channel_features = 0, WIDTH
+            self.described_names = self.settings.names
+            known = torch.cat([described(self.settings.names), torch.zeros(1, WIDTH)])
+            self.register_buffer("described", known, persistent=False)
 
     @property
     def eval_size(self) -> tuple[int, int]:
@@ -112,6 +127,14 @@ class ChannelsTokenizer(GridTokenizer[ChannelsSettings]):
         return pair(self.settings.size) if self.settings.eval_size is None else pair(self.settings.eval_size)
 
     def tokenize(self, signal: Tensor) -> Tokens:
+        tokens = self._cut(signal)
+        if self.settings.identity == "slot":
+            return tokens
+        assert tokens.channel is not None, "every token's channel is named"
+        row = tokens.channel.clamp(max=len(self.described) - 1)
+        return replace(tokens, channel_features=self.described[row].to(signal.dtype))
+
+    def _cut(self, signal: Tensor) -> ChannelTokens:
         if signal.dim() != 4 or signal.shape[1] == 0 or not signal.is_floating_point():
             raise ShapeError(
                 "Tokenizer 'channels' can't cut this signal.",
@@ -129,7 +152,7 @@ class ChannelsTokenizer(GridTokenizer[ChannelsSettings]):
             values, coords.repeat(slots, 1), self.axes, (rows, columns), channel, extents=(slots, height, width)
         )
         if torch.compiler.is_exporting():  # every slot is taken to be there: no graph can choose by its input
-            return tokens.without_nan()
+            return cast(ChannelTokens, tokens.without_nan())
         there = ~values.isnan()
         valid = there.any(-1)
         # One wait for the device: how long a row is decides the shape of everything after it.

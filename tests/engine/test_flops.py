@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,12 +35,27 @@ def counted_kernels(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequ
     monkeypatch.setattr(kernels, "chosen_attention", kernels.Attention(400))
 
 
-def build(ratio: float, encoder: dict[str, Any], decoder: dict[str, Any]) -> MaskedAutoencoder:
+class Described(Box):
+    """Channels with tokens of their own, each described by a number."""
+
+    separate_channels = True
+    channel_features = 1
+
+    def tokenize(self, signal: Tensor) -> Tokens:
+        tokens = super().tokenize(signal)
+        assert tokens.channel is not None
+        return replace(tokens, channel_features=tokens.channel[:, None].to(signal))
+
+
+def build(
+    ratio: float, encoder: dict[str, Any], decoder: dict[str, Any], tokenizer: Box | None = None
+) -> MaskedAutoencoder:
     settings = ModelSettings(
         encoder=EncoderSettings(**{"dim": 24, "depth": 2, "heads": 2, **encoder}),
         decoder=DecoderSettings(**{"dim": 16, "depth": 3, "heads": 2, **decoder}),
     )
-    return MaskedAutoencoder(Box(size=(8, 12), patch=(2, 3)), Uniform(ratio=ratio), Patch(), settings)
+    tokenizer = tokenizer or Box(size=(8, 12), patch=(2, 3))
+    return MaskedAutoencoder(tokenizer, Uniform(ratio=ratio), Patch(), settings)
 
 
 CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -78,6 +94,18 @@ def test_more_visible_tokens_cost_more_in_the_encoder() -> None:
     assert many.encoder > few.encoder
     assert forward_flops(model, 4, 12, 3).encoder == 3 * few.encoder
     assert few.total == few.encoder + few.decoder
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_what_describes_channels_is_counted(own: bool) -> None:
+    model = build(0.5, {}, {}, Described(channels=2, size=(8, 12), patch=(2, 3)))
+    tokens = model.tokenizer.tokenize(model.tokenizer.example(5, torch.Generator().manual_seed(0)))
+    if own:
+        coords, features = tokens.coords.expand(5, -1, -1), tokens.channel_features.expand(5, -1, -1)
+        tokens = replace(tokens, coords=coords, channel_features=features)
+    mask = model.scheduler.sample(tokens, 0.0, Noise.of(range(5)))
+    visible, hidden = mask.ids_keep.shape[1], mask.ids_hidden.shape[1]
+    assert forward_flops(model, visible, hidden, 5, shared_positions=not own).total == counted(model, tokens)
 
 
 def test_positions_of_their_own_share_no_projection() -> None:

@@ -38,6 +38,15 @@ def test_each_row_names_a_test_that_is_there(page: Path) -> None:
 
 
 def test_there_are_pages() -> None:
-    assert {"images.md", "labels.md", "microscopy.md", "points.md", "sound.md", "text.md", "timeseries.md", "video.md"} <= {
-        page.name for page in PAGES
-    }
+    assert {
+        "images.md",
+        "labels.md",
+        "microscopy.md",
+        "points.md",
+        "signals.md",
+        "sound.md",
+        "spectra.md",
+        "text.md",
+        "timeseries.md",
+        "video.md",
+    } <= {page.name for page in PAGES}

@@ -215,6 +215,51 @@ class ForgetsChannelCount(Line):
         self.channel_count = 0
 
 
+class _Described(Line):
+    """A tokenizer whose channels are described; not in the list, since it keeps the rules."""
+
+    separate_channels = True
+    channel_features = 1
+
+    def __init__(self, settings: Any = None, **values: Any) -> None:
+        super().__init__(settings, **values)
+        self.channel_count = 0
+
+    def tokenize(self, signal: Tensor) -> Tokens:
+        tokens = super().tokenize(signal)
+        assert tokens.channel is not None
+        return replace(tokens, channel_features=tokens.channel[:, None].to(signal))
+
+
+@fails("layout", "overfit")
+class DescribesInAnotherWidth(_Described):
+    def tokenize(self, signal: Tensor) -> Tokens:
+        tokens = super().tokenize(signal)
+        assert tokens.channel_features is not None
+        return replace(tokens, channel_features=tokens.channel_features.expand(-1, 2))
+
+
+@fails("layout", "overfit")
+class DescribesNothing(_Described):
+    def tokenize(self, signal: Tensor) -> Tokens:
+        return replace(super().tokenize(signal), channel_features=None)
+
+
+@fails("layout", "overfit")
+class DescribesByNaN(_Described):
+    def tokenize(self, signal: Tensor) -> Tokens:
+        tokens = super().tokenize(signal)
+        assert tokens.channel_features is not None
+        return replace(tokens, channel_features=tokens.channel_features * torch.nan)
+
+
+@fails("layout")
+class DescribesTokensNotChannels(_Described):
+    def tokenize(self, signal: Tensor) -> Tokens:
+        tokens = super().tokenize(signal)
+        return replace(tokens, channel_features=tokens.coords.to(signal))
+
+
 @fails("padding")
 class PadsWithNaN(Line):
     def tokenize(self, signal: Tensor) -> Tokens:

@@ -7,7 +7,20 @@ import pytest
 from maskedmodel.plugins import load_registry
 from maskedmodel.testing import run_checks
 
-BUILT_IN = ("audio", "image", "masks", "microscopy", "objectives", "points", "tasks", "text", "timeseries", "video")
+BUILT_IN = (
+    "audio",
+    "image",
+    "masks",
+    "microscopy",
+    "objectives",
+    "points",
+    "signals",
+    "spectra",
+    "tasks",
+    "text",
+    "timeseries",
+    "video",
+)
 
 
 @pytest.mark.slow

@@ -299,6 +299,32 @@ def test_pictures_start_a_model_of_single_channels(old: MaskedAutoencoder, regis
     assert "its tokenizer was 'image', this run's is 'channels'" in report.summary()
 
 
+def test_numbered_channels_start_described_ones(registry: Registry, tmp_path: Path) -> None:
+    size: dict[str, Any] = {"size": 12, "patch": 4, "channels": 2}
+    by_name = {**size, "identity": "name", "names": ["DNA", "actin"]}
+    numbered = model_of(registry, name="channels", tokenizer=size)
+    described = model_of(registry, name="channels", tokenizer=by_name, seed=1)
+    layers = {
+        f"{side}.places.description.fc{n}.{kind}"
+        for side in ("encoder", "decoder")
+        for n in (1, 2)
+        for kind in ("weight", "bias")
+    }
+    tables = {"encoder.places.channels.weight", "decoder.places.channels.weight"}
+    report = started(described, numbered, tmp_path, registry)
+    accounted(report, described)
+    assert set(report.fresh) == layers
+    assert set(report.left_out) == tables
+    again = model_of(
+        registry, name="channels", tokenizer={**by_name, "names": ["RNA", "ER", "AGP"], "channels": 3}, seed=2
+    )
+    report = started(again, described, tmp_path / "second", registry)
+    accounted(report, again)
+    assert not report.fresh
+    for name in layers:
+        assert torch.equal(again.state_dict()[name], described.state_dict()[name])
+
+
 @pytest.mark.parametrize(
     ("before", "after", "fresh", "left"),
     [

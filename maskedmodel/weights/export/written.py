@@ -85,6 +85,8 @@ class Pictures:
             return
         if not tokenizer.channels_last and tokenizer.channels > 1:
             self.reasons.append("the values of a token lie in another order")
+        if tokenizer.channel_features and encoder.channels:
+            self.reasons.append("it knows channels by what describes them")
         if encoder.positions == "rotary":
             self.reasons.append("its positions are rotary: queries and keys are turned by the coordinates")
         if encoder.repeat_positions:
@@ -115,7 +117,7 @@ class Pictures:
         places: Any = getattr(self.model, side).places
         grid = self.tokenizer.extents
         coords = torch.cartesian_prod(*(torch.arange(n) for n in grid)).reshape(-1, len(grid))
-        table: Tensor = places(coords, grid, None).detach()
+        table: Tensor = places.positions(coords, grid).detach()
         return table
 
     def convolution(self) -> Tensor:
