@@ -82,7 +82,7 @@ class Encoder(nn.Module):
             if index and again is not None:
                 x = x + again
             x = block(x, angles, key_valid, kept_B2=None if kept is None else kept[:, index])
-        return self.norm(x) if until is None and norm else x  # type: ignore[no-any-return]
+        return self.norm(x) if until is None and norm else x
 
     def _embedded(self, visible_BKP: Tensor, where: Layout, chosen: Selection) -> Tensor:
         """Visible tokens (B, K, D); their coordinates go along where the tokenizer's module takes them."""
