@@ -18,7 +18,7 @@ from maskedmodel.config.load import config_schema
 from maskedmodel.plugins import Registry, load_registry
 
 PAGE = Path(__file__).parent / "config.md"
-BUILT_IN = ("audio", "image", "masks", "microscopy", "objectives", "tasks", "timeseries", "video")
+BUILT_IN = ("audio", "callbacks", "image", "masks", "microscopy", "objectives", "tasks", "timeseries", "video")
 HEAD = """\
 # Every setting of a config
 

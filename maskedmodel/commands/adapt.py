@@ -48,7 +48,7 @@ class FinetuneResult:
                 *aligned(cells),
                 "",
                 f"{self.adapted.labels} labelled training and {judged.samples} validation samples, after the last step."
-                f"{scratch} Intervals: 95 %, bootstrap over the validation samples.",
+                f"{self._stopped()}{scratch} Intervals: 95 %, bootstrap over the validation samples.",
                 *self._left_out(),
                 "",
                 f"report    {self.report}",
@@ -57,6 +57,15 @@ class FinetuneResult:
                 f"  maskedmodel predict {run} FILES --to predictions.parquet",
             ]
         )
+
+    def _stopped(self) -> str:
+        """Where that wasn't the last step of the whole run, and how to go on."""
+        runs = [(adapted, of) for adapted, of in ((self.adapted, "It"), (self.twin, "From scratch it")) if adapted]
+        found = [(adapted.stopped, of) for adapted, of in runs if adapted.stopped is not None]
+        if not found:
+            return ""
+        said = "".join(f" {of} was stopped {stopped}." for stopped, of in found)
+        return f"{said} To go on, {found[0][0].advice}."
 
     def _left_out(self) -> list[str]:
         train, val = self.adapted.left_out

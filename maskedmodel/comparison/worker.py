@@ -22,6 +22,7 @@ import torch
 
 from maskedmodel.comparison.budget import build
 from maskedmodel.comparison.yardstick import Measured, measure
+from maskedmodel.config.build import build_callbacks
 from maskedmodel.config.load import load_config
 from maskedmodel.errors import MaskedModelError
 from maskedmodel.plugins import Registry, load_registry
@@ -35,6 +36,8 @@ from maskedmodel.training.loop import train
 from maskedmodel.training.masked import MaskedModelling
 from maskedmodel.training.tracking import environment
 from maskedmodel.weights.start import begin
+
+WHOLE = "A run of a comparison goes on: each arm spends its whole budget."
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,16 @@ def perform(job: Job, registry: Registry, channel: Channel) -> Measured:
             write_json(folder / "environment.json", environment(world.device))
             begin(config, folder, model, registry)
             channel.progress("pretraining", 0, config.train.steps)
-            training = train(config, folder, MaskedModelling(model, config.train), parts.source, world, quiet=True)
+            training = train(
+                config,
+                folder,
+                MaskedModelling(model, config.train),
+                parts.source,
+                world,
+                quiet=True,
+                callbacks=build_callbacks(config, registry),
+                whole=WHOLE,
+            )
         with Signals() as signals, signals.may_cut():
             if job.kind == "untrained":
                 begin(config, folder, model, registry)

@@ -185,7 +185,9 @@ def _field(
     model, field = model_at(""), None
     for depth, part in enumerate(path):
         if depth > 0 and not isinstance(part, int):
-            model = model_at(str(path[0])) if depth == 1 else _model_in(field.annotation if field else None)
+            listed = depth == 2 and isinstance(path[1], int)  # an entry of a list of components
+            at = dotted(path[:depth]) if depth == 1 or listed else None
+            model = _model_in(field.annotation if field else None) if at is None else model_at(at)
         if not isinstance(part, int):
             field = _fields(model).get(str(part))
     return model, field

@@ -15,6 +15,7 @@ from maskedmodel.components import Component
 from maskedmodel.config.early import read_given, section_model, truth_as_number
 from maskedmodel.config.errors import Problem, config_error, shown, translate
 from maskedmodel.config.files import to_yaml
+from maskedmodel.config.listed import canonical_lists, list_problems
 from maskedmodel.config.sections import RunConfig, Trained
 from maskedmodel.plugins import Kind, Registry, label
 from maskedmodel.settings import Settings
@@ -34,10 +35,7 @@ def build_model(registry: Registry, *, needs_data: bool = True, kind: type[Any] 
     """The run's pydantic model with the settings of every component in the registry, told apart by `name`."""
     fields: dict[str, Any] = {}
     for section, of in kind.components.items():
-        classes = [cls.settings_class for _, cls in sorted(registry.of(of).items())]
-        annotation: Any = reduce(or_, classes) if classes else Settings
-        if len(classes) > 1:  # pydantic refuses a discriminator where there is nothing to tell apart
-            annotation = Annotated[annotation, Field(discriminator="name")]
+        annotation = _settings_of(registry, of)
         description = kind.model_fields[section].description
         default = kind.defaults.get(section)
         if default is not None and default["name"] in registry.of(of):
@@ -46,7 +44,19 @@ def build_model(registry: Registry, *, needs_data: bool = True, kind: type[Any] 
             fields[section] = (annotation | None, Field(None, description=description))
         else:
             fields[section] = (annotation, Field(description=description))
+    for section, of in kind.lists.items():
+        entries: Any = tuple[_settings_of(registry, of), ...]  # type: ignore[misc]
+        fields[section] = (entries, Field((), description=kind.model_fields[section].description))
     return create_model("Run", __base__=kind, __doc__=kind.__doc__, **fields)
+
+
+def _settings_of(registry: Registry, kind: Kind) -> Any:
+    """The settings of every component of a kind, told apart by name."""
+    classes = [cls.settings_class for _, cls in sorted(registry.of(kind).items())]
+    annotation: Any = reduce(or_, classes) if classes else Settings
+    if len(classes) > 1:  # pydantic refuses a discriminator where there is nothing to tell apart
+        annotation = Annotated[annotation, Field(discriminator="name")]
+    return annotation
 
 
 @overload
@@ -85,7 +95,8 @@ def load_config(
     settings that the config gave to the former component and the new one doesn't know; an override of the encoder's
     preset drops the dim, depth and heads that the config gave. Settings given as overrides stay, and are refused where
     they are unknown. An override of a component's setting to null
-    means its default, where null is no value of its own. `needs_data` False: the config may do without `data`.
+    means its default, where null is no value of its own. `needs_data` False: a run is opened and not trained, so the
+    config may do without `data`, and its callbacks are left out, which may be those of another machine.
 
     Raises one ConfigError that lists all problems.
     """
@@ -97,11 +108,14 @@ def load_config(
             _drop_unknown(given.data, keys[0], value, registry, kind)
     data = given.settled()
     _canonical(data, registry, kind)
+    canonical_lists(data, registry, kind)
     for section in kind.nullable:
         if data.get(section) is None:
             data.pop(section, None)
     if not needs_data and data.get("data") is None:
         data.pop("data", None)
+    if not needs_data:
+        data.pop("callbacks", None)
     _unset(data, given.changes, registry, kind)
     return _validate(data, registry, given.where, needs_data, kind)
 
@@ -162,11 +176,13 @@ def _validate(data: dict[Any, Any], registry: Registry, where: str, needs_data: 
     for section in config.nullable - data.keys():
         unnamed.pop(section, None)
     model = build_model(registry, needs_data=needs_data, kind=config)
-    problems = list(unnamed.values())
+    entries = list_problems(data, registry, config)
+    problems = [*unnamed.values(), *entries.values()]
     try:
         settled = model.model_validate({key: value for key, value in data.items() if key not in unnamed})
     except ValidationError as error:
         errors = [detail for detail in error.errors() if not detail["loc"] or detail["loc"][0] not in unnamed]
+        errors = [detail for detail in errors if detail["loc"][:2] not in entries]
         problems += translate(errors, data, lambda section: _model_of(section, data, model, registry))
         raise config_error(problems, where) from None
     problems += truth_as_number(data, settled.model_dump(), ())
@@ -197,11 +213,15 @@ def _name_problems(data: Mapping[Any, Any], registry: Registry, config: type[Tra
 def _model_of(
     section: str, data: Mapping[Any, Any], model: type[Trained], registry: Registry
 ) -> type[BaseModel] | None:
-    """The model behind a section's settings; "" is the whole config."""
-    if section not in model.components:
+    """The model behind the settings of a section, or of an entry `section[0]`; "" is the whole config."""
+    head, bracket, number = section.partition("[")
+    if bracket and head in model.lists:
+        given, kind = data[head][int(number[:-1])], model.lists[head]
+    elif section in model.components:
+        given, kind = data.get(section), model.components[section]
+    else:
         return section_model(section, model)
-    given = data.get(section)
-    component = _named(registry, model.components[section], given.get("name")) if isinstance(given, Mapping) else None
+    component = _named(registry, kind, given.get("name")) if isinstance(given, Mapping) else None
     return component.settings_class if component is not None else None
 
 
@@ -213,7 +233,11 @@ def dump_config(config: Trained) -> str:
 def config_schema(registry: Registry, kind: type[Trained] = RunConfig) -> dict[str, Any]:
     """JSON Schema of a config with the components at hand, for editors. `name` is required in each component."""
     schema = build_model(registry, kind=kind).model_json_schema()
-    named = {cls.settings_class.__name__ for of in kind.components.values() for cls in registry.of(of).values()}
+    named = {
+        cls.settings_class.__name__
+        for of in [*kind.components.values(), *kind.lists.values()]
+        for cls in registry.of(of).values()
+    }
     for name, definition in schema.get("$defs", {}).items():
         if name.rsplit("__", 1)[-1] in named:
             definition["required"] = ["name", *(key for key in definition.get("required", ()) if key != "name")]

@@ -15,6 +15,7 @@ from maskedmodel.components import SampleDataset, Split
 from maskedmodel.config.sections import Trained
 from maskedmodel.errors import CheckpointError, ConfigError, TrainingError
 from maskedmodel.training import checkpoint as checkpoints
+from maskedmodel.training.audience import Audience, Stopped
 from maskedmodel.training.data import (
     Batch,
     Broken,
@@ -68,6 +69,7 @@ class Run:
         self.notes: Counter[str] = Counter()  # what was converted or left out of samples, by this process
         self.named: dict[str, float] = {}  # the step's further losses by name, over all ranks
         self.step = self.saved = 0
+        self.stopped: Stopped | None = None  # who asked the run to end here
         self.accumulate = self.settings.accumulate  # more of them once memory has run out
         self.place = _place(folder)
         self.data = fingerprint(self.train_data, self.settings.data_timeout)
@@ -109,6 +111,20 @@ class Run:
         """See that a checkpoint can be written before anything is trained. Raises TrainingError where it can't."""
         if self.world.leads and not self.saved:
             checkpoints.rehearse(self.folder, self.model.state_dict(), self._state)
+
+    @property
+    def ended(self) -> bool:
+        """Whether no step follows."""
+        return self.step >= self.settings.steps or self.stopped is not None
+
+    def hear(self, audience: Audience) -> None:
+        """Let a callback that asked for it end the run here. What it asked for is known before the checkpoint is."""
+        wish = audience.wish()
+        if wish is not None and not self.ended:
+            self.stopped = wish
+            if self.world.leads:
+                wish.write(self.folder)
+                log.warning("Stopped %s.", wish)
 
     def keep_best(self, records: Records) -> None:
         """Write this step's checkpoint where no validation so far was better."""

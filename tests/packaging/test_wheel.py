@@ -113,7 +113,7 @@ def test_the_installed_package_is_the_wheels(scripts: Path, tmp_path: Path) -> N
 def test_plugins_are_listed_built_in_and_foreign(maskedmodel: Any) -> None:
     listed = json.loads(maskedmodel("plugins", "--json").stdout)
     owners = {plugin["name"]: plugin["distribution"] for plugin in listed["plugins"]}
-    built_in = ("audio", "image", "masks", "microscopy", "objectives", "tasks", "timeseries", "video")
+    built_in = ("audio", "callbacks", "image", "masks", "microscopy", "objectives", "tasks", "timeseries", "video")
     assert owners == {**dict.fromkeys(built_in, "maskedmodel"), "ecg": "maskedmodel-ecg", "ecg_data": "maskedmodel-ecg"}
     assert listed["failures"] == []
 

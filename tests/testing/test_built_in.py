@@ -7,7 +7,7 @@ import pytest
 from maskedmodel.plugins import load_registry
 from maskedmodel.testing import run_checks
 
-BUILT_IN = ("audio", "image", "masks", "microscopy", "objectives", "tasks", "timeseries", "video")
+BUILT_IN = ("audio", "callbacks", "image", "masks", "microscopy", "objectives", "tasks", "timeseries", "video")
 
 
 @pytest.mark.slow
