@@ -106,7 +106,7 @@ def first_line(schema: Mapping[str, Any]) -> str:
 def section(name: str, value: Mapping[str, Any], defs: Mapping[str, Any], of: str = "") -> Iterator[str]:
     """One section of a config: its components by name, or its own settings. `of` is which kind of config's, if told."""
     yield f"## {of}{name}\n\n{value.get('description', '')}\n\n"
-    mapping = value.get("discriminator", {}).get("mapping")
+    mapping = (value.get("discriminator") or value.get("items", {}).get("discriminator", {})).get("mapping")
     if mapping:
         for component, ref in sorted(mapping.items()):
             yield f"### {name}: {component}\n\n{table(defs[ref.rpartition('/')[2]], defs, ('name',))}\n"

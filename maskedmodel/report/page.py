@@ -73,6 +73,8 @@ def _status(data: RunData) -> str:
         return f"Step {data.step:,}." if data.step else "Not trained here."
     if data.step >= data.steps:
         return f"Finished: {data.steps:,} steps."
+    if data.stopped is not None:
+        return f"Stopped {_text(str(data.stopped))}."
     return f"Not finished: step {data.step:,} of {data.steps:,}, as far as this page was told."
 
 
@@ -245,7 +247,11 @@ def _next(data: RunData) -> str:
     lines = []
     if data.steps is not None and data.step < data.steps:
         config = shlex.quote(str(data.run / "config.yaml"))
-        lines.append(f"maskedmodel pretrain {config} --run {run}   # goes on where it stopped")
+        if data.stopped is None:
+            lines.append(f"maskedmodel pretrain {config} --run {run}   # goes on where it stopped")
+        else:
+            command = f"maskedmodel pretrain {config} --run {run} callbacks=[]"
+            lines.append(f"{command}   # goes on without callbacks; or with other settings of {data.stopped.by}")
     lines += [
         f"maskedmodel reconstruct {run}   # pictures: add your own files behind it",
         f"maskedmodel probe {run}         # k-NN and linear probe against random weights",

@@ -15,6 +15,7 @@ from maskedmodel.errors import PluginError, suggestion
 from maskedmodel.plugins import KINDS, Kind, Plugin, Registry
 from maskedmodel.testing import (
     absent,
+    callbacks,
     components,
     objectives,
     scenes,
@@ -55,6 +56,7 @@ FIRST_OF_KIND: Mapping[Kind, Check] = MappingProxyType(
         "objective": objectives.check_width,
         "data_source": sources.check_opens,
         "task": tasks.check_predicts,
+        "callback": callbacks.check_events,
     }
 )
 OF_KIND: Mapping[Kind, tuple[Check, ...]] = MappingProxyType(
@@ -131,6 +133,12 @@ OF_KIND: Mapping[Kind, tuple[Check, ...]] = MappingProxyType(
             tasks.check_maps,
             tasks.check_rebuilt_alike,
             tasks.check_learns,
+        ),
+        "callback": (
+            callbacks.check_events,
+            callbacks.check_resumed,
+            callbacks.check_same_bits,
+            callbacks.check_global_generators,
         ),
     }
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -118,13 +119,16 @@ class Run:
         return self.step >= self.settings.steps or self.stopped is not None
 
     def hear(self, audience: Audience) -> None:
-        """Let a callback that asked for it end the run here. What it asked for is known before the checkpoint is."""
-        wish = audience.wish()
+        """Let a callback that asked for it end the run here, but not before its first step: there is nothing to save.
+
+        Who asked is on the disk before the checkpoint is, so that no kill in between lets the run go on.
+        """
+        wish = audience.wish() if self.step else None
         if wish is not None and not self.ended:
-            self.stopped = wish
+            self.stopped = replace(wish, step=self.step)
             if self.world.leads:
-                wish.write(self.folder)
-                log.warning("Stopped %s.", wish)
+                self.stopped.write(self.folder)
+                log.warning("Stopped %s.", self.stopped)
 
     def keep_best(self, records: Records) -> None:
         """Write this step's checkpoint where no validation so far was better."""
