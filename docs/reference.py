@@ -30,8 +30,8 @@ Written by `python docs/reference.py` from the schema that a config is checked a
 FINETUNE = """\
 # Settings of fine-tuning
 
-`maskedmodel finetune` takes `data`, `tokenizer`, `mask`, `model.encoder` and `start` as above, and these. `mask` may be
-null, which hides nothing and is the default.
+`maskedmodel finetune` takes `data`, `tokenizer`, `mask`, `model.encoder`, `start` and `callbacks` as above, and these.
+`mask` may be null, which hides nothing and is the default.
 
 """
 OWN = ("task", "adapt", "optim", "train")  # sections that pretraining has not, or with other defaults
