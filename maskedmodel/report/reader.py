@@ -87,10 +87,7 @@ class RunData:
     @property
     def stopped(self) -> Stopped | None:
         """Which callback ended the run before its last step, where the summary says so."""
-        try:
-            return Stopped(**self.summary["stopped"])
-        except (KeyError, TypeError):
-            return None
+        return Stopped.of(self.summary.get("stopped"))
 
     @property
     def baseline(self) -> float | None:

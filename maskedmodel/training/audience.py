@@ -51,11 +51,19 @@ class Stopped:
         write_text(folder / _FILE, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
+    def of(cls, values: object) -> Stopped | None:
+        """That of JSON values; None where they are none."""
+        kinds = {"step": int, "steps": int, "by": str, "settings": dict, "why": str}
+        if not isinstance(values, dict) or {name: type(value) for name, value in values.items()} != kinds:
+            return None
+        return cls(**values)
+
+    @classmethod
     def read(cls, folder: Path) -> Stopped | None:
         """The one in a run's folder; None where there is none, or none that can be read."""
         try:
-            return cls(**json.loads((folder / _FILE).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, RecursionError):
+            return cls.of(json.loads((folder / _FILE).read_text(encoding="utf-8")))
+        except (OSError, ValueError, RecursionError):
             return None
 
 
