@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from maskedmodel.noise import seeded
 from maskedmodel.testing.fixtures import Box, Direct, Fixed, generator
 from maskedmodel.testing.rules import NotApplicable, require, same, untouched_generators
 from maskedmodel.training import checkpoint as checkpoints
-from maskedmodel.training.audience import reason
+from maskedmodel.training.audience import Outcome, reason
 from maskedmodel.training.distributed import World
 from maskedmodel.training.loop import train
 from maskedmodel.training.masked import MaskedModelling
@@ -33,6 +33,7 @@ from maskedmodel.training.tracking import read_lines
 AnyCallback = Callback[Any]
 STEPS, BEST = 48, 8  # of the run that is made up: validations get worse from step BEST on
 TRAINED = 4  # steps of the real one
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 Shown = tuple[str, Moment]
 
 
@@ -96,9 +97,7 @@ def _folder() -> Iterator[Path]:
 
 def check_events(callback: AnyCallback) -> None:
     """It takes everything that a run shows, however that ends, and returns None or a text that says why to stop."""
-    outcomes: tuple[Literal["finished", "stopped", "interrupted", "failed"], ...]
-    outcomes = ("finished", "stopped", "interrupted", "failed")
-    for number, outcome in enumerate(outcomes):
+    for number, outcome in enumerate(OUTCOMES):
         with _folder() as folder:
             fresh, shown = _begin(callback, folder), _moments()[: 0 if number else None]
             for (method, moment), said in zip(shown, _replies(fresh, shown), strict=True):

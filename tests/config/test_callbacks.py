@@ -9,7 +9,7 @@ import pytest
 from maskedmodel.config.early import check_early
 from maskedmodel.config.finetune import FinetuneConfig
 from maskedmodel.config.load import config_schema, difference, dump_config, load_config
-from maskedmodel.config.sections import Trained
+from maskedmodel.config.sections import RunConfig, Trained
 from maskedmodel.errors import ConfigError
 from maskedmodel.plugins import Registry, load_registry
 
@@ -28,7 +28,7 @@ def names(config: Trained) -> list[str]:
     return [settings.name for settings in config.callbacks]
 
 
-@pytest.mark.parametrize("kind", [None, FinetuneConfig])
+@pytest.mark.parametrize("kind", [RunConfig, FinetuneConfig])
 @pytest.mark.parametrize(
     ("given", "overrides"),
     [
@@ -45,16 +45,17 @@ def names(config: Trained) -> list[str]:
     ],
 )
 def test_a_list_a_mapping_and_overrides_mean_the_same(
-    given: Any, overrides: tuple[str, ...], kind: type[Trained] | None, registry: Registry
+    given: Any, overrides: tuple[str, ...], kind: type[Any], registry: Registry
 ) -> None:
     data = BASE if given is None else {**BASE, "callbacks": given}
-    check_early(data, overrides, **({} if kind is None else {"kind": kind}))
-    config = load_config(data, overrides, registry=registry, **({} if kind is None else {"kind": kind}))
+    check_early(data, overrides, kind=kind)
+    config = load_config(data, overrides, registry=registry, kind=kind)
     assert names(config) == ["early_stopping", "tensorboard"]
     assert config.callbacks[0].model_dump()["patience"] == 3
 
 
 def test_one_entry_needs_no_list_and_none_is_none(registry: Registry) -> None:
+    given: Any
     for given in ("tensorboard", {"name": "tensorboard"}, ["tensorboard"]):
         assert names(load_config({**BASE, "callbacks": given}, registry=registry)) == ["tensorboard"]
     for given in (None, [], {}):
@@ -129,8 +130,8 @@ def test_where_no_callback_is_installed_that_is_said() -> None:
 
 
 def test_the_schema_tells_callbacks_apart_by_name(registry: Registry) -> None:
-    for kind in ({}, {"kind": FinetuneConfig}):
-        schema = config_schema(registry, **kind)  # type: ignore[arg-type]
+    for kind in (RunConfig, FinetuneConfig):
+        schema = config_schema(registry, kind)
         entries = schema["properties"]["callbacks"]
         assert entries["type"] == "array"
         assert {"early_stopping", "tensorboard", "trackio", "wandb"} <= entries["items"]["discriminator"][
