@@ -48,7 +48,8 @@ class FinetuneResult:
                 *aligned(cells),
                 "",
                 f"{self.adapted.labels} labelled training and {judged.samples} validation samples, after the last step."
-                f"{self._stopped()}{scratch} Intervals: 95 %, bootstrap over the validation samples.",
+                f"{scratch} Intervals: 95 %, bootstrap over the validation samples.",
+                *self._stopped(),
                 *self._left_out(),
                 "",
                 f"report    {self.report}",
@@ -58,14 +59,17 @@ class FinetuneResult:
             ]
         )
 
-    def _stopped(self) -> str:
-        """Where that wasn't the last step of the whole run, and how to go on."""
-        runs = [(adapted, of) for adapted, of in ((self.adapted, "It"), (self.twin, "From scratch it")) if adapted]
-        found = [(adapted.stopped, of) for adapted, of in runs if adapted.stopped is not None]
+    def _stopped(self) -> list[str]:
+        """Which of them a callback stopped before the last step of the whole run, and how to go on."""
+        runs = [("fine-tuned", self.adapted), ("from scratch", self.twin)]
+        found = [(name, run.stopped) for name, run in runs if run is not None and run.stopped is not None]
         if not found:
-            return ""
-        said = "".join(f" {of} was stopped {stopped}." for stopped, of in found)
-        return f"{said} To go on, {found[0][0].advice}."
+            return []
+        return [
+            "",
+            *(f"stopped early  {name}, {stopped}" for name, stopped in found),
+            f"to go on       {found[0][1].advice}",
+        ]
 
     def _left_out(self) -> list[str]:
         train, val = self.adapted.left_out

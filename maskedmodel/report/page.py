@@ -239,19 +239,19 @@ def _broken(data: RunData) -> str:
 
 def _next(data: RunData) -> str:
     run = shlex.quote(str(data.run))
+    config = shlex.quote(str(data.run / "config.yaml"))
+    on = "" if data.stopped is None else f"# goes on without callbacks; or with other settings of {data.stopped.by}"
     if data.finetuned:
+        predict = f"maskedmodel predict {run} FILES --to predictions.parquet   # what it says of your own files"
+        again = f"maskedmodel finetune {config} --run {run} callbacks=[]   {on}"
         return _commands(
-            [f"maskedmodel predict {run} FILES --to predictions.parquet   # what it says of your own files"],
+            [*([again] if on else []), predict],
             f"import maskedmodel\nmodel = maskedmodel.load({str(data.run)!r})\nprediction = model(signal)",
         )
     lines = []
     if data.steps is not None and data.step < data.steps:
-        config = shlex.quote(str(data.run / "config.yaml"))
-        if data.stopped is None:
-            lines.append(f"maskedmodel pretrain {config} --run {run}   # goes on where it stopped")
-        else:
-            command = f"maskedmodel pretrain {config} --run {run} callbacks=[]"
-            lines.append(f"{command}   # goes on without callbacks; or with other settings of {data.stopped.by}")
+        how = f" callbacks=[]   {on}" if on else "   # goes on where it stopped"
+        lines.append(f"maskedmodel pretrain {config} --run {run}{how}")
     lines += [
         f"maskedmodel reconstruct {run}   # pictures: add your own files behind it",
         f"maskedmodel probe {run}         # k-NN and linear probe against random weights",

@@ -50,8 +50,8 @@ def test_a_stopped_run_says_so_again_and_goes_on_when_told_to(run: Go, tmp_path:
     again = run(tmp_path / "run", *IMPATIENT)
     assert (again.stopped, again.judged) == (first.stopped, first.judged)
     text = str(FinetuneResult(again, None, True, tmp_path / "report.html"))
-    assert "It was stopped at step 6 of 12 by early_stopping: val_accuracy was not" in text
-    assert "To go on, change the settings of early_stopping" in text
+    assert "stopped early  fine-tuned, at step 6 of 12 by early_stopping: val_accuracy was not" in text
+    assert "to go on       change the settings of early_stopping" in text
     on = run(tmp_path / "run", "train.validate_every=2")
     assert on.stopped is None
     straight = run(tmp_path / "straight", "train.validate_every=2")
