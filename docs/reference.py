@@ -20,6 +20,7 @@ from maskedmodel.plugins import Registry, load_registry
 PAGE = Path(__file__).parent / "config.md"
 BUILT_IN = (
     "audio",
+    "callbacks",
     "image",
     "masks",
     "microscopy",
@@ -43,8 +44,8 @@ Written by `python docs/reference.py` from the schema that a config is checked a
 FINETUNE = """\
 # Settings of fine-tuning
 
-`maskedmodel finetune` takes `data`, `tokenizer`, `mask`, `model.encoder` and `start` as above, and these. `mask` may be
-null, which hides nothing and is the default.
+`maskedmodel finetune` takes `data`, `tokenizer`, `mask`, `model.encoder`, `start` and `callbacks` as above, and these.
+`mask` may be null, which hides nothing and is the default.
 
 """
 OWN = ("task", "adapt", "optim", "train")  # sections that pretraining has not, or with other defaults
@@ -124,7 +125,7 @@ def first_line(schema: Mapping[str, Any]) -> str:
 def section(name: str, value: Mapping[str, Any], defs: Mapping[str, Any], of: str = "") -> Iterator[str]:
     """One section of a config: its components by name, or its own settings. `of` is which kind of config's, if told."""
     yield f"## {of}{name}\n\n{value.get('description', '')}\n\n"
-    mapping = value.get("discriminator", {}).get("mapping")
+    mapping = (value.get("discriminator") or value.get("items", {}).get("discriminator", {})).get("mapping")
     if mapping:
         for component, ref in sorted(mapping.items()):
             yield f"### {name}: {component}\n\n{table(defs[ref.rpartition('/')[2]], defs, ('name',))}\n"

@@ -1,9 +1,9 @@
 """Masked autoencoders for any signal that can be cut into tokens.
 
-The names below are what most people need. What plugins build on is grouped: `maskedmodel.errors`, `.nested`
-(components inside components), `.nn` (parts of the engine), `.pictures`, `.scenes`, `.schedulers`, `.schedules`
-(weights over time), `.sources` (files, labels, splits), `.tasks`, `.tokenizers` and `.tokens`, each with an `__all__`.
-Names are loaded on first use, so that `import maskedmodel` and `maskedmodel --help` answer at once.
+The names below are what most people need. What plugins build on is grouped: `maskedmodel.callbacks`, `.errors`,
+`.nested` (components inside components), `.nn` (parts of the engine), `.pictures`, `.scenes`, `.schedulers`,
+`.schedules` (weights over time), `.sources` (files, labels, splits), `.tasks`, `.tokenizers` and `.tokens`, each with an
+`__all__`. Names are loaded on first use, so that `import maskedmodel` and `maskedmodel --help` answer at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from maskedmodel.callbacks import Callback as Callback
     from maskedmodel.commands import compare as compare
     from maskedmodel.commands import doctor as doctor
     from maskedmodel.commands import embed as embed
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from maskedmodel.weights.runs import load as load
 
 _HOME = {
+    "maskedmodel.callbacks": ["Callback"],
     "maskedmodel.commands": [
         "compare",
         "doctor",
@@ -86,6 +88,7 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 GROUPS = (
+    "callbacks",
     "errors",
     "nested",
     "nn",

@@ -1,4 +1,4 @@
-"""The five hooks by which a plugin provides components.
+"""The six hooks by which a plugin provides components.
 
 A plugin is a module named in the entry-point group `maskedmodel`, with functions of these names marked `hookimpl`:
 
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import pluggy
 
+from maskedmodel.callbacks import Callback
 from maskedmodel.components import DataSource, Objective, Tokenizer
 from maskedmodel.installed import PROJECT
 from maskedmodel.schedulers import MaskScheduler
@@ -49,3 +50,7 @@ class Hooks(Protocol):
     @hookspec
     def maskedmodel_tasks(self) -> list[type[Task[Any]]]:
         """Tasks: what is learned on top of an encoder."""
+
+    @hookspec
+    def maskedmodel_callbacks(self) -> list[type[Callback[Any]]]:
+        """Callbacks: who looks at a run on its way."""

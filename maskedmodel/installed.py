@@ -19,7 +19,7 @@ PROJECT = "maskedmodel"  # the distribution, and the group of entry points that 
 ALLOW_VARIABLE = "MASKEDMODEL_PLUGINS"
 BLOCK_VARIABLE = "MASKEDMODEL_BLOCK_PLUGINS"
 
-Kind = Literal["tokenizer", "mask_scheduler", "objective", "data_source", "task"]
+Kind = Literal["tokenizer", "mask_scheduler", "objective", "data_source", "task", "callback"]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import pluggy
 
+from maskedmodel.callbacks import Callback
 from maskedmodel.components import Component, DataSource, Objective, Settings, Tokenizer
 from maskedmodel.errors import MaskedModelError, PluginError, nearest, suggestion
 from maskedmodel.hookspecs import Hooks
@@ -46,6 +47,7 @@ KINDS: Mapping[Kind, type[Component[Any]]] = MappingProxyType(
         "objective": Objective,
         "data_source": DataSource,
         "task": Task,
+        "callback": Callback,
     }
 )
 _HOOKS: Mapping[str, Kind] = MappingProxyType({f"{PROJECT}_{kind}s": kind for kind in KINDS})
@@ -79,6 +81,7 @@ class Registry:
     objectives: Mapping[str, type[Objective[Any]]] = field(default_factory=dict)
     data_sources: Mapping[str, type[DataSource[Any]]] = field(default_factory=dict)
     tasks: Mapping[str, type[Task[Any]]] = field(default_factory=dict)
+    callbacks: Mapping[str, type[Callback[Any]]] = field(default_factory=dict)
     plugins: tuple[Plugin, ...] = ()
     failures: tuple[Failure, ...] = ()
     blocked: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ from maskedmodel.training.folder import claimed, write_json
 from maskedmodel.training.tracking import Display, environment
 
 RESULTS = "results.json"
+WHOLE = "A run of a label curve goes on: all of them train the same number of steps."
 STARTED, SCRATCH = "started", "from-scratch"  # folders of the two arms
 
 
@@ -117,7 +118,8 @@ def label_curve(
             display.update(done, f"{count} labels, {arm}, seed {seed}")
             own = _settled(config, count, seed)
             place = folder / f"labels-{str(count).replace('%', '-percent')}" / arm / f"seed-{seed}"
-            found = adapt(from_scratch(own) if arm == SCRATCH else own, place, registry, world, quiet=True)
+            start = from_scratch(own) if arm == SCRATCH else own
+            found = adapt(start, place, registry, world, quiet=True, whole=WHOLE)
             if found is None:
                 continue
             checkpoints.keep_last(place, 1)

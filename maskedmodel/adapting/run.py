@@ -6,14 +6,15 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from maskedmodel.adapting.places import SHOWN, draw_most_wrong, draw_places
-from maskedmodel.config.build import FinetuneComponents, build_finetune
+from maskedmodel.config.build import FinetuneComponents, build_callbacks, build_finetune
 from maskedmodel.config.finetune import FinetuneConfig
 from maskedmodel.evaluation.judged import OUTCOME, Judged
 from maskedmodel.plugins import Registry
+from maskedmodel.training.audience import Stopped
 from maskedmodel.training.data import Broken, Reading
 from maskedmodel.training.distributed import World
 from maskedmodel.training.folder import claimed, settle, tell, write_json
@@ -40,6 +41,11 @@ class Adapted:
     training: TrainResult | None  # None where the run had been finished before
     left_out: tuple[int, int] = (0, 0)  # samples of train and val that couldn't be read
 
+    @property
+    def stopped(self) -> Stopped | None:
+        """Where a callback asked for the end, if one did."""
+        return None if self.training is None else self.training.stopped
+
 
 @contextmanager
 def told_once() -> Iterator[None]:
@@ -60,9 +66,17 @@ def told_once() -> Iterator[None]:
 
 
 def adapt(
-    config: FinetuneConfig, folder: Path, registry: Registry, world: World, *, quiet: bool = False
+    config: FinetuneConfig,
+    folder: Path,
+    registry: Registry,
+    world: World,
+    *,
+    quiet: bool = False,
+    whole: str | None = None,
 ) -> Adapted | None:
     """Fine-tune in a folder, from its newest checkpoint where it has one. All ranks but the first get None.
+
+    `whole` says why callbacks may not stop it; None: they may.
 
     Raises ConfigError, DataError and CheckpointError before anything is trained for what can't be; Interrupted after
     SIGTERM or SIGINT, the state saved.
@@ -85,7 +99,7 @@ def adapt(
     if not world.leads:
         world.wait_patiently()
         with stacks_in(folder):
-            _train(resolved, folder, parts, data, registry, world, quiet=True)
+            _train(resolved, folder, parts, data, registry, world, quiet=True, whole=whole)
         return None
     with claimed(folder):
         settle(folder, resolved, registry)
@@ -96,7 +110,7 @@ def adapt(
         if done is not None:
             return done
         world.wait_patiently()
-        learning, training = _train(resolved, folder, parts, data, registry, world, quiet=quiet)
+        learning, training = _train(resolved, folder, parts, data, registry, world, quiet=quiet, whole=whole)
         with Signals() as signals, signals.may_cut(), Display("looking", 1, quiet=quiet) as display:
             found = predicted(
                 learning.model,
@@ -128,11 +142,13 @@ def _train(
     world: World,
     *,
     quiet: bool,
+    whole: str | None,
 ) -> tuple[Supervised, TrainResult]:
     model = build(config, parts, data.labels)
     begin(config, folder, model, registry, leads=world.leads)
     learning = Supervised(model, config, world.size)
-    return learning, train(config, folder, learning, data, world, quiet=quiet)
+    callbacks = build_callbacks(config, registry)
+    return learning, train(config, folder, learning, data, world, quiet=quiet, callbacks=callbacks, whole=whole)
 
 
 def _write(
@@ -152,6 +168,7 @@ def _write(
             "first": training.first,
             "last": training.last,
             "seconds": round(training.seconds, 1),
+            "stopped": None if training.stopped is None else asdict(training.stopped),
             "parameters": {
                 "encoder": sum(p.numel() for p in model.encoder.parameters()),
                 "head": sum(p.numel() for p in model.task.parameters()),

@@ -49,6 +49,7 @@ class FinetuneResult:
                 "",
                 f"{self.adapted.labels} labelled training and {judged.samples} validation samples, after the last step."
                 f"{scratch} Intervals: 95 %, bootstrap over the validation samples.",
+                *self._stopped(),
                 *self._left_out(),
                 "",
                 f"report    {self.report}",
@@ -57,6 +58,18 @@ class FinetuneResult:
                 f"  maskedmodel predict {run} FILES --to predictions.parquet",
             ]
         )
+
+    def _stopped(self) -> list[str]:
+        """Which of them a callback stopped before the last step of the whole run, and how to go on."""
+        runs = [("fine-tuned", self.adapted), ("from scratch", self.twin)]
+        found = [(name, run.stopped) for name, run in runs if run is not None and run.stopped is not None]
+        if not found:
+            return []
+        return [
+            "",
+            *(f"stopped early  {name}, {stopped}" for name, stopped in found),
+            f"to go on       {found[0][1].advice}",
+        ]
 
     def _left_out(self) -> list[str]:
         train, val = self.adapted.left_out

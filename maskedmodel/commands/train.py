@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from maskedmodel.commands.run import Config, draw, pictures_folder, run_probe, some_samples
-from maskedmodel.config.build import Components, build_components
+from maskedmodel.config.build import Components, build_callbacks, build_components
 from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import RunConfig
 from maskedmodel.engine.model import MaskedAutoencoder
@@ -53,6 +53,11 @@ class PretrainResult:
         against = "" if self.baseline is None else f"   (predicting zero scores {self.baseline:.4f})"
         change = f"{training.val_loss_start:.4f} -> {training.val_loss_end:.4f}"
         lines = [f"masked validation loss  {change}, {training.val_ratio:.0%} hidden{against}"]
+        if training.stopped is not None:
+            lines += [
+                f"stopped early           {training.stopped}",
+                f"to go on                {training.stopped.advice}",
+            ]
         if training.broken or training.broken_val:
             lines.append(
                 f"samples left out        {len(training.broken)} of train, {len(training.broken_val)} of val, "
@@ -93,6 +98,7 @@ def pretrain(
     resolved = resolved.model_copy(update={"data": parts.source.resolved()})
     with seeded(resolved.train.seed):
         model = MaskedAutoencoder(parts.tokenizer, parts.scheduler, parts.objective, resolved.model)
+    callbacks = build_callbacks(resolved, registry)
     watch = Watch(resolved, parts.source) if resolved.evaluate.every else None
     with join(resolved.train.device) as world:
         if not world.leads:
@@ -107,6 +113,7 @@ def pretrain(
                     world,
                     quiet=True,
                     watch=watch,
+                    callbacks=callbacks,
                 )
             return None
         with claimed(folder):
@@ -116,7 +123,9 @@ def pretrain(
             write_json(folder / "environment.json", environment(world.device))
             world.wait_patiently()
             learning = MaskedModelling(model, resolved.train)
-            training = train(resolved, folder, learning, parts.source, world, quiet=quiet, watch=watch)
+            training = train(
+                resolved, folder, learning, parts.source, world, quiet=quiet, watch=watch, callbacks=callbacks
+            )
             with Signals() as signals, signals.may_cut():
                 return _look(resolved, folder, model, parts, training, world.device, quiet)
 

@@ -26,6 +26,7 @@ Mask = str | Mapping[str, Any]
 
 # What must stay as it is for all arms, and why.
 _FIXED = {
+    "callbacks": "they change no result",
     "data": "all arms read the same data",
     "evaluate": "all arms are measured in one way",
     "train.steps": "the budget decides it",

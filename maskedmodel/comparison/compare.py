@@ -84,6 +84,10 @@ def compare(
     if base.train.validation_ratio is None:  # one for all arms, whatever each of them hides
         overrides = [*overrides, f"train.validation_ratio={RATIO}"]
         base = load_config(config, overrides, registry=registry)
+    if base.callbacks:
+        names = ", ".join(settings.name for settings in base.callbacks)
+        notes.append(f"Callbacks look on in every run ({names}) and can't stop one: each arm spends its whole budget.")
+        log.warning("%s", notes[-1])
     devices = places(jobs, base.train.device)
     with claimed(folder):
         with Display("looking", 1, quiet=quiet) as display:

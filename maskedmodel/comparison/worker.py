@@ -23,6 +23,7 @@ import torch
 from maskedmodel.comparison.budget import build
 from maskedmodel.comparison.finetuning import finetuned
 from maskedmodel.comparison.yardstick import Measured, measure
+from maskedmodel.config.build import build_callbacks
 from maskedmodel.config.load import load_config
 from maskedmodel.errors import MaskedModelError
 from maskedmodel.plugins import Registry, load_registry
@@ -36,6 +37,8 @@ from maskedmodel.training.loop import train
 from maskedmodel.training.masked import MaskedModelling
 from maskedmodel.training.tracking import environment
 from maskedmodel.weights.start import begin
+
+WHOLE = "A run of a comparison goes on: each arm spends its whole budget."
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,16 @@ def perform(job: Job, registry: Registry, channel: Channel) -> Measured:
             write_json(folder / "environment.json", environment(world.device))
             begin(config, folder, model, registry)
             channel.progress("pretraining", 0, config.train.steps)
-            training = train(config, folder, MaskedModelling(model, config.train), parts.source, world, quiet=True)
+            training = train(
+                config,
+                folder,
+                MaskedModelling(model, config.train),
+                parts.source,
+                world,
+                quiet=True,
+                callbacks=build_callbacks(config, registry),
+                whole=WHOLE,
+            )
         untrained = job.kind == "untrained"
         tuned = finetuned(
             config, folder, job.scores or (), registry, world, untrained=untrained, progress=channel.progress

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from maskedmodel.callbacks import Callback
 from maskedmodel.components import DataSource, Objective, Settings, Tokenizer
 from maskedmodel.config.finetune import FinetuneConfig
 from maskedmodel.config.sections import RunConfig, Trained
@@ -16,6 +18,7 @@ from maskedmodel.plugins import Kind, Registry, label
 from maskedmodel.schedulers import MaskScheduler
 from maskedmodel.tasks import Task
 
+log = logging.getLogger("maskedmodel")
 _KIND_OF: Mapping[str, Kind] = {**RunConfig.components, **FinetuneConfig.components}
 
 
@@ -158,12 +161,43 @@ def _agree(tokenizer: Settings, data: Settings, registry: Registry) -> None:
             )
 
 
-def component(section: str, settings: Settings, registry: Registry, seed: int = 0) -> Any:
+@dataclass(frozen=True)
+class Listed:
+    """A callback as a config lists it. Of one that isn't `needed` whatever keeps it from starting is told, no more."""
+
+    where: str
+    callback: Callback[Any]
+    needed: bool = True
+
+
+def build_callbacks(config: Trained, registry: Registry) -> tuple[Listed, ...]:
+    """The callbacks of a run, those of `train.trackers` behind them that aren't listed already.
+
+    Raises as `build_components`; a tracker that can't be built is told and left out.
+    """
+    places = [(f"callbacks[{number}]", settings) for number, settings in enumerate(config.callbacks)]
+    found = [
+        Listed(place, component(place, settings, registry, config.train.seed, "callback")) for place, settings in places
+    ]
+    for name in dict.fromkeys(config.train.trackers):
+        if name in [settings.name for settings in config.callbacks]:
+            continue
+        try:
+            settings = registry.get("callback", name).settings_class()
+            tracker = component("train.trackers", settings, registry, config.train.seed, "callback")
+        except MaskedModelError as error:
+            log.warning("Tracker %s can't start and is left out (%s)", name, error.what)
+        else:
+            found.append(Listed("train.trackers", tracker, needed=False))
+    return tuple(found)
+
+
+def component(section: str, settings: Settings, registry: Registry, seed: int = 0, kind: Kind | None = None) -> Any:
     """The component of a section of the config, its errors told with the section. Raises as `build_components`.
 
-    What it draws as it is built follows from the `seed`.
+    What it draws as it is built follows from the `seed`. `kind` is needed where the section alone doesn't say it.
     """
-    kind = _KIND_OF[section]
+    kind = _KIND_OF[section] if kind is None else kind
     where = f"{section}: {shown(settings.model_dump(mode='json', include=settings.model_fields_set | {'name'}), 300)}"
     try:
         with seeded(stable_hash(f"{seed}/{section}")):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError, create_model
 
 from maskedmodel.config.errors import Problem, config_error, dotted, translate
 from maskedmodel.config.files import apply_overrides, find_config, parse_override, plain, read_config
+from maskedmodel.config.listed import settle_lists
 from maskedmodel.config.sections import RunConfig, Trained
 from maskedmodel.engine.settings import PRESETS
 from maskedmodel.errors import shown
@@ -38,7 +39,7 @@ class Given:
             (("start", "weights"), value) if keys == ("start",) and isinstance(value, str) else (keys, value)
             for keys, value in self.changes
         ]
-        apply_overrides(self.data, changes)
+        apply_overrides(self.data, settle_lists(self.data, changes))
         return self.data
 
 
@@ -64,7 +65,8 @@ def check_early(
     given = read_given(source, overrides)
     data = given.settled()
     known = {key: {} if value is None and key in kind.model_fields else value for key, value in data.items()}
-    free: dict[str, Any] = {section: (Any, None) for section in kind.components}
+    open_ = {*kind.components, *kind.lists}
+    free: dict[str, Any] = {section: (Any, None) for section in open_}
     model = create_model("Early", __base__=kind, **free)
     problems: list[Problem] = []
     try:
@@ -72,10 +74,10 @@ def check_early(
     except ValidationError as error:
         problems += translate(error.errors(), known, lambda section: section_model(section, model))
     else:
-        fixed = {key: value for key, value in known.items() if key not in kind.components}
-        problems += truth_as_number(fixed, settled.model_dump(exclude=set(kind.components)), ())
+        fixed = {key: value for key, value in known.items() if key not in open_}
+        problems += truth_as_number(fixed, settled.model_dump(exclude=open_), ())
     if problems:
-        rest = ", ".join(kind.components)
+        rest = ", ".join([*kind.components, *kind.lists])
         raise config_error(problems, given.where, fix=f"Mend that first; {rest} are looked at after it.")
 
 

@@ -185,6 +185,11 @@ def _field(
     """The model that holds the last key of the path, and its field there."""
     if len(path) < 2:
         return model_at(""), _fields(model_at("")).get(str(path[0])) if path else None
-    section = str(path[0])
-    place = follow(model_at(section), data.get(section), path[1:])
+    head, given, rest = str(path[0]), data.get(str(path[0])), path[1:]
+    if isinstance(rest[0], int) and isinstance(given, list) and rest[0] < len(given):  # an entry of a list
+        entry = model_at(dotted(path[:2]))
+        if entry is not None:
+            place = follow(entry, given[rest[0]], rest[1:])
+            return place.model, place.field
+    place = follow(model_at(head), given, rest)
     return place.model, place.field

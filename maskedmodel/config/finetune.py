@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, SerializeAsAny, field_validator
 
 from maskedmodel.config.errors import at_path
-from maskedmodel.config.sections import OptimSettings, Section, StartSettings, Trained, TrainSettings
+from maskedmodel.config.sections import CALLBACKS, OptimSettings, Section, StartSettings, Trained, TrainSettings
 from maskedmodel.engine.settings import EncoderOnly
 from maskedmodel.settings import Settings
 
@@ -113,6 +113,7 @@ class FinetuneConfig(Trained):
     adapt: AdaptSettings = Field(default_factory=AdaptSettings, description="How the encoder is adapted.")
     optim: FinetuneOptim = Field(default_factory=FinetuneOptim, description="Optimizer and learning rate.")
     train: FinetuneTrain = Field(default_factory=FinetuneTrain, validate_default=True, description="Training.")
+    callbacks: tuple[SerializeAsAny[Settings], ...] = Field((), description=CALLBACKS)
 
     @field_validator("adapt")
     @classmethod

@@ -17,6 +17,7 @@ from maskedmodel.components import Component
 from maskedmodel.config.early import Given, read_given, section_model, truth_as_number
 from maskedmodel.config.errors import Problem, config_error, dotted, translate
 from maskedmodel.config.files import apply_overrides, plain, to_yaml
+from maskedmodel.config.listed import canonical_lists, list_problems
 from maskedmodel.config.places import follow, nested_in
 from maskedmodel.config.sections import RunConfig, Trained
 from maskedmodel.nested import fault
@@ -38,7 +39,7 @@ def build_model(registry: Registry, *, needs_data: bool = True, kind: type[Any] 
     """The run's pydantic model with the settings of every component in the registry, told apart by `name`."""
     fields: dict[str, Any] = {}
     for section, of in kind.components.items():
-        annotation = _any_of(registry, of)
+        annotation = _settings_of(registry, of)
         description = kind.model_fields[section].description
         default = kind.defaults.get(section)
         if default is not None and default["name"] in registry.of(of):
@@ -47,12 +48,15 @@ def build_model(registry: Registry, *, needs_data: bool = True, kind: type[Any] 
             fields[section] = (annotation | None, Field(None, description=description))
         else:
             fields[section] = (annotation, Field(description=description))
+    for section, of in kind.lists.items():
+        entries: Any = tuple[_settings_of(registry, of), ...]  # type: ignore[misc]
+        fields[section] = (entries, Field((), description=kind.model_fields[section].description))
     return create_model("Run", __base__=kind, __doc__=kind.__doc__, **fields)
 
 
-def _any_of(registry: Registry, of: Kind) -> Any:
-    """The settings of every component of a kind, told apart by `name`."""
-    classes = [cls.settings_class for _, cls in sorted(registry.of(of).items())]
+def _settings_of(registry: Registry, kind: Kind) -> Any:
+    """The settings of every component of a kind, told apart by name."""
+    classes = [cls.settings_class for _, cls in sorted(registry.of(kind).items())]
     annotation: Any = reduce(or_, classes) if classes else Settings
     if len(classes) > 1:  # pydantic refuses a discriminator where there is nothing to tell apart
         annotation = Annotated[annotation, Field(discriminator="name")]
@@ -95,7 +99,8 @@ def load_config(
     settings that the config gave to the former component and the new one doesn't know; an override of the encoder's
     preset drops the dim, depth and heads that the config gave. Settings given as overrides stay, and are refused where
     they are unknown. An override of a component's setting to null
-    means its default, where null is no value of its own. `needs_data` False: the config may do without `data`.
+    means its default, where null is no value of its own. `needs_data` False: a run is opened and not trained, so the
+    config may do without `data`, and its callbacks are left out, which may be those of another machine.
 
     Raises one ConfigError that lists all problems.
     """
@@ -109,11 +114,14 @@ def load_config(
                 _drop_unknown(given.data, keys[:-1], value, registry, kind)
         data = given.settled()
         _canonical(data, registry, kind)
+        canonical_lists(data, registry, kind)
         for section in kind.nullable:
             if data.get(section) is None:
                 data.pop(section, None)
         if not needs_data and data.get("data") is None:
             data.pop("data", None)
+        if not needs_data:
+            data.pop("callbacks", None)
         _unset(data, given.changes, registry, kind)
         return _validate(data, registry, given.where, needs_data, kind)
 
@@ -226,11 +234,13 @@ def _validate(data: dict[Any, Any], registry: Registry, where: str, needs_data: 
     for section in config.nullable - data.keys():
         unnamed.pop(section, None)
     model = build_model(registry, needs_data=needs_data, kind=config)
-    problems = list(unnamed.values())
+    entries = list_problems(data, registry, config)
+    problems = [*unnamed.values(), *entries.values()]
     try:
         settled = model.model_validate({key: value for key, value in data.items() if key not in unnamed})
     except ValidationError as error:
         errors = [detail for detail in error.errors() if not detail["loc"] or detail["loc"][0] not in unnamed]
+        errors = [detail for detail in errors if detail["loc"][:2] not in entries]
         problems += translate(errors, data, lambda section: _model_of(section, data, model, registry))
         raise config_error(problems, where) from None
     problems += truth_as_number(data, settled.model_dump(), ())
@@ -252,11 +262,15 @@ def _name_problems(data: Mapping[Any, Any], registry: Registry, config: type[Tra
 def _model_of(
     section: str, data: Mapping[Any, Any], model: type[Trained], registry: Registry
 ) -> type[BaseModel] | None:
-    """The model behind a section's settings; "" is the whole config."""
-    if section not in model.components:
+    """The model behind the settings of a section, or of an entry `section[0]`; "" is the whole config."""
+    head, bracket, number = section.partition("[")
+    if bracket and head in model.lists:
+        given, kind = data[head][int(number[:-1])], model.lists[head]
+    elif section in model.components:
+        given, kind = data.get(section), model.components[section]
+    else:
         return section_model(section, model)
-    given = data.get(section)
-    component = _named(registry, model.components[section], given.get("name")) if isinstance(given, Mapping) else None
+    component = _named(registry, kind, given.get("name")) if isinstance(given, Mapping) else None
     return component.settings_class if component is not None else None
 
 
@@ -289,7 +303,7 @@ def _with_nested(schema: dict[str, Any], registry: Registry, config: type[Traine
         if of is None or part.get("type") != "object":
             return {key: filled(value) for key, value in part.items()}
         if of not in branches:
-            several: Any = list[_any_of(registry, of)]  # type: ignore[misc]
+            several: Any = list[_settings_of(registry, of)]  # type: ignore[misc]
             listed = TypeAdapter(several).json_schema()
             branches[of], more = listed["items"], listed.get("$defs", {})
             schema["$defs"].update({name: more[name] for name in more.keys() - schema["$defs"].keys()})

@@ -24,6 +24,11 @@ SECTIONS: Mapping[str, Kind] = {
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {"mask": {"name": "uniform"}, "objective": {"name": "patch"}}
 
+CALLBACKS = (
+    "Who looks at the run on its way: a list of callbacks by name. They may log, and ask the run to stop; what is "
+    "computed stays the same."
+)
+
 _Beta = Annotated[float, Field(ge=0, lt=1)]
 Probe = Literal["knn", "linear", "attentive", "efficient", "class_queries", "layers", "batchnorm", "cls_mean", "dense"]
 
@@ -119,7 +124,9 @@ class TrainSettings(Section):
     on_bad_sample: Literal["fail", "skip"] = Field("fail", description="What to do with a sample that can't be read.")
     bad_sample_budget: int = Field(100, ge=0, description="Bad samples to skip before the run fails after all.")
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
-        (), description="Where metrics go beside metrics.jsonl."
+        (),
+        description="Where metrics go beside metrics.jsonl: short for `callbacks` of these names, but one that can't "
+        "start is told and left out.",
     )
 
     @field_validator("accumulate")
@@ -185,12 +192,14 @@ class Trained(BaseModel):
     components  the sections that name a component, and the kind of it.
     defaults    what they hold where they aren't given.
     nullable    those that may be null: nothing of the kind is used.
+    lists       the sections that list components, and the kind of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     components: ClassVar[Mapping[str, Kind]]
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]]
     nullable: ClassVar[frozenset[str]] = frozenset()
+    lists: ClassVar[Mapping[str, Kind]] = {"callbacks": "callback"}
 
     if TYPE_CHECKING:
         data: SerializeAsAny[Settings] | None
@@ -198,6 +207,16 @@ class Trained(BaseModel):
         start: StartSettings
         optim: OptimSettings
         train: TrainSettings
+        callbacks: tuple[SerializeAsAny[Settings], ...]
+
+    @field_validator("callbacks", check_fields=False)
+    @classmethod
+    def _differ(cls, callbacks: Any) -> Any:
+        for number, one in enumerate(callbacks if isinstance(callbacks, tuple) else ()):
+            if one in callbacks[:number]:
+                first = callbacks.index(one)
+                raise at_path(f"callbacks[{number}]", f"the same as callbacks[{first}]: all would be done twice.")
+        return callbacks
 
     @field_validator("train", check_fields=False)
     @classmethod
@@ -232,6 +251,7 @@ class RunConfig(Trained):
     evaluate: EvaluateSettings = Field(
         default_factory=EvaluateSettings, validate_default=True, description="What is measured and shown at the end."
     )
+    callbacks: tuple[SerializeAsAny[Settings], ...] = Field((), description=CALLBACKS)
 
     @field_validator("evaluate")
     @classmethod

@@ -73,6 +73,8 @@ def _status(data: RunData) -> str:
         return f"Step {data.step:,}." if data.step else "Not trained here."
     if data.step >= data.steps:
         return f"Finished: {data.steps:,} steps."
+    if data.stopped is not None:
+        return f"Stopped {_text(str(data.stopped))}."
     return f"Not finished: step {data.step:,} of {data.steps:,}, as far as this page was told."
 
 
@@ -237,15 +239,19 @@ def _broken(data: RunData) -> str:
 
 def _next(data: RunData) -> str:
     run = shlex.quote(str(data.run))
+    config = shlex.quote(str(data.run / "config.yaml"))
+    on = "" if data.stopped is None else f"# goes on without callbacks; or with other settings of {data.stopped.by}"
     if data.finetuned:
+        predict = f"maskedmodel predict {run} FILES --to predictions.parquet   # what it says of your own files"
+        again = f"maskedmodel finetune {config} --run {run} callbacks=[]   {on}"
         return _commands(
-            [f"maskedmodel predict {run} FILES --to predictions.parquet   # what it says of your own files"],
+            [*([again] if on else []), predict],
             f"import maskedmodel\nmodel = maskedmodel.load({str(data.run)!r})\nprediction = model(signal)",
         )
     lines = []
     if data.steps is not None and data.step < data.steps:
-        config = shlex.quote(str(data.run / "config.yaml"))
-        lines.append(f"maskedmodel pretrain {config} --run {run}   # goes on where it stopped")
+        how = f" callbacks=[]   {on}" if on else "   # goes on where it stopped"
+        lines.append(f"maskedmodel pretrain {config} --run {run}{how}")
     lines += [
         f"maskedmodel reconstruct {run}   # pictures: add your own files behind it",
         f"maskedmodel probe {run}         # k-NN and linear probe against random weights",

@@ -13,6 +13,7 @@ from maskedmodel.config.files import read_config
 from maskedmodel.errors import DataError, MaskedModelError
 from maskedmodel.evaluation.judged import OUTCOME, TWIN, Judged
 from maskedmodel.evaluation.probes import ProbeResult
+from maskedmodel.training.audience import Stopped
 from maskedmodel.training.tracking import damaged_lines, read_lines
 
 _PLAIN, _MOST, _ROOM = 300_000, 450_000, 1_000_000  # bytes: kept as it is, one picture, all pictures
@@ -82,6 +83,11 @@ class RunData:
         train = self.config.get("train")
         total = train.get("steps") if isinstance(train, dict) else None
         return total if isinstance(total, int) else None
+
+    @property
+    def stopped(self) -> Stopped | None:
+        """Which callback ended the run before its last step, where the summary says so."""
+        return Stopped.of(self.summary.get("stopped"))
 
     @property
     def baseline(self) -> float | None:

@@ -26,6 +26,8 @@ What is checked:
     objective       width (on which the others rest) and shape; clear refusals; zero at the target, finite, with
                     gradient; tokens independent; the way back; baseline; purity; a tiny model learns
     data source     opens (on which the others rest); samples, ids, labels; the same again, backwards and in workers
+    callback        takes what a run shows and answers None or why to stop (check_events, on which the others rest); a
+                    resumed run asks for the same, and a run with it is the same to the last bit
 
 No check draws from a global generator, and none may. What a component declares to the kit:
 

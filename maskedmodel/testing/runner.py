@@ -15,7 +15,9 @@ from maskedmodel.errors import PluginError, suggestion
 from maskedmodel.plugins import KINDS, Kind, Plugin, Registry, using
 from maskedmodel.testing import (
     absent,
+    callbacks,
     components,
+    embedding,
     objectives,
     scenes,
     schedulers,
@@ -55,6 +57,7 @@ FIRST_OF_KIND: Mapping[Kind, Check] = MappingProxyType(
         "objective": objectives.check_width,
         "data_source": sources.check_opens,
         "task": tasks.check_predicts,
+        "callback": callbacks.check_events,
     }
 )
 OF_KIND: Mapping[Kind, tuple[Check, ...]] = MappingProxyType(
@@ -71,8 +74,8 @@ OF_KIND: Mapping[Kind, tuple[Check, ...]] = MappingProxyType(
             signals.check_left_out,
             signals.check_global_generators,
             tokenizers.check_layout,
-            tokenizers.check_embed_and_head,
-            tokenizers.check_vocabulary,
+            embedding.check_embed_and_head,
+            embedding.check_vocabulary,
             tokenizers.check_padding,
             tokenizers.check_round_trip,
             tokenizers.check_partition,
@@ -135,6 +138,12 @@ OF_KIND: Mapping[Kind, tuple[Check, ...]] = MappingProxyType(
             tasks.check_shown,
             tasks.check_rebuilt_alike,
             tasks.check_learns,
+        ),
+        "callback": (
+            callbacks.check_events,
+            callbacks.check_resumed,
+            callbacks.check_same_bits,
+            callbacks.check_global_generators,
         ),
     }
 )

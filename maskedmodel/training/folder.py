@@ -25,8 +25,8 @@ from maskedmodel.training.hanging import remove_empty, stacks_in
 from maskedmodel.training.loop import TrainResult
 
 # What may change between a run and its resume without changing what it computes.
-FREE = ("evaluate.", "train.checkpoint_every", "train.data_timeout", "train.device", "train.keep", "train.trackers",
-        "train.workers", "train.keep_best", "train.on_out_of_memory")  # fmt: skip
+FREE = ("callbacks", "evaluate.", "train.checkpoint_every", "train.data_timeout", "train.device", "train.keep",
+        "train.trackers", "train.workers", "train.keep_best", "train.on_out_of_memory")  # fmt: skip
 TOLD = ("train.steps",)  # may change, and changes what is computed
 OUTCOME = "outcome.json"  # what a finished fine-tuning run came to
 log = logging.getLogger("maskedmodel")
@@ -104,7 +104,7 @@ def settle(folder: Path, config: Trained, registry: Registry) -> None:
             fix="Bring config.yaml back, or start a new run with --run ANOTHER_FOLDER.",
         )
     if found is not None:
-        changed = difference(load_config(path, registry=registry, kind=type(config)), config)
+        changed = difference(load_config(path, registry=registry, needs_data=False, kind=type(config)), config)
         bound = [(where, old, new) for where, old, new in changed if not where.startswith((*FREE, *TOLD))]
         step = read_state(found)["step"]
         for where, old, new in changed:
@@ -154,6 +154,7 @@ def write_summary(folder: Path, model: MaskedAutoencoder, training: TrainResult,
             "parameters": {
                 part: sum(p.numel() for p in getattr(model, part).parameters()) for part in ("encoder", "decoder")
             },
+            "stopped": None if training.stopped is None else asdict(training.stopped),
             "broken": [asdict(sample) for sample in training.broken],
             "broken_val": [asdict(sample) for sample in training.broken_val],
         },

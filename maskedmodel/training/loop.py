@@ -11,7 +11,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from maskedmodel.config.build import Listed
 from maskedmodel.config.sections import OptimSettings, RunConfig, Trained, TrainSettings
 from maskedmodel.errors import TrainingError, out_of_memory
+from maskedmodel.training.audience import Audience, Stopped
 from maskedmodel.training.data import Batch, Broken, StepBatches, train_batches
 from maskedmodel.training.distributed import World
 from maskedmodel.training.interrupt import Interrupted, Signals
@@ -43,6 +45,7 @@ class TrainResult:
     seconds: float  # in this process: a resumed run counts from its resume
     broken: list[Broken]  # of the training part
     broken_val: list[Broken] = field(default_factory=list)  # of the validation part, as far as it is read
+    stopped: Stopped | None = None  # where a callback asked for the end
 
     @property
     def val_loss_start(self) -> float:
@@ -76,16 +79,21 @@ def train(
     *,
     quiet: bool = False,
     watch: Watch | None = None,
+    callbacks: Sequence[Listed] = (),
+    whole: str | None = None,
 ) -> TrainResult:
     """Train to the end, from the newest checkpoint of `folder` if there is one.
 
-    `watch` looks at the model every `evaluate.every` steps and gives figures to record; every rank is given one.
-    Raises Interrupted after SIGTERM or SIGINT, the state saved; MaskedModelError for what the user can mend.
+    `watch` looks at the model every `evaluate.every` steps and gives figures to record; every rank is given one, and
+    the same `callbacks`. `whole` says why the run has to go its whole length, whatever they ask for; None: they may
+    stop it. Raises Interrupted after SIGTERM or SIGINT, the state saved; MaskedModelError for what the user can mend.
     """
     settings, began = config.train, time.monotonic()
     model: nn.Module = learning.model.to(world.device)
     run = Run(config, folder, learning, source, world)
     run.resume()
+    audience = Audience(callbacks, world, settings.steps, whole)
+    run.stopped = audience.standing(run)
     run.rehearse()
     world.wait_patiently()
     if settings.compile:
@@ -105,12 +113,12 @@ def train(
         pin=world.device.type == "cuda",
     )
     display = Display(learning.title, settings.steps, run.step, quiet=quiet or not world.leads)
-    records = Records(folder, run.step if run.saved else None, settings.trackers, config, active=world.leads)
+    records = Records(folder, run.step if run.saved else None, audience, active=world.leads)
     model.train()
     for step in world.joined(sorted(records.validated)):  # the first rank alone has read which ones are done
         records.validated.setdefault(step, {})
     records.watched.update(world.joined(sorted(records.watched)))
-    with Signals() as signals, records, display:
+    with audience.attending(run, records.kept), Signals() as signals, records, display:
         try:
             steps(run, wrapped, batches, records, signals, display, watch)
         except Interrupted:
@@ -129,7 +137,7 @@ def train(
             ) from error
     found = records.validated
     first, last = (found[min(found)], found[max(found)]) if found else ({}, {})
-    return TrainResult(run.step, first, last, time.monotonic() - began, *run.left_out)
+    return TrainResult(run.step, first, last, time.monotonic() - began, *run.left_out, run.stopped)
 
 
 def steps(
@@ -141,13 +149,14 @@ def steps(
     display: Display,
     watch: Watch | None = None,
 ) -> None:
-    """From the run's step to the last."""
+    """From the run's step to the last, or to that at which a callback stops it."""
     settings, world, optim, learning = run.settings, run.world, run.config.optim, run.learning
     alone = world.size == 1  # a rank that leaves on its own would leave the others waiting
     clock = Clock()
+    run.hear(records.audience)
     while True:
         every = settings.validate_every
-        due = run.step == 0 or run.step >= settings.steps or (every > 0 and run.step % every == 0)
+        due = run.step == 0 or run.ended or (every > 0 and run.step % every == 0)
         if due and run.step not in records.validated:
             with clock.stopped():
                 if world.leads:
@@ -157,8 +166,9 @@ def steps(
                     run.keep_best(records)
                 world.wait_patiently()
                 records.validated.setdefault(run.step, {})  # the other ranks know that it was done
+                run.hear(records.audience)
         every = run.config.evaluate.every if isinstance(run.config, RunConfig) else 0
-        due = every > 0 and (run.step % every == 0 or run.step >= settings.steps)
+        due = every > 0 and (run.step % every == 0 or run.ended)
         if watch is not None and due and run.step not in records.watched:
             with clock.stopped():
                 if world.leads:
@@ -167,7 +177,12 @@ def steps(
                     records.watch(run.step, figures)
                 world.wait_patiently()
                 records.watched.add(run.step)
-        if run.step >= settings.steps:
+                run.hear(records.audience)
+        if run.ended:
+            if run.stopped is not None:
+                records.sync()
+                run.save()
+                world.wait_patiently()
             return
 
         asked = time.monotonic()
@@ -195,22 +210,22 @@ def steps(
 
         display.update(run.step, f"loss {loss:.4f}  {clock.rate:,.0f} samples/s")
         if run.step % settings.log_every == 0 or run.step in (1, settings.steps):
-            records.step(
-                run.step,
-                epoch=(run.step * settings.batch) // len(run.train_data),
+            figures = {
+                "epoch": (run.step * settings.batch) // len(run.train_data),
                 **({"loss": loss} if scored else {}),
-                lr=rate,
+                "lr": rate,
                 **run.named,
                 **learning.figures(progress),
-                grad_norm=norm,
-                scored=int(scored),
-            )
-            records.timing(
-                run.step,
-                samples_per_second=round(clock.rate, 1),
-                data_wait=round(clock.share_waited, 4),
-                memory_mb=round(peak_memory(world.device)),
-            )
+                "grad_norm": norm,
+                "scored": int(scored),
+            }
+            timings = {
+                "samples_per_second": round(clock.rate, 1),
+                "data_wait": round(clock.share_waited, 4),
+                "memory_mb": round(peak_memory(world.device)),
+            }
+            records.step(run.step, figures, timings)
+            run.hear(records.audience)
             clock = Clock()
         if run.step % settings.checkpoint_every == 0 or run.step == settings.steps:
             with clock.stopped():

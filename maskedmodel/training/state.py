@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from maskedmodel.config.sections import Trained
 from maskedmodel.engine.fastest import in_use, take_up
 from maskedmodel.errors import CheckpointError, ConfigError, TrainingError
 from maskedmodel.training import checkpoint as checkpoints
+from maskedmodel.training.audience import Audience, Stopped
 from maskedmodel.training.data import (
     Batch,
     Broken,
@@ -69,6 +71,7 @@ class Run:
         self.notes: Counter[str] = Counter()  # what was converted or left out of samples, by this process
         self.named: dict[str, float] = {}  # the step's further losses by name, over all ranks
         self.step = self.saved = 0
+        self.stopped: Stopped | None = None  # who asked the run to end here
         self.accumulate = self.settings.accumulate  # more of them once memory has run out
         self.place = _place(folder)
         self.data = fingerprint(self.train_data, self.settings.data_timeout)
@@ -111,6 +114,23 @@ class Run:
         """See that a checkpoint can be written before anything is trained. Raises TrainingError where it can't."""
         if self.world.leads and not self.saved:
             checkpoints.rehearse(self.folder, self.model.state_dict(), self._state)
+
+    @property
+    def ended(self) -> bool:
+        """Whether no step follows."""
+        return self.step >= self.settings.steps or self.stopped is not None
+
+    def hear(self, audience: Audience) -> None:
+        """Let a callback that asked for it end the run here, but not before its first step: there is nothing to save.
+
+        Who asked is on the disk before the checkpoint is, so that no kill in between lets the run go on.
+        """
+        wish = audience.wish() if self.step else None
+        if wish is not None and not self.ended:
+            self.stopped = replace(wish, step=self.step)
+            if self.world.leads:
+                self.stopped.write(self.folder)
+                log.warning("Stopped %s.", self.stopped)
 
     def keep_best(self, records: Records) -> None:
         """Write this step's checkpoint where no validation so far was better."""

@@ -13,19 +13,19 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from maskedmodel.config.sections import Trained
 from maskedmodel.errors import TrainingError
+from maskedmodel.training.audience import Audience, Seen
 from maskedmodel.training.checkpoint import write_text
 
 log = logging.getLogger("maskedmodel")
@@ -82,84 +82,24 @@ def _line(text: str) -> dict[str, Any] | None:
     return values if isinstance(values, dict) and type(values.get("step")) is int else None
 
 
-class Tracker(Protocol):
-    """A service that plots metrics."""
-
-    def log(self, values: Mapping[str, float], step: int) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class _TensorBoard:
-    def __init__(self, run: Path, config: Mapping[str, Any]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(run / "tensorboard")
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        for key, value in values.items():
-            self.writer.add_scalar(key, value, step)
-
-    def close(self) -> None:
-        self.writer.close()
-
-
-class _RunTracker:
-    """Weights & Biases and trackio share these three calls."""
-
-    def __init__(self, module: str, run: Path, config: Mapping[str, Any]) -> None:
-        from importlib import import_module
-
-        self.module = import_module(module)
-        self.module.init(project="maskedmodel", name=run.name, config=dict(config))
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        self.module.log(dict(values), step=step)
-
-    def close(self) -> None:
-        self.module.finish()
-
-
-class Trackers:
-    """The optional trackers of a run. One that fails is named once and left out; training goes on."""
-
-    def __init__(self, names: Sequence[str], run: Path, config: Mapping[str, Any]) -> None:
-        self.live: dict[str, Tracker] = {}
-        for name in names:
-            try:
-                self.live[name] = _TensorBoard(run, config) if name == "tensorboard" else _RunTracker(name, run, config)
-            except Exception as error:  # noqa: BLE001 - whatever a service raises, training goes on
-                log.warning("Tracker %s can't start and is left out (%s: %s).", name, type(error).__name__, error)
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        self._each("log", values, step)
-
-    def close(self) -> None:
-        self._each("close")
-
-    def _each(self, method: str, *arguments: Any) -> None:
-        for name, tracker in list(self.live.items()):
-            try:
-                getattr(tracker, method)(*arguments)
-            except Exception as error:  # noqa: BLE001 - whatever a service raises, training goes on
-                log.warning("Tracker %s failed and is left out (%s: %s).", name, type(error).__name__, error)
-                del self.live[name]
-
-
 class Records:
     """All that a run writes down as it goes. Only the leading rank's is `active`."""
 
-    def __init__(self, folder: Path, resumed: int | None, trackers: Sequence[str], config: Trained, active: bool):
+    def __init__(self, folder: Path, resumed: int | None, audience: Audience, active: bool):
+        self.audience = audience
         self.validated: dict[int, dict[str, float]] = {}  # step to what was measured there
         self.watched: set[int] = set()  # steps at which the encoder was looked at
         self.files: list[Lines] = []
-        self.trackers = Trackers([], folder, {})
         if active:
             self.files = [Lines(folder / f"{name}.jsonl", resumed) for name in ("metrics", "timings")]
             self.watched = {line["step"] for line in self.files[0].kept if "rankme" in line}
             kept = [dict(line) for line in self.files[0].kept if "val_loss" in line]
             self.validated = {line.pop("step"): line for line in kept}
-            self.trackers = Trackers(trackers, folder, config.model_dump(mode="json"))
+
+    @property
+    def kept(self) -> list[dict[str, Any]]:
+        """The lines of metrics that a resumed run goes on from."""
+        return self.files[0].kept if self.files else []
 
     def __enter__(self) -> Self:
         return self
@@ -167,29 +107,30 @@ class Records:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.trackers.close()
         for lines in self.files:
             lines.file.close()
 
     def validation(self, step: int, measured: dict[str, float]) -> None:
         """What validation measured, `val_loss` among it."""
         self.validated[step] = measured
-        self._write(0, step, **measured)
+        self._write("validation", step, measured)
 
     def watch(self, step: int, figures: Mapping[str, float]) -> None:
         """What a look at the encoder found at a step."""
-        self._write(0, step, **figures)
+        self._write("look", step, figures)
 
-    def step(self, step: int, **values: float) -> None:
-        self._write(0, step, **values)
+    def step(self, step: int, figures: Mapping[str, float], timings: Mapping[str, float]) -> None:
+        """What a step came to, and how fast it went."""
+        self._write("step", step, figures, timings)
 
-    def timing(self, step: int, **values: float) -> None:
-        self._write(1, step, **values)
-
-    def _write(self, file: int, step: int, **values: float) -> None:
+    def _write(
+        self, kind: Seen, step: int, figures: Mapping[str, float], timings: Mapping[str, float] | None = None
+    ) -> None:
         if self.files:
-            self.files[file].write(step=step, **values)
-            self.trackers.log(values, step)
+            self.files[0].write(step=step, **figures)
+            if timings is not None:
+                self.files[1].write(step=step, **timings)
+            self.audience.show(kind, step, figures, timings or {})
 
     def sync(self) -> None:
         """To the disk itself: a checkpoint must not know more than the files beside it."""

@@ -51,6 +51,21 @@ def test_a_run_of_a_comparison_is_a_run(whole: Comparison) -> None:
     assert checkpoints.read_state(checkpoints.newest(folder))["step"] == whole.data["arms"][2]["steps"]
 
 
+def test_callbacks_look_on_and_stop_no_run_of_a_comparison(
+    go: Go, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ["train.validate_every=2", "callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=99"]
+    found = go(tmp_path, ["uniform", "ramped"], seeds=1, overrides=[*options, "callbacks.tensorboard={}"])
+    for arm in found.data["arms"]:
+        folder = tmp_path / arm["runs"][0]["folder"]
+        assert checkpoints.read_state(checkpoints.newest(folder))["step"] == arm["steps"]
+        assert list((folder / "tensorboard").iterdir())
+    assert any("can't stop one: each arm spends its whole budget" in note for note in found.data["notes"])
+    assert "Callbacks look on in every run (early_stopping, tensorboard)" in caplog.text
+    with pytest.raises(ConfigError, match="callbacks can't differ between arms: they change no result"):
+        go(tmp_path / "vary", ["uniform"], vary=["callbacks=[]"])
+
+
 def test_spreads_and_differences_are_those_of_the_runs(whole: Comparison) -> None:
     values = {(row["arm"], row["seed"]): row["linear"] for row in whole.runs}
     first = np.array([values["uniform", seed] for seed in range(3)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import typer
 from maskedmodel_image.tokenizer import ImageSettings
 from typer.testing import CliRunner
 
+import maskedmodel
 from maskedmodel.errors import MaskedModelError
 from maskedmodel.installed import PROJECT
 from maskedmodel.plugins import KINDS, load_registry
@@ -22,7 +25,7 @@ from maskedmodel.testing import run_checks
 from maskedmodel.weights.runs import save
 from tests.engine.conftest import model_of
 from tests.packaging.pages import ROOT, fenced
-from tests.runs import ENVIRONMENT
+from tests.runs import ENVIRONMENT, SMALL
 
 PAGES = sorted((ROOT / "docs/plugins").glob("*.md"))
 # Pages that provide no component, and so are run in another way below.
@@ -71,6 +74,24 @@ def test_the_command_of_its_page_counts_weights(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [str(tmp_path / "run")])
     assert done.output == f"{sum(weight.numel() for weight in model.encoder.parameters()):,} weights\n"
     assert isinstance(CliRunner().invoke(app, [str(tmp_path / "none")]).exception, MaskedModelError)
+
+
+def test_the_callback_of_its_page_writes_the_table_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installed as a stranger's distribution is, by metadata beside a module."""
+    about = tmp_path / "maskedmodel_tables-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: maskedmodel-tables\nVersion: 1.0\n", "utf-8")
+    (about / "entry_points.txt").write_text("[maskedmodel]\ntables = maskedmodel_page_tables\n", "utf-8")
+    (tmp_path / "maskedmodel_page_tables.py").write_text(code(ROOT / "docs/plugins/callback.md"), "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    settings = [*SMALL, "train.steps=3", "evaluate.pictures=0", "callbacks.csv.file=table.csv"]
+    run = tmp_path / "run"
+    maskedmodel.pretrain(run=run, overrides=settings, quiet=True)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    rows = [[line["step"], name, value] for line in lines for name, value in line.items() if name != "step"]
+    with (run / "table.csv").open(encoding="utf-8", newline="") as table:
+        written = list(csv.reader(table))
+    assert written == [["step", "figure", "value"], *([str(cell) for cell in row] for row in rows)]
 
 
 @pytest.mark.slow

@@ -115,6 +115,7 @@ def test_plugins_are_listed_built_in_and_foreign(maskedmodel: Any) -> None:
     owners = {plugin["name"]: plugin["distribution"] for plugin in listed["plugins"]}
     built_in = (
         "audio",
+        "callbacks",
         "image",
         "masks",
         "microscopy",

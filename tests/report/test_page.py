@@ -127,6 +127,19 @@ def test_what_the_weights_began_with_is_told(run: Path) -> None:
     assert "start.json can" in render(read(run))
 
 
+@pytest.mark.parametrize("why", HOSTILE)
+def test_who_stopped_a_run_is_told_with_how_to_go_on(run: Path, why: str) -> None:
+    stopped = {"step": 3, "steps": 1000, "by": "early_stopping", "settings": {}, "why": why}
+    (run / "config.yaml").write_text("train:\n  steps: 1000\n", "utf-8")
+    (run / "summary.json").write_text(json.dumps({"stopped": stopped}), "utf-8")
+    page = check_safe(write(run).read_text("utf-8"))
+    text = "".join(page.text)
+    assert "Stopped at step 3 of 1,000 by early_stopping" in text
+    assert "callbacks=[]   # goes on without callbacks" in text
+    (run / "summary.json").write_text(json.dumps({"stopped": {**stopped, "step": "3"}}), "utf-8")
+    assert "Not finished: step" in "".join(check_safe(write(run).read_text("utf-8")).text)
+
+
 def test_every_missing_part_is_left_out(run: Path) -> None:
     for name in ("metrics.jsonl", "timings.jsonl", "environment.json", "summary.json", "probe.json"):
         html = render(read(run))

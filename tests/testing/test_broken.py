@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import broken  # type: ignore[import-not-found]
+import broken_callbacks  # type: ignore[import-not-found]
 import broken_contracts  # type: ignore[import-not-found]
 import broken_scenes  # type: ignore[import-not-found]
 import pytest
@@ -49,6 +50,16 @@ def test_every_check_notices_something() -> None:
     noticed = set().union(*broken.FAILS.values())
     every = {check.__name__ for cls in broken.FAILS for check in checks_of(cls)}
     assert every - noticed == {"check_import_light"}, "test_kit.py has the plugin that this one notices"
+
+
+def test_a_callback_that_needs_a_library_is_not_judged_without_it() -> None:
+    reasons = []
+    for check in checks_of(broken_callbacks.NeedsALibrary):
+        try:
+            run_check(check, broken_callbacks.NeedsALibrary)
+        except NotApplicable as reason:
+            reasons.append(str(reason))
+    assert reasons == ["it can't start here: It needs a package."] * 4
 
 
 @pytest.mark.parametrize(

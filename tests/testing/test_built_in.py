@@ -9,6 +9,7 @@ from maskedmodel.testing import run_checks
 
 BUILT_IN = (
     "audio",
+    "callbacks",
     "image",
     "masks",
     "microscopy",

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from maskedmodel import DataSource, GridTokenizer, MaskedAutoencoder, Noise, Sample, Settings
-from maskedmodel.config.build import build_components
+from maskedmodel.config.build import build_callbacks, build_components
 from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import RunConfig
 from maskedmodel.errors import DataError
@@ -143,12 +143,24 @@ def build(config: RunConfig, registry: Registry) -> tuple[MaskedAutoencoder, Dat
 def run(configured: Callable[..., RunConfig], registry: Registry) -> Callable[..., TrainResult]:
     """Train in a folder: run(folder, "train.steps=3", ...). `watch` makes what looks at the encoder, where given."""
 
-    def go(folder: Path, *overrides: str, watch: Callable[..., Any] | None = None) -> TrainResult:
+    def go(
+        folder: Path, *overrides: str, watch: Callable[..., Any] | None = None, whole: str | None = None
+    ) -> TrainResult:
         config = configured(*overrides)
         folder.mkdir(parents=True, exist_ok=True)
         model, source = build(config, registry)
         look = None if watch is None else watch(config, source)
         learning = MaskedModelling(model, config.train)
-        return train(config, folder, learning, source, World(0, 1, torch.device("cpu")), quiet=True, watch=look)
+        return train(
+            config,
+            folder,
+            learning,
+            source,
+            World(0, 1, torch.device("cpu")),
+            quiet=True,
+            watch=look,
+            callbacks=build_callbacks(config, registry),
+            whole=whole,
+        )
 
     return go

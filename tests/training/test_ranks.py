@@ -66,6 +66,29 @@ def test_a_run_goes_on_with_another_number_of_ranks(first: str, alone: Path, tog
     assert_near(run, together)
 
 
+def test_a_callback_stops_two_ranks_together_and_where_it_stops_one(tmp_path: Path) -> None:
+    patience = (
+        "train.steps=40",
+        "train.validate_every=2",
+        "train.checkpoint_every=3",
+        "callbacks.early_stopping.patience=2",
+        "callbacks.early_stopping.min_delta=50",
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    shown = pretrain(one, *patience).shown  # type: ignore[attr-defined]
+    assert "stopped early           at step 4 of 40 by early_stopping: val_loss was not lower" in shown
+    on_two_ranks(two, *patience)
+    stops = [json.loads((run / "stopped.json").read_text()) for run in (one, two)]
+    assert [(stop["step"], stop["by"]) for stop in stops] == [(4, "early_stopping")] * 2
+    assert [checkpoints.read_state(checkpoints.newest(run))["step"] for run in (one, two)] == [4, 4]
+    assert json.loads((two / "summary.json").read_text())["stopped"]["step"] == 4
+    assert "Stopped at step 4 of 40 by early_stopping" in (two / "report.html").read_text()
+    assert_near(two, one)
+    before = (two / "metrics.jsonl").read_bytes()
+    on_two_ranks(two, *patience)  # which says so again, and trains nothing
+    assert (two / "metrics.jsonl").read_bytes() == before
+
+
 def test_when_a_rank_dies_the_others_end_with_an_error(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with socket.socket() as free:

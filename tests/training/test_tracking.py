@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from maskedmodel.errors import TrainingError
-from maskedmodel.training.tracking import Display, Lines, Trackers, environment, has_bf16, peak_memory, read_lines
+from maskedmodel.training.tracking import Display, Lines, environment, has_bf16, peak_memory, read_lines
 
 
 def test_lines_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
@@ -35,47 +33,6 @@ def test_a_full_disk_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(TrainingError, match="can't be written") as raised:
         lines.write(step=1)
     assert "No space left" in str(raised.value)
-
-
-class Failing:
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def log(self, values: Any, step: int) -> None:
-        self.calls += 1
-        raise ConnectionError("quota exceeded")
-
-    def close(self) -> None:
-        raise AssertionError("a tracker that is left out isn't closed")
-
-
-def test_a_failing_tracker_is_named_once_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    trackers = Trackers([], tmp_path, {})
-    failing = Failing()
-    trackers.live["wandb"] = failing
-    with caplog.at_level(logging.WARNING):
-        for step in range(3):
-            trackers.log({"loss": 1.0}, step)
-        trackers.close()
-    assert failing.calls == 1
-    assert caplog.text.count("quota exceeded") == 1
-
-
-def test_a_tracker_that_isnt_installed_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    trackers = Trackers(["trackio"], tmp_path, {})
-    assert trackers.live == {}
-    assert "trackio can't start" in caplog.text
-
-
-def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:
-    trackers = Trackers(["tensorboard"], tmp_path, {})
-    trackers.log({"loss": 0.5}, 3)
-    trackers.close()
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(3, 0.5)]
 
 
 def test_display_away_from_a_terminal_prints_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
