@@ -2,8 +2,8 @@
 
 The names below are what most people need. What plugins build on is grouped: `maskedmodel.callbacks`, `.errors`,
 `.nested` (components inside components), `.nn` (parts of the engine), `.pictures`, `.scenes`, `.schedulers`,
-`.schedules` (weights over time), `.sources` (files, labels, splits), `.tasks`, `.tokenizers` and `.tokens`, each with an
-`__all__`. Names are loaded on first use, so that `import maskedmodel` and `maskedmodel --help` answer at once.
+`.schedules` (weights over time), `.sources` (files, labels, splits), `.tasks`, `.tokenizers` and `.tokens`, each with
+an `__all__`. Names are loaded on first use, so that `import maskedmodel` and `maskedmodel --help` answer at once.
 """
 
 from __future__ import annotations
