@@ -198,7 +198,8 @@ class Objective(Component[S], ABC):
     Attributes:
         by_value: whether the loss of a token is the mean of a loss for each of its values, against a target at the same
             place, which is zero where the two are equal. Then a token that is there in part is scored by what is there;
-            other objectives are refused on such data. What follows from the tokenizer is known once it is attached.
+            other objectives are refused on such data unless they write `loss_in_part`. What follows from the tokenizer
+            is known once it is attached.
     """
 
     by_value: bool = False
@@ -220,6 +221,17 @@ class Objective(Component[S], ABC):
     @abstractmethod
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """(B, M, Q) twice, in float32, to a loss per token (B, M)."""
+
+    def loss_in_part(self, prediction: Tensor, target: Tensor, observed: Tensor) -> Tensor:
+        """As `loss`, of tokens of which only `observed` (B, M, P) values are there, where it isn't value by value.
+
+        At the others `prediction` equals `target`, which is that of a token filled with the mean of what is there.
+        """
+        raise NotImplementedError
+
+    def scores_in_part(self) -> bool:
+        """Whether tokens that are there in part can be scored."""
+        return self.by_value or type(self).loss_in_part is not Objective.loss_in_part
 
     def baseline(self, tokenizer: Tokenizer[Any]) -> float | None:
         """The loss of always predicting zero, where it is known beforehand: what a user reads a loss against."""

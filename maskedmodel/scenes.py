@@ -73,8 +73,9 @@ def _mean(values: Tensor, valid: Tensor | None) -> Tensor:
 def score_values(objective: Objective[Any], prediction: Tensor, values: Tensor, observed: Tensor | None) -> Tensor:
     """The loss of each hidden token (B, M) by its prediction (B, M, Q) and its raw values (B, M, P), all float32.
 
-    Where a token is there in part, `observed` (B, M, P) says which values count: the mean is over those alone. Raises
-    PluginError on an objective that isn't value by value then, and on a loss of a wrong shape.
+    Where a token is there in part, `observed` (B, M, P) says which values count: the mean is over those alone, or what
+    the objective's `loss_in_part` makes of them. Raises PluginError on an objective that can't score such tokens, and
+    on a loss of a wrong shape.
     """
     who = objective.component_name()
     if observed is None:
@@ -83,22 +84,26 @@ def score_values(objective: Objective[Any], prediction: Tensor, values: Tensor, 
         count = observed.sum(-1, keepdim=True).clamp(min=1)
         # Whatever stands for an absent value may have no say in how the others are normalised.
         target = objective.target(torch.where(observed, values, (values * observed).sum(-1, keepdim=True) / count))
-        if not objective.by_value or target.shape != observed.shape:
+        if not objective.scores_in_part() or target.shape != observed.shape:
             raise PluginError(
                 f"Objective {who!r} can't score tokens that are there in part.",
                 expected=f"by_value = True, and a target of one number per value, {tuple(observed.shape)}",
                 got=f"by_value = {objective.by_value}, a target of {tuple(target.shape)}",
                 fix="Choose an objective such as patch, or data without missing values.",
             )
-        # A prediction that equals its target costs nothing, so the mean is over what was observed.
-        loss = objective.loss(torch.where(observed, prediction, target), target)
+        known = torch.where(observed, prediction, target)
+        if objective.by_value:
+            # A prediction that equals its target costs nothing, so the mean is over what was observed.
+            loss = objective.loss(known, target) / (count[..., 0] / observed.shape[-1])
+        else:
+            loss = objective.loss_in_part(known, target, observed)
     if loss.shape != values.shape[:2]:
         raise PluginError(
             f"Objective {who!r} gave a loss of a wrong shape.",
             expected=f"(B, M) = {tuple(values.shape[:2])}",
             got=tuple(loss.shape),
         )
-    return loss if observed is None else loss / (count[..., 0] / observed.shape[-1])
+    return loss
 
 
 class SceneObjective(Objective[S], nn.Module):

@@ -120,7 +120,7 @@ def _scores_in_part(parts: Components) -> None:
         return
     objective = copy.deepcopy(parts.objective)  # whether it is value by value may follow from the tokenizer
     objective.attach(parts.tokenizer)
-    if not objective.by_value:
+    if not objective.scores_in_part():
         raise ConfigError(
             f"The data source {parts.source.settings.name!r} gives NaN where a value is absent, and the objective "
             f"{objective.settings.name!r} can't score tokens that are there in part.",

@@ -24,6 +24,7 @@ from torch import Tensor
 from maskedmodel.engine import kernels
 from maskedmodel.engine.kernels import Attention
 from maskedmodel.errors import ConfigError
+from maskedmodel.files import folder_beside, replacing
 
 T = TypeVar("T")
 VARIABLE = "MASKEDMODEL_KERNELS"
@@ -137,18 +138,15 @@ def _kept(name: str, measure: Callable[[], T], read: Callable[[Any], T]) -> T:
     with suppress(*damaged):
         return read(json.loads(path.read_text()))
     found = _undisturbed(measure)
-    own = path.with_name(f".{path.name}.{os.getpid()}")
     with suppress(OSError):
-        own.write_text(json.dumps({"chosen": found}))
-        try:
-            os.link(own, path)
-        except FileExistsError:
-            with suppress(*damaged):
-                found = read(json.loads(path.read_text()))
-                own.unlink()
-                return found
-            own.replace(path)
-        own.unlink(missing_ok=True)
+        with folder_beside(path) as own:  # a link, unlike a rename, fails where another process was quicker
+            (own / "chosen").write_text(json.dumps({"chosen": found}))
+            with suppress(FileExistsError):
+                os.link(own / "chosen", path)
+        with suppress(*damaged):
+            return read(json.loads(path.read_text()))
+        with replacing(path) as file:
+            file.write(json.dumps({"chosen": found}).encode())
     return found
 
 

@@ -236,6 +236,32 @@ def check_by_value(objective: AnyObjective) -> None:
         raise NotApplicable("by_value is False: it is refused on tokens that are there in part")
 
 
+def check_loss_in_part(objective: AnyObjective) -> None:
+    """Of tokens that are there in full `loss_in_part` is the loss; of others it is finite, and 0 or more."""
+    if objective.by_value or not objective.scores_in_part():
+        raise NotApplicable("loss_in_part isn't written, or not needed")
+    for name, _, values, _ in suitable(objective):
+        target = objective.target(values)
+        prediction = _prediction(target)
+        whole = objective.loss_in_part(prediction, target, torch.ones_like(values, dtype=torch.bool))
+        away = difference(whole, objective.loss(prediction, target))
+        require(
+            away <= ROUNDING,
+            objective,
+            f"loss_in_part of tokens that are there in full isn't their loss (tokenizer {name!r})",
+            got=f"a difference of {away:.2g} of the largest",
+        )
+        observed = torch.rand(values.shape, generator=generator(6)) < 0.5
+        part = objective.loss_in_part(torch.where(observed, prediction, target), target, observed)
+        require(
+            part.shape == values.shape[:2] and bool((part.isfinite() & (part >= 0)).all()),
+            objective,
+            f"loss_in_part gave no loss per token (tokenizer {name!r})",
+            expected=f"(B, M) = {tuple(values.shape[:2])}, finite, 0 or more",
+            got=tuple(part.shape),
+        )
+
+
 def check_to_values(objective: AnyObjective) -> None:
     """`to_values` turns the target, with its statistics, back into the raw values."""
     for name, _, values, _ in suitable(objective):

@@ -111,6 +111,7 @@ OF_KIND: Mapping[Kind, tuple[Check, ...]] = MappingProxyType(
             objectives.check_gradient,
             objectives.check_tokens_independent,
             objectives.check_by_value,
+            objectives.check_loss_in_part,
             objectives.check_to_values,
             objectives.check_baseline,
             objectives.check_pure,

@@ -62,10 +62,16 @@ class Fourier(Objective[FourierSettings]):
         return values
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        share = self.settings.share
         squared = (prediction - target).square().mean(-1)
-        if share == 0:
-            return squared
+        return squared if self.settings.share == 0 else self._mixed(squared, prediction, target)
+
+    def loss_in_part(self, prediction: Tensor, target: Tensor, observed: Tensor) -> Tensor:
+        """Squares over the values that are there, spectra of whole patches that are equal where there are none."""
+        squared = (prediction - target).square().sum(-1) / observed.sum(-1).clamp(min=1)
+        return self._mixed(squared, prediction, target)
+
+    def _mixed(self, squared: Tensor, prediction: Tensor, target: Tensor) -> Tensor:
+        share = self.settings.share
         magnitude, count = self._spectrum(prediction)
         difference = (magnitude - self._spectrum(target)[0]).abs() * count
         return (1 - share) * squared + share * difference.sum((-3, -2, -1)) / prediction.shape[-1]

@@ -74,13 +74,11 @@ class Gaps(DataSource[GapsSettings]):
         ({"name": "patch"}, True),
         ({"name": "patch", "per": "channel"}, False),
         ({"name": "patch", "per": "channel", "normalise": False}, True),
-        ({"name": "fourier"}, False),
+        ({"name": "fourier"}, True),
         ({"name": "fourier", "share": 0}, True),
     ],
 )
-def test_a_mean_or_a_spectrum_of_what_is_absent_is_refused(
-    registry: Registry, objective: dict[str, object], takes: bool
-) -> None:
+def test_a_mean_over_what_is_absent_is_refused(registry: Registry, objective: dict[str, object], takes: bool) -> None:
     known = replace(
         registry,
         data_sources={**registry.data_sources, "gaps": Gaps},

@@ -10,8 +10,9 @@ import torch
 from maskedmodel_objectives.fourier import Fourier
 from torch import Tensor
 
-from maskedmodel import Mask
+from maskedmodel import Mask, Objective
 from maskedmodel.errors import ConfigError, PluginError
+from maskedmodel.scenes import score_values
 from tests.engine.conftest import Box, Ragged, model_of, noise
 
 
@@ -100,9 +101,17 @@ def test_an_objective_of_another_width_says_that_it_cannot(monkeypatch: pytest.M
 
 
 def test_a_loss_that_is_not_value_by_value_is_refused_on_tokens_in_part() -> None:
-    """By a spectrum all values of a patch are needed: filled ones would have their say, and the share mean nothing."""
+    """Filled values would have their say, and the share mean nothing."""
+
+    class Largest(Fourier):
+        by_value = False
+        loss_in_part = Objective.loss_in_part
+
+        def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+            return (prediction - target).abs().amax(-1)
+
     tokenizer = Gappy()
-    objective = Fourier(share=0.5)
+    objective = Largest(share=0.5)
     model = model_of(tokenizer)
     objective.attach(tokenizer)
     model.objective = objective
@@ -111,6 +120,21 @@ def test_a_loss_that_is_not_value_by_value_is_refused_on_tokens_in_part() -> Non
     x[:, 0, ::3, ::4] = torch.nan
     with pytest.raises(PluginError, match="by_value = True"):
         model(x)
+
+
+def test_a_spectrum_of_tokens_in_part_is_that_of_patches_completed_alike() -> None:
+    """Squares count over what is there; spectra are of two patches that are equal where nothing is."""
+    objective = Fourier(share=0.5, norm="ortho")
+    objective.attach(Gappy())
+    values, prediction = torch.randn(2, 2, 3, objective.width(Gappy()), generator=torch.Generator().manual_seed(0))
+    observed = torch.rand(values.shape, generator=torch.Generator().manual_seed(1)) < 0.6
+    mean = (values * observed).sum(-1, keepdim=True) / observed.sum(-1, keepdim=True)
+    filled, known = torch.where(observed, values, mean), torch.where(observed, prediction, mean)
+    squared = ((prediction - values).square() * observed).sum(-1) / observed.sum(-1)
+    spectra = 2 * objective.loss(known, filled) - (known - filled).square().mean(-1)
+    torch.testing.assert_close(score_values(objective, prediction, values, observed), (squared + spectra) / 2)
+    elsewhere = torch.where(observed, values, 7.0), torch.where(observed, prediction, -3.0)
+    torch.testing.assert_close(score_values(objective, *elsewhere[::-1], observed), (squared + spectra) / 2)
 
 
 def test_a_channel_never_met_gets_no_embedding() -> None:

@@ -613,6 +613,12 @@ class MixesValues(Square):
         return super().loss(prediction, target) + 0.1 * prediction.mean(-1).square()
 
 
+@fails("loss_in_part")
+class HalfInPart(Square):
+    def loss_in_part(self, prediction: Tensor, target: Tensor, observed: Tensor) -> Tensor:
+        return 0.5 * self.loss(prediction, target)
+
+
 @fails("to_values")
 class NoWayBack(Square):
     def to_values(self, prediction: Tensor, statistics: Tensor | None) -> Tensor | None:
