@@ -20,6 +20,7 @@ from maskedmodel.evaluation.canvas import Panel, Sheet
 from maskedmodel.evaluation.features import evaluating
 from maskedmodel.evaluation.reconstruct import fixed_mask, pixels_of
 from maskedmodel.pictures.scales import ABSENT, heat
+from maskedmodel.scenes import SceneObjective
 from maskedmodel.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -109,8 +110,11 @@ def errors(model: MaskedAutoencoder, tokens: Tokens, ids: Sequence[str | int], s
     count = torch.zeros_like(total)
     for draw in range(MASKS):
         mask = fitting(fixed_mask(model, tokens, ids, seed=seed + draw, progress=progress), tokens)
-        prediction = gather_tokens(model.predict_everywhere(tokens, mask), mask.ids_hidden)
-        loss = model.score(prediction, tokens, mask)
+        if isinstance(model.objective, SceneObjective):  # it sees more than predictions
+            loss = model(tokens, mask, progress=progress).loss_per_token
+        else:
+            prediction = gather_tokens(model.predict_everywhere(tokens, mask), mask.ids_hidden)
+            loss = model.score(prediction, tokens, mask)
         there = torch.ones_like(loss) if mask.hidden_valid is None else mask.hidden_valid.to(loss.dtype)
         total.scatter_add_(1, mask.ids_hidden, loss * there)
         count.scatter_add_(1, mask.ids_hidden, there)

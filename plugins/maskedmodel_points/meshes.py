@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from maskedmodel.errors import DataError, DependencyError
+from maskedmodel.errors import DataError, DependencyError, install_hint
 from maskedmodel.sources import parsing
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -21,7 +21,7 @@ def load_trimesh() -> Any:
     except ImportError as error:
         raise DependencyError(
             "Surfaces (.obj, .off, .stl, .ply with faces) need trimesh.",
-            fix='Install it: uv pip install "maskedmodel[points]". Or take their corners with data.surface=vertices.',
+            fix=f"{install_hint(extra='points')} Or take their corners with data.surface=vertices.",
         ) from error
     return trimesh
 

@@ -69,7 +69,8 @@ def test_the_written_config_gives_the_same_back(registry: Registry, tmp_path: An
     path = tmp_path / "config.yaml"
     path.write_text(dump_config(config), "utf-8")
     assert load_config(path, registry=registry) == config
-    assert [row[0] for row in difference(load_config(BASE, registry=registry), config)] == ["callbacks"]
+    changed = {row[0].partition("[")[0] for row in difference(load_config(BASE, registry=registry), config)}
+    assert changed == {"callbacks"}
 
 
 @pytest.mark.parametrize(

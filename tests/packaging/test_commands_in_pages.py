@@ -229,4 +229,4 @@ def test_there_are_lines() -> None:
     assert {page.name for page, _ in COMMANDS} >= {"README.md", "masking.md", "image-quickstart.yaml"}
     verbs = {words_of(line)[0] for line in QUICK}
     assert verbs >= {"--help", "config", "plugins", "doctor", "preview", "probe", "reconstruct", "embed", "export"}
-    assert OWN_RUNS == ["signals-quickstart", "timeseries-quickstart", "video-quickstart"]
+    assert OWN_RUNS == ["signals-quickstart", "text-quickstart", "timeseries-quickstart", "video-quickstart"]

@@ -73,4 +73,4 @@ def test_commands_hand_names_to_pictures(tmp_path: Path, monkeypatch: pytest.Mon
     preview(config, out=tmp_path / "p.png")
     reconstruct(tmp_path / "run")
     reconstruct(tmp_path / "run", [next(fields(tmp_path / "b", "DNA", "mito").iterdir())], out=tmp_path / "new.png")
-    assert seen == [["DNA", "actin", "together"]] * 3 + [["DNA", "mito", "together"]]
+    assert seen == [["DNA", "actin", "together"]] * 4 + [["DNA", "mito", "together"]]
