@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,8 @@ from maskedmodel.config.load import config_schema
 from maskedmodel.plugins import Registry, load_registry
 
 PAGE = Path(__file__).parent / "config.md"
-BUILT_IN = (
-    "audio",
-    "callbacks",
-    "image",
-    "masks",
-    "microscopy",
-    "objectives",
-    "points",
-    "signals",
-    "spectra",
-    "tasks",
-    "text",
-    "timeseries",
-    "video",
-)
+PROJECT = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text("utf-8"))["project"]
+BUILT_IN = tuple(PROJECT["entry-points"]["maskedmodel"])
 HEAD = """\
 # Every setting of a config
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.built_in import built_in_plugins
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -113,21 +115,7 @@ def test_the_installed_package_is_the_wheels(scripts: Path, tmp_path: Path) -> N
 def test_plugins_are_listed_built_in_and_foreign(maskedmodel: Any) -> None:
     listed = json.loads(maskedmodel("plugins", "--json").stdout)
     owners = {plugin["name"]: plugin["distribution"] for plugin in listed["plugins"]}
-    built_in = (
-        "audio",
-        "callbacks",
-        "image",
-        "masks",
-        "microscopy",
-        "objectives",
-        "points",
-        "signals",
-        "spectra",
-        "tasks",
-        "text",
-        "timeseries",
-        "video",
-    )
+    built_in = built_in_plugins()
     assert owners == {**dict.fromkeys(built_in, "maskedmodel"), "ecg": "maskedmodel-ecg", "ecg_data": "maskedmodel-ecg"}
     assert listed["failures"] == []
 

@@ -6,22 +6,9 @@ import pytest
 
 from maskedmodel.plugins import load_registry
 from maskedmodel.testing import run_checks
+from tests.built_in import built_in_plugins
 
-BUILT_IN = (
-    "audio",
-    "callbacks",
-    "image",
-    "masks",
-    "microscopy",
-    "objectives",
-    "points",
-    "signals",
-    "spectra",
-    "tasks",
-    "text",
-    "timeseries",
-    "video",
-)
+BUILT_IN = built_in_plugins()
 
 
 @pytest.mark.slow
