@@ -111,7 +111,8 @@ def test_a_damaged_newest_one_falls_back_but_is_refused_by_name(run: Path, regis
         load(run, checkpoint=1000, registry=registry)
 
 
-def test_a_missing_run_suggests_the_nearest(run: Path, registry: Registry) -> None:
+def test_a_missing_run_suggests_the_nearest(run: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run)  # runs of whoever runs the tests are looked at, too
     with pytest.raises(CheckpointError, match="Did you mean 'digits-a'"):
         load(run.with_name("digit-a"), registry=registry)
     with pytest.raises(CheckpointError, match="Pretrain first"):
