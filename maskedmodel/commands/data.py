@@ -12,10 +12,10 @@ from maskedmodel.config.load import load_config
 from maskedmodel.config.sections import Trained
 from maskedmodel.errors import ConfigError, DataError, EmptySplitError
 from maskedmodel.files import path_of
+from maskedmodel.limits import read_within
 from maskedmodel.plugins import Registry
 from maskedmodel.sources.file_settings import FileSettings
 from maskedmodel.training.folder import notices
-from maskedmodel.training.hanging import read_within
 
 C = TypeVar("C", bound=Trained)
 ARCHIVES = (".zip", ".tar")  # a file that is a folder

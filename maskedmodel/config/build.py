@@ -13,6 +13,7 @@ from maskedmodel.components import DataSource, Objective, Settings, Tokenizer
 from maskedmodel.config.finetune import FinetuneConfig
 from maskedmodel.config.sections import RunConfig, Trained
 from maskedmodel.errors import ConfigError, DependencyError, MaskedModelError, PluginError, shown
+from maskedmodel.limits import limit_single_reads
 from maskedmodel.noise import seeded, stable_hash
 from maskedmodel.plugins import Kind, Registry, label
 from maskedmodel.schedulers import MaskScheduler
@@ -72,6 +73,7 @@ def own_source(config: Trained, data: Settings, registry: Registry) -> DataSourc
     """A data source with settings of its own that is read as the config says. Raises as `build_components`."""
     source: DataSource[Any] = component("data", data, registry, config.train.seed)
     source.read_timeout = config.train.data_timeout
+    limit_single_reads(config.train.data_timeout)
     return source
 
 

@@ -2,6 +2,7 @@
 
 from maskedmodel.components import SampleDataset, Split
 from maskedmodel.files import path_of, replacing
+from maskedmodel.limits import single_read
 from maskedmodel.sources.bounds import MOST_SHRUNK, check_memory, check_size, memory_of_machine, row_batches
 from maskedmodel.sources.bundles import natural_order
 from maskedmodel.sources.dataset import SignalDataset
@@ -58,6 +59,7 @@ __all__ = [
     "path_of",
     "replacing",
     "row_batches",
+    "single_read",
     "split_by_share",
     "split_in_name",
     "split_word",

@@ -144,8 +144,8 @@ class ZipFiles:
     def _zip(self) -> zipfile.ZipFile:
         """Open in this process: two processes that share a file position would read each other's bytes."""
         if self._handle is None or self._handle[0] != os.getpid():
-            with open_regular(self.path), parsing("The zip can't be read.", self.path):
-                self._handle = (os.getpid(), zipfile.ZipFile(self.path))
+            with parsing("The zip can't be read.", self.path):
+                self._handle = (os.getpid(), zipfile.ZipFile(open_regular(self.path)))
             assert self._handle is not None
         return self._handle[1]
 

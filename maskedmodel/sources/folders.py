@@ -7,10 +7,12 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
 from maskedmodel.errors import DataError
+from maskedmodel.limits import LimitedFile, single_read
 from maskedmodel.sources.census import Census
 
 # Bytes of a file that is read whole beside the data, such as a table of labels.
@@ -41,10 +43,11 @@ def open_regular(path: Path, where: object = None) -> BinaryIO:
     try:
         _refuse_special(os.stat(path).st_mode, name)
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        number = os.open(path, flags)  # not to be inherited, as all that Python opens
+        with single_read(name):
+            number = os.open(path, flags)  # not to be inherited, as all that Python opens
         try:
             _refuse_special(os.fstat(number).st_mode, name)  # it may have changed since
-            return os.fdopen(number, "rb")
+            return BufferedReader(LimitedFile(number, name))
         except BaseException:
             os.close(number)
             raise
@@ -99,9 +102,10 @@ class _Walk:
     def into(self, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[Found]:
         folder = self.root / prefix
         try:
-            info = folder.stat()
-            with os.scandir(folder) as entries:
-                inside = sorted(entries, key=lambda entry: entry.name)
+            with single_read(legible(str(folder))):
+                info = folder.stat()
+                with os.scandir(folder) as entries:
+                    inside = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
                 self.census.loops.append(legible(prefix))

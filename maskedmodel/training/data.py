@@ -23,10 +23,11 @@ from torch.utils.data import DataLoader
 from maskedmodel.components import Sample, SampleDataset, Tokenizer
 from maskedmodel.config.sections import TrainSettings
 from maskedmodel.errors import DataError, DependencyError, MaskedModelError
+from maskedmodel.limits import TooLong, time_limit
 from maskedmodel.noise import Noise, sample_key, stable_hash
 from maskedmodel.training.collating import UNLABELLED as UNLABELLED
 from maskedmodel.training.collating import collated
-from maskedmodel.training.hanging import Stacks, TooLong, time_limit
+from maskedmodel.training.hanging import Stacks
 
 Policy = Literal["fail", "skip"]
 log = logging.getLogger("maskedmodel")
@@ -156,7 +157,7 @@ class Guarded:
         index, epoch = key
         try:
             # The watch bites where the limit can't: in a library that doesn't come back.
-            with self.stacks.watch(1.05 * self.timeout), time_limit(self.timeout, self.stacks):
+            with self.stacks.watch(1.05 * self.timeout), time_limit(self.timeout, self.stacks.keep):
                 sample = self.dataset[index]
             self._check(sample, index)
         except DependencyError:

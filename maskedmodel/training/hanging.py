@@ -1,7 +1,7 @@
-"""Limits on how long a sample may take to be read, and where a process was that overran them.
+"""Where a process was that overran the limit on reading a sample.
 
-A read that hangs in Python is ended by `time_limit`. One that hangs within a library never comes back to Python, so
-in a data worker a thread of faulthandler's watches, which needs neither the interpreter nor its lock: it writes the
+A read that hangs in Python is ended by `limits.time_limit`. One that hangs within a library never comes back to Python,
+so in a data worker a thread of faulthandler's watches, which needs neither the interpreter nor its lock: it writes the
 stack into a file of the run's folder and ends the process, which no polite signal could.
 """
 
@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,53 +20,8 @@ from typing import IO
 
 from torch.utils.data import get_worker_info
 
-from maskedmodel.errors import DataError
-
 _NAME = "data-stacks-{}.txt"
 _folder: ContextVar[Path | None] = ContextVar("folder of stacks", default=None)
-
-
-class TooLong(BaseException):
-    """Reading a sample takes too long. No Exception, so that no reader takes it for a damaged file."""
-
-
-@contextmanager
-def time_limit(seconds: float, stacks: Stacks | None = None) -> Iterator[None]:
-    """Raise TooLong, which says where, once the block has taken `seconds`; 0: never. The stack is kept in `stacks`.
-
-    It works in the main thread of a process, which is where samples are read; elsewhere there is no limit.
-    """
-    if not seconds or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ring(_: int, frame: FrameType | None) -> None:
-        place = traceback.extract_stack(frame)[-1] if frame is not None else None
-        said = "an unknown place" if place is None else f"{place.name} ({place.filename}:{place.lineno})"
-        kept = None if stacks is None else stacks.keep(frame)
-        raise TooLong(said if kept is None else f"{said}; its stack stands in {kept}")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-@contextmanager
-def read_within(seconds: float, where: object) -> Iterator[None]:
-    """A block that reads one thing. Raises DataError, which says `where`, once it has taken `seconds`; 0: never."""
-    try:
-        with time_limit(seconds):
-            yield
-    except TooLong as error:
-        raise DataError(
-            f"Reading this took longer than {seconds:g} s, at {error}.",
-            where=where,
-            fix="See whether the disk answers, or give it longer with train.data_timeout.",
-        ) from error
 
 
 @contextmanager

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from maskedmodel.components import DataSource, SampleDataset, Split, Tokenizer
 from maskedmodel.errors import DataError, MaskedModelError
+from maskedmodel.limits import read_within
 from maskedmodel.noise import Noise
 from maskedmodel.tasks import Labels, Task
 from maskedmodel.training.collating import UNLABELLED
 from maskedmodel.training.data import Batch, Broken, Guarded, Reading, broken_error, tell_broken
-from maskedmodel.training.hanging import read_within
 from maskedmodel.training.labelled import LabelledData, Subset, labels_of, part_of, tell_left_out
 
 

@@ -174,9 +174,9 @@ class Table:
 def _parquet_file(path: Path) -> Any:
     """A regular file, open as parquet. Raises DataError where it isn't one, or is damaged."""
     arrow = load_pyarrow()
-    open_regular(path).close()
+    file = open_regular(path)
     with parsing(_CANT, legible(str(path)), also=(arrow.ArrowException,)):
-        return arrow.parquet.ParquetFile(arrow.OSFile(os.fsencode(path)))
+        return arrow.parquet.ParquetFile(file)
 
 
 def _described(file: Any, path: Path) -> tuple[Any, dict[str, Any], list[int]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from maskedmodel import DataSource, Fact, Sample, Settings
 from maskedmodel.errors import DataError
-from maskedmodel.sources import SampleDataset, Split
+from maskedmodel.sources import SampleDataset, Split, open_regular
 from maskedmodel_timeseries.cells import load_pandas
 from maskedmodel_timeseries.columns import TableReading
 from maskedmodel_timeseries.tables import CSV_SUFFIXES, PARQUET_SUFFIXES, Table, read_tables, the_only
@@ -371,8 +371,9 @@ class ParquetTable(_Windowed[TableSettings]):
         except ImportError:
             return False
         try:
-            kinds = [field.type for field in parquet.read_schema(path)]
-        except (OSError, ArrowException):
+            with open_regular(path) as file:
+                kinds = [field.type for field in parquet.read_schema(file)]
+        except (DataError, OSError, ArrowException):
             return False
         numbers = any(types.is_floating(kind) or types.is_integer(kind) for kind in kinds)
         return numbers and not any(types.is_nested(kind) or types.is_binary(kind) for kind in kinds)

@@ -21,7 +21,7 @@ CORE, PLUGINS = ROOT / "maskedmodel", ROOT / "plugins"
 # Lowest first; an import only ever goes down. A name covers its module or its package.
 FLOORS = (
     ("aligned", "errors"),
-    ("files", "noise", "schedules", "settings"),
+    ("files", "limits", "noise", "schedules", "settings"),
     ("tokens", "installed"),
     ("pictures",),
     ("components",),

@@ -10,8 +10,8 @@ import pytest
 
 import maskedmodel
 from maskedmodel.errors import CheckpointError, DataError
+from maskedmodel.limits import time_limit
 from maskedmodel.plugins import load_registry
-from maskedmodel.training.hanging import time_limit
 
 SOURCES = load_registry().data_sources
 SUFFIXES = {
